@@ -1,0 +1,67 @@
+"""The CIFAR ResNets of He et al. (arXiv 1512.03385, section 4.2) with parameter-free shortcuts.
+
+Zero-argument factories, for use as `bench/models.py:cifar_resnet20`. The state's names are those of the
+published weights: `conv1, bn1, layer1..3.N.(conv1, bn1, conv2, bn2), linear`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["CifarResNet", "cifar_resnet20", "cifar_resnet56"]
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut that, where the shape changes, subsamples and pads zeros."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.stride = stride
+        self.new_channels = outputs - inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        half = self.new_channels // 2
+        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half))
+        return torch.relu(y + shortcut)
+
+
+class CifarResNet(nn.Module):
+    """`6 * blocks + 2` layers: images (N, 3, 32, 32) to logits (N, 10)."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = stage(16, 16, 1, blocks)
+        self.layer2 = stage(16, 32, 2, blocks)
+        self.layer3 = stage(32, 64, 2, blocks)
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean(dim=(2, 3)))
+
+
+def stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
+    """`blocks` blocks; the first changes width and size."""
+    rest = (Block(outputs, outputs, 1) for _ in range(blocks - 1))
+    return nn.Sequential(Block(inputs, outputs, stride), *rest)
+
+
+def cifar_resnet20() -> nn.Module:
+    """ResNet-20 for CIFAR-10, randomly initialised."""
+    return CifarResNet(3)
+
+
+def cifar_resnet56() -> nn.Module:
+    """ResNet-56 for CIFAR-10, randomly initialised."""
+    return CifarResNet(9)

@@ -1,0 +1,55 @@
+"""corank: trained networks at 4, 3, 2 and 1 bits, without retraining, with low-rank adapters of what rounding loses."""
+
+from importlib.metadata import version
+
+from corank.codecs import Codec, Uniform
+from corank.errors import (
+    ArtifactError,
+    BudgetError,
+    ConfigError,
+    CorankError,
+    DataError,
+    ModelError,
+    OutputError,
+)
+from corank.evaluation import Evaluation, evaluate
+from corank.inspect import inspect
+from corank.plan import LayerPlan, Plan
+from corank.presets import Preset
+from corank.quantize import quantize, to_float
+from corank.quantize_smallest import quantize_smallest
+from corank.rounding import Gptq, Nearest, Rounder
+from corank.search import CoRa, Greedy, Search, UniformRanks
+from corank.storage.artifact import load, save
+
+__version__ = version("corank")
+
+__all__ = [
+    "ArtifactError",
+    "BudgetError",
+    "CoRa",
+    "Codec",
+    "ConfigError",
+    "CorankError",
+    "DataError",
+    "Evaluation",
+    "Gptq",
+    "Greedy",
+    "LayerPlan",
+    "ModelError",
+    "Nearest",
+    "OutputError",
+    "Plan",
+    "Preset",
+    "Rounder",
+    "Search",
+    "Uniform",
+    "UniformRanks",
+    "evaluate",
+    "inspect",
+    "load",
+    "quantize",
+    "quantize_smallest",
+    "save",
+    "to_float",
+]

@@ -1,0 +1,74 @@
+"""The adapter's factors in 8 or 4 bits, one fp16 scale for each side of each direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from corank.adapters.low_rank import LowRank
+from corank.codecs import Uniform
+from corank.coded_weight import CodedWeight
+from corank.errors import ConfigError
+
+__all__ = ["CodedLowRank", "bits_per_rank", "code_factors"]
+
+
+@dataclass(frozen=True)
+class CodedLowRank:
+    """A low-rank adapter as stored.
+
+    Attributes:
+        left: ``(G * r, R)`` coded, a row for each direction.
+        right: ``(G * r, C)`` coded, a row for each direction.
+        groups: ``G``.
+    """
+
+    left: CodedWeight
+    right: CodedWeight
+    groups: int
+
+    @property
+    def rank(self) -> int:
+        return self.left.codes.shape[0] // self.groups
+
+    @property
+    def size_bits(self) -> int:
+        return self.left.size_bits + self.right.size_bits
+
+    def product(self) -> Tensor:
+        """``(G * R, C)`` float32."""
+        left = self.left.decode().reshape(self.groups, self.rank, -1)
+        right = self.right.decode().reshape(self.groups, self.rank, -1)
+        return (left.transpose(1, 2) @ right).flatten(0, 1)
+
+
+def code_factors(adapter: LowRank, bits: int) -> CodedLowRank:
+    """Rounds both factors to the nearest of ``2 ** bits`` symmetric levels (CoRa, step 5: 8 bits, min-max).
+
+    Raises:
+        ConfigError: unless ``bits`` is 2 to 8.
+    """
+    codec = factor_codec(bits)
+    sides = (adapter.left.transpose(1, 2).flatten(0, 1), adapter.right.flatten(0, 1))
+    coded = []
+    for side in sides:
+        codebook = codec.fit(side)
+        coded.append(CodedWeight(codebook.nearest(side), codebook))
+    return CodedLowRank(coded[0], coded[1], adapter.left.shape[0])
+
+
+def factor_codec(bits: int) -> Uniform:
+    """The codec of adapter factors of that width."""
+    if bits not in range(2, 9):
+        raise ConfigError(f"adapter_bits={bits!r}: adapters are stored in 2 to 8 bits, usually 8 or 4")
+    return Uniform(bits=bits, symmetric=True)
+
+
+def bits_per_rank(shape: tuple[int, int, int], bits: int) -> int:
+    """All bits that one more rank costs a layer of matrix shape ``(G, R, C)``: codes and scales of both sides."""
+    groups, rows, columns = shape
+    codec = factor_codec(bits)
+    return codec.size_bits(groups, rows) + codec.size_bits(groups, columns)
+
+

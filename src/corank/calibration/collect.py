@@ -1,0 +1,139 @@
+"""Streams samples through the float model and feeds only the statistics asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from corank.calibration.samples import Samples, run
+from corank.errors import ModelError
+from corank.losses import sensitivity_target
+from corank.matrix import Geometry
+from corank.statistics import Gram, OutputGradient, Statistic
+
+__all__ = ["collect", "collect_gradients"]
+
+Progress = Callable[[str, int, int], None]
+_UNFOLDED_BYTES = 1 << 26  # of unfolded inputs held at once
+
+
+def collect(
+    model: nn.Module,
+    targets: Mapping[str, nn.Module],
+    samples: Samples,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, dict[type[Statistic], Statistic]]:
+    """The :class:`~corank.statistics.Gram` of every target's inputs, in one pass.
+
+    Never unfolds more than a seeded subsample of positions: about ``32 C + 32768`` rows a layer in all, and at most
+    64 MB at once.
+
+    Args:
+        model: the float model, in evaluation mode.
+        targets: name to layer.
+        samples: calibration samples.
+        seed: draws the positions.
+        progress: called with (what, done, total).
+
+    Returns:
+        Layer name to its statistics.
+
+    Raises:
+        ModelError: when a layer's inputs are not finite.
+    """
+    device = _device(model)
+    generator = torch.Generator().manual_seed(seed)
+    grams: dict[str, Gram] = {}
+    total = len(samples)
+
+    def hook(name: str, geometry: Geometry) -> Callable[..., None]:
+        def feed(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            groups, _, columns = geometry.matrix_shape
+            gram = grams.setdefault(name, Gram(groups, columns, device))
+            batch = inputs[0].shape[0]
+            wanted = -(-(32 * columns + 32768) // total)
+            limit = max(1, min(wanted, _UNFOLDED_BYTES // (4 * columns * groups * batch)))
+            rows = geometry.patches(inputs[0].detach(), limit, generator)
+            gram.update(rows, geometry.output_positions(inputs[0]))
+
+        return feed
+
+    handles = [layer.register_forward_hook(hook(name, Geometry.of(layer))) for name, layer in targets.items()]
+    try:
+        with torch.no_grad():
+            for number, batch in enumerate(samples.batches):
+                run(model, batch, device)
+                if progress is not None:
+                    progress("calibrating", number + 1, len(samples.batches))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, gram in grams.items():
+        if not bool(torch.isfinite(gram.mean).all()):
+            raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")
+    return {name: {Gram: grams[name]} for name in targets}
+
+
+def collect_gradients(
+    model: nn.Module,
+    targets: Mapping[str, nn.Module],
+    samples: Samples,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, OutputGradient]:
+    """The :class:`~corank.statistics.OutputGradient` of every target: the empirical Fisher information per position.
+
+    Labels are drawn from the model's own softmax (see :func:`corank.losses.sensitivity_target`); one forward and one
+    backward pass, weights are not differentiated.
+    """
+    device = _device(model)
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[str, OutputGradient] = {}
+
+    def hook(name: str, geometry: Geometry) -> Callable[..., Tensor]:
+        def feed(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+            if not output.requires_grad:
+                output = output.detach().requires_grad_(True).clone()
+
+            def take(gradient: Tensor) -> None:
+                rows = geometry.group_outputs(gradient.detach())
+                statistic = found.setdefault(name, OutputGradient(rows.shape[0], rows.shape[2], device))
+                positions = rows.shape[1] // gradient.shape[0]
+                step = max(1, rows.shape[1] * rows.shape[2] * rows.shape[0] // (1 << 23))
+                statistic.update(rows[:, ::step], positions)
+
+            output.register_hook(take)
+            return output
+
+        return feed
+
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    handles = [layer.register_forward_hook(hook(name, Geometry.of(layer))) for name, layer in targets.items()]
+    try:
+        for number, batch in enumerate(samples.batches):
+            with torch.enable_grad():
+                sensitivity_target(run(model, batch, device), generator).backward()
+            if progress is not None:
+                progress("sensitivity", number + 1, len(samples.batches))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    for name, layer in targets.items():  # a layer that no output depends on
+        groups, rows, _ = Geometry.of(layer).matrix_shape
+        found.setdefault(name, OutputGradient(groups, rows, device))
+    return found
+
+
+def _device(model: nn.Module) -> torch.device:
+    for tensor in tree_leaves([list(model.parameters()), list(model.buffers())]):
+        return tensor.device
+    return torch.device("cpu")

@@ -1,0 +1,158 @@
+"""The unlabelled calibration samples, in whatever form the model takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from corank.errors import DataError
+
+__all__ = ["Samples"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Batches of model inputs, held on the CPU.
+
+    Attributes:
+        batches: each a tensor, or a mapping of keyword arguments.
+        stacked: whether samples of different batches can stand in one batch.
+    """
+
+    batches: tuple[Any, ...]
+    stacked: bool
+
+    @classmethod
+    def of(cls, data: Any, limit: int, batch_size: int = 32) -> Samples:
+        """Reads at most ``limit`` samples.
+
+        Args:
+            data: a tensor ``(N, ...)``, or an iterable of batches: tensors, ``(inputs, labels)`` pairs (labels are
+                not used), or mappings of keyword arguments.
+            limit: samples to take, from the front.
+            batch_size: of the batches a tensor is cut into.
+
+        Raises:
+            DataError: for empty data, other types, or values that are not finite.
+        """
+        if isinstance(data, Tensor):
+            if data.dim() < 2:
+                raise DataError(f"calibration data of shape {tuple(data.shape)}; expected (N, ...), e.g. (256, 3, 224, 224)")
+            data = data[:limit].split(batch_size)
+        if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+            raise DataError(
+                f"calibration data is a tensor (N, ...) or an iterable of batches, not {type(data).__name__}; "
+                "for files use corank.data.load(PATH)"
+            )
+        batches, total = [], 0
+        for batch in data:
+            inputs = _inputs(batch)
+            count = _count(inputs)
+            kept = min(count, limit - total)
+            if kept:
+                batches.append(tree_map(lambda leaf, kept=kept: leaf[:kept], inputs) if kept < count else inputs)
+            total += kept
+            if total >= limit:
+                break
+        if not batches:
+            raise DataError("the calibration data is empty; a few hundred unlabelled samples are needed")
+        for leaf in tree_leaves(batches):
+            if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+                raise DataError("the calibration data holds NaN or infinite values")
+        shapes = {tuple((leaf.shape[1:], leaf.dtype) for leaf in tree_leaves(batch)) for batch in batches}
+        return cls(tuple(batches), len(shapes) == 1)
+
+    def __len__(self) -> int:
+        return sum(_count(batch) for batch in self.batches)
+
+    def first(self, count: int) -> Any:
+        """A batch of at most ``count`` samples, for watching the model run."""
+        return tree_map(lambda leaf: leaf[:count], self.batches[0])
+
+    def take(self, count: int) -> Samples:
+        """The first batches, until ``count`` samples are reached."""
+        kept, total = [], 0
+        for batch in self.batches:
+            if total >= count:
+                break
+            kept.append(batch)
+            total += _count(batch)
+        return Samples(tuple(kept), self.stacked)
+
+    def rebatched(self, size: int) -> Samples:
+        """The same samples in batches of ``size``, where they can be stacked."""
+        if not self.stacked:
+            return self
+        whole = _concatenate(self.batches)
+        starts = range(0, len(self), size)
+        return Samples(tuple(tree_map(lambda leaf, at=at: leaf[at : at + size], whole) for at in starts), True)
+
+    def draws(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Endless shuffled draws for :meth:`batch`: sample indices ``(size,)``, or one batch's number."""
+        while True:
+            if self.stacked:
+                order = torch.randperm(len(self), generator=generator)
+                whole = order[: max(size, len(order) - len(order) % size)]
+                yield from whole.split(size)
+            else:
+                yield from torch.randperm(len(self.batches), generator=generator).split(1)
+
+    def loader(self) -> _Loader:
+        """What gives the batch of a draw; holds one stacked copy of the samples."""
+        return _Loader(_concatenate(self.batches) if self.stacked else None, self.batches)
+
+
+@dataclass(frozen=True)
+class _Loader:
+    whole: Any
+    batches: tuple[Any, ...]
+
+    def __call__(self, draw: Tensor) -> Any:
+        if self.whole is None:
+            return self.batches[int(draw)]
+        return tree_map(lambda leaf: leaf[draw], self.whole)
+
+
+def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any:
+    """Calls the model on a batch: positionally for a tensor, by keyword for a mapping.
+
+    Raises:
+        DataError: when the model cannot take the batch, with the model's own words.
+    """
+    batch = tree_map(lambda leaf: leaf.to(device), batch)
+    try:
+        return model(**batch) if isinstance(batch, dict) else model(batch)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in tree_leaves(batch))
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"the model could not run on a batch of shape {shapes}: {first}") from error
+
+
+def _inputs(batch: Any) -> Any:
+    if isinstance(batch, (tuple, list)) and batch:
+        batch = batch[0]
+    if isinstance(batch, Mapping):
+        batch = {str(key): value for key, value in batch.items() if key not in ("labels", "label", "target")}
+    leaves = tree_leaves(batch)
+    if not leaves or not all(isinstance(leaf, Tensor) and leaf.dim() > 0 for leaf in leaves):
+        raise DataError(
+            f"a batch is a tensor (N, ...), an (inputs, labels) pair or a mapping of tensors, not {type(batch).__name__}"
+        )
+    return tree_map(lambda leaf: leaf.detach().cpu(), batch)
+
+
+def _count(batch: Any) -> int:
+    return int(tree_leaves(batch)[0].shape[0])
+
+
+def _concatenate(batches: tuple[Any, ...]) -> Any:
+    if len(batches) == 1:
+        return batches[0]
+    return tree_map(lambda *leaves: torch.cat(leaves), *batches)

@@ -1,0 +1,138 @@
+"""Uniform quantization, 1 to 8 bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from corank.codecs.base import Codec, ScalarCodebook, check_weight
+from corank.errors import ConfigError
+
+__all__ = ["Uniform"]
+
+_SMALLEST_SCALE = 2.0**-24  # the smallest positive fp16
+_CHUNK = 1 << 21  # weights searched at once by the least-error range
+
+
+@dataclass(frozen=True)
+class Uniform(Codec):
+    """Equally spaced values: ``value = scale * (code - offset)``.
+
+    Args:
+        bits: 1 to 8.
+        symmetric: levels around zero and no stored offset (at 1 bit: -1 and +1); otherwise a whole-number offset
+            (the zero point), so that zero is exactly representable.
+        group: columns that share a scale; 0 for one scale a row (output channel), -1 for one a weight.
+        range: "minmax", "std" (mean +- ``deviations`` standard deviations, never wider than min-max), or "mse"
+            (the scale and offset of least squared error).
+        deviations: of the "std" range; CoRa (arXiv 2408.00923) uses about 3 to 5.
+
+    Scales are rounded to fp16 at fitting, as they are stored.
+    """
+
+    bits: int = 4
+    symmetric: bool = False
+    group: int = 0
+    range: str = "minmax"
+    deviations: float = 4.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 1 <= self.bits <= 8:
+            raise ConfigError(f"bits={self.bits!r}: Uniform takes a whole number from 1 to 8, e.g. Uniform(bits=4)")
+        if self.range not in ("minmax", "std", "mse"):
+            raise ConfigError(f"range={self.range!r}: Uniform takes 'minmax', 'std' or 'mse'")
+        if not isinstance(self.group, int) or self.group < -1:
+            raise ConfigError(f"group={self.group!r}: a number of columns, 0 (a scale per row) or -1 (per tensor)")
+        if not self.deviations > 0:
+            raise ConfigError(f"deviations={self.deviations!r}: a positive number, e.g. 4.0")
+
+    def size_bits(self, rows: int, columns: int) -> int:
+        """Bits that a weight ``(rows, columns)`` takes, codes and codebook together."""
+        groups = 1 if self.group <= 0 else -(-columns // self.group)
+        scales = 1 if self.group == -1 else rows * groups
+        return rows * columns * self.bits + scales * (16 + (0 if self.symmetric else self.bits))
+
+    def fit(self, weight: Tensor) -> ScalarCodebook:
+        """The codebook for ``weight`` ``(R, C)``; see :class:`Uniform`."""
+        check_weight(weight)
+        weight = weight.detach().float()
+        rows, columns = weight.shape
+        if self.group == -1:
+            scale, offset = self._fit_rows(weight.reshape(1, -1))
+            return self.codebook(scale, offset, rows, columns)
+        size = columns if self.group == 0 else min(self.group, columns)
+        parts = [self._fit_rows(part) for part in weight.split(size, dim=1)]
+        scale, offset = torch.cat([part[0] for part in parts], 1), torch.cat([part[1] for part in parts], 1)
+        return self.codebook(scale, offset, rows, columns)
+
+    def codebook(self, scale: Tensor, offset: Tensor, rows: int, columns: int) -> ScalarCodebook:
+        """The codebook with those scales and offsets (flat, row by row), as they are read back from a file."""
+        size = columns if self.group <= 0 else min(self.group, columns)
+        shape = (1, 1) if self.group == -1 else (rows, -(-columns // size))
+        stored = 0 if self.symmetric else self.bits
+        levels = self._levels().to(scale.device)
+        return ScalarCodebook(levels, scale.reshape(shape), offset.reshape(shape), size, stored)
+
+    def _levels(self) -> Tensor:
+        if not self.symmetric:
+            return torch.arange(2.0**self.bits)
+        if self.bits == 1:
+            return torch.tensor([-1.0, 1.0])
+        return torch.arange(-(2.0 ** (self.bits - 1)), 2.0 ** (self.bits - 1))
+
+    def _fit_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and offset, each ``(rows, 1)``, one for each row of ``rows``."""
+        low, high = rows.amin(1, keepdim=True).clamp(max=0), rows.amax(1, keepdim=True).clamp(min=0)
+        if self.range == "std":
+            spread = self.deviations * rows.std(1, keepdim=True, correction=0)
+            mean = rows.mean(1, keepdim=True)
+            low = torch.maximum(low, (mean - spread).clamp(max=0))
+            high = torch.minimum(high, (mean + spread).clamp(min=0))
+        if self.range != "mse":
+            return self._from_range(low, high)
+        step = max(1, _CHUNK // rows.shape[1])
+        found = [
+            self._least_error(*part) for part in zip(rows.split(step), low.split(step), high.split(step), strict=True)
+        ]
+        return torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
+
+    def _from_range(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        if self.symmetric:
+            levels = self._levels().to(low.device)
+            scale = torch.maximum(low / levels[0], high / levels[-1])
+            return _as_stored(scale), torch.zeros_like(scale)
+        top = 2**self.bits - 1
+        scale = _as_stored((high - low) / top)
+        return scale, (-low / scale).round().clamp(0, top)
+
+    def _least_error(self, rows: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """The scale and offset of least squared error, over shrunken ranges and the offsets near each."""
+        best_scale, best_offset = self._from_range(low, high)
+        least = self._error(rows, best_scale, best_offset)
+        top = 2**self.bits - 1
+        for shrink in torch.linspace(1.0, 0.2 if self.bits < 4 else 0.4, 61 if self.bits < 4 else 31).tolist():
+            scale, centre = self._from_range(low * shrink, high * shrink)
+            moves = (0,) if self.symmetric else tuple(range(top + 1)) if self.bits < 3 else (-1, 0, 1)
+            for move in moves:
+                whole = torch.full_like(centre, move) if self.bits < 3 else (centre + move).clamp(0, top)
+                offset = torch.zeros_like(centre) if self.symmetric else whole
+                error = self._error(rows, scale, offset)
+                better = error < least
+                least = torch.where(better, error, least)
+                best_scale = torch.where(better, scale, best_scale)
+                best_offset = torch.where(better, offset, best_offset)
+        return best_scale, best_offset
+
+    def _error(self, rows: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+        levels = self._levels()
+        if self.symmetric and self.bits == 1:
+            rounded = torch.where(rows < 0, -1.0, 1.0)
+        else:
+            rounded = (rows / scale + offset).round().clamp(float(levels[0]), float(levels[-1]))
+        return (scale * (rounded - offset) - rows).square().sum(1, keepdim=True)
+
+
+def _as_stored(scale: Tensor) -> Tensor:
+    return scale.to(torch.float16).float().clamp(min=_SMALLEST_SCALE)

@@ -1,0 +1,59 @@
+"""Frozen dataclasses to plain JSON and back, by their ``kind``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from corank.errors import ConfigError
+
+__all__ = ["choose", "from_json", "to_json"]
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+def choose(name: str, table: Mapping[str, T], what: str) -> T:
+    """The entry of ``table`` called ``name``.
+
+    Raises:
+        ConfigError: naming the known ones, and the closest.
+    """
+    if name in table:
+        return table[name]
+    close = difflib.get_close_matches(str(name), table, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(f"no {what} is called {name!r}; known: {', '.join(sorted(table))}{hint}")
+
+
+def to_json(value: Any, table: Mapping[str, type]) -> Json:
+    """A registered frozen dataclass of numbers and strings as ``{"kind": ..., field: value, ...}``.
+
+    Fields at their default are left out, so that a person reads only what was chosen.
+    """
+    for kind, entry in table.items():
+        if type(value) is entry:
+            chosen = {field.name: getattr(value, field.name) for field in fields(value)}
+            defaults = {field.name: field.default for field in fields(value)}
+            return {"kind": kind, **{name: item for name, item in chosen.items() if item != defaults[name]}}
+    raise ConfigError(f"{type(value).__name__} is not registered; known: {', '.join(sorted(table))}")
+
+
+def from_json(data: Any, table: Mapping[str, type[T]], what: str) -> T:
+    """The inverse of :func:`to_json`; unknown kinds, fields and types of value are errors."""
+    if not isinstance(data, dict) or "kind" not in data:
+        raise ConfigError(f'a {what} is written {{"kind": NAME, ...}}, not {str(data)[:80]!r}')
+    entry = choose(data["kind"], table, what)
+    known = {field.name for field in fields(entry)}  # pyright: ignore[reportArgumentType]
+    given = {name: item for name, item in data.items() if name != "kind"}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ConfigError(f"{what} {data['kind']!r} has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
+    if any(not isinstance(item, (int, float, str, bool, type(None))) for item in given.values()):
+        raise ConfigError(f"{what} {data['kind']!r}: every field is a number, a string, true, false or null")
+    try:
+        return entry(**given)
+    except TypeError as error:
+        raise ConfigError(f"{what} {data['kind']!r}: {error}") from error

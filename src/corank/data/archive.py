@@ -1,0 +1,73 @@
+"""Images in a .zip archive, read in place: nothing is extracted to disk."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corank.data.decode import LARGEST_FILE_BYTES, decode_batch
+from corank.data.images import ImageSet
+from corank.data.listing import list_images
+from corank.data.preprocessing import Preprocessing
+from corank.errors import DataError
+
+__all__ = ["ArchiveSource", "load_archive"]
+
+
+@dataclass(frozen=True, eq=False)
+class ArchiveSource:
+    """Entries of an open archive; reading them is safe from several threads."""
+
+    path: Path
+    archive: zipfile.ZipFile
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def batch(self, indices: NDArray[np.int64], preprocessing: Preprocessing) -> Tensor:
+        """The images at `indices`: float32 (N, C, H, W)."""
+        return decode_batch(self._read, self.names, indices, preprocessing)
+
+    def _read(self, index: int) -> bytes:
+        entry = self.archive.getinfo(self.names[index])
+        if entry.file_size > LARGEST_FILE_BYTES:
+            raise DataError(
+                f"{self.path}: the entry {entry.filename} says it holds {entry.file_size / 1e6:.0f} MB; "
+                f"an image may hold {LARGEST_FILE_BYTES / 1e6:.0f} MB"
+            )
+        try:
+            with self.archive.open(entry) as stream:
+                return stream.read(entry.file_size)
+        # RuntimeError: encrypted; NotImplementedError: an unknown compression
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+            raise DataError(f"{self.path}: the entry {entry.filename} cannot be read: {error}") from error
+
+
+def load_archive(path: Path, preprocessing: Preprocessing | None = None) -> ImageSet:
+    """Images of a .zip archive, sorted by their path in it.
+
+    Args:
+        path: a .zip of class folders (a class's index is its position in sorted order), or of images.
+        preprocessing: None keeps each image's size and gives RGB.
+
+    Raises:
+        DataError: no such file, not a sound archive, no image in it.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise DataError(f"{path} is not a sound .zip archive: {error}") from error
+    files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    folders = [entry.filename.rstrip("/") for entry in archive.infolist() if entry.is_dir()]
+    listing = list_images(dict.fromkeys(files), folders, str(path))
+    source = ArchiveSource(path, archive, listing.names)
+    return ImageSet(source, preprocessing or Preprocessing(), listing.labels, listing.class_names)

@@ -1,0 +1,87 @@
+"""Image files from strangers, as pixels: bounded in size, each error naming its file."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from corank.data.preprocessing import Preprocessing
+from corank.errors import DataError
+
+__all__ = ["EXTENSIONS", "LARGEST_FILE_BYTES", "decode", "decode_batch", "stack"]
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+LARGEST_FILE_BYTES = 256_000_000
+WORKERS = 4
+
+
+def decode(data: bytes, name: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Decode one image file's bytes to uint8 (H, W, C).
+
+    Args:
+        data: the whole file.
+        name: what an error calls it.
+        preprocessing: applied to the decoded image.
+
+    Raises:
+        DataError: not a sound image, or one with more pixels than Pillow's limit for a decompression bomb.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise DataError(f"{image.width} x {image.height} pixels, over the limit of {limit} pixels")
+            return preprocessing(image)
+    except Exception as error:  # Pillow's decoders raise a dozen different types on hostile bytes
+        reason = f"{error}" or type(error).__name__
+        raise DataError(f"image {name} cannot be read: {reason}; repair or remove the file") from error
+
+
+def decode_batch(
+    read: Callable[[int], bytes],
+    names: Sequence[str],
+    indices: NDArray[np.int64],
+    preprocessing: Preprocessing,
+) -> Tensor:
+    """Read, decode and stack the images at `indices`, on a few threads: float32 (N, C, H, W)."""
+
+    def some(part: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        return [decode(read(int(index)), names[int(index)], preprocessing) for index in part]
+
+    workers = min(WORKERS, os.cpu_count() or 1, len(indices))
+    if workers <= 1:
+        images = some(indices)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            images = list(chain.from_iterable(pool.map(some, np.array_split(indices, workers))))
+    return preprocessing.normalise(stack(images, [names[int(index)] for index in indices]))
+
+
+def stack(images: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> Tensor:
+    """Stack images (H, W, C) to uint8 (N, H, W, C).
+
+    Raises:
+        DataError: they are not all of one size.
+    """
+    for image, name in zip(images, names, strict=True):
+        if image.shape != images[0].shape:
+            raise DataError(different_sizes(images[0].shape[:2], names[0], image.shape[:2], name))
+    return torch.from_numpy(np.stack(images))
+
+
+def different_sizes(first: Sequence[int], first_name: str, other: Sequence[int], other_name: str) -> str:
+    """The message for images of more than one size."""
+    return (
+        f"the images have different sizes: {first_name} is {first[1]} x {first[0]} pixels, {other_name} is "
+        f"{other[1]} x {other[0]}; pass --image-size (in Python: Preprocessing(image_size=224))"
+    )

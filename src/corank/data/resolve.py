@@ -1,0 +1,83 @@
+"""From a reference, as typed on a command line, to a set of images."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from corank.data.archive import load_archive
+from corank.data.digits import load_digits
+from corank.data.folder import load_folder
+from corank.data.images import ImageSet
+from corank.data.npz import load_npz
+from corank.data.preprocessing import Preprocessing
+from corank.data.python_file import load_function
+from corank.data.python_function import REFERENCE
+from corank.errors import DataError
+
+__all__ = ["load"]
+
+SLICED = re.compile(r"(?P<place>.+?)(?P<slice>\[[^\[\]]*\])")
+FORMS = "a folder, a .zip or .npz file, digits, digits:train, digits:test or file.py:function"
+
+
+def load(
+    reference: str,
+    preprocessing: Preprocessing | None = None,
+    *,
+    image_key: str | None = None,
+    label_key: str | None = None,
+    labelled: bool = False,
+) -> ImageSet:
+    """Images from a reference; nothing is decoded yet.
+
+    Args:
+        reference: a folder of class folders or of images, a .zip of either, an .npz file, `digits`
+            (`digits:train`, `digits:test`) or `file.py:function`; each with an optional slice, such as
+            `photos.zip[0::2]` or `photos[:1000]`. Files are sorted by their path inside the folder or .zip;
+            a class's index is the position of its folder in sorted order.
+        preprocessing: how each image becomes a network's input; None keeps size and pixels.
+        image_key: name of the images in an .npz file.
+        label_key: name of the labels in an .npz file.
+        labelled: labels are needed; a set without them is an error.
+
+    Raises:
+        DataError: nothing there, nothing in it, or no labels where they are needed.
+        ConfigError: scikit-learn is missing for `digits`.
+    """
+    place, part = _split(reference.strip())
+    is_npz = place.lower().endswith(".npz")
+    if not is_npz and (image_key is not None or label_key is not None):
+        raise DataError(f"key names are for .npz files, and {place!r} is not one; leave them out")
+    if is_npz:
+        path = Path(place).expanduser()
+        images = load_npz(path, preprocessing, image_key=image_key, label_key=label_key, labelled=labelled)
+    else:
+        images = _load_other(place, preprocessing)
+    if labelled and images.labels is None:
+        raise DataError(
+            f"{place!r} has no labels, which are needed here; give a folder or .zip with one folder per "
+            "class, or an .npz file with labels"
+        )
+    return images if part is None else images.slice(part)
+
+
+def _split(reference: str) -> tuple[str, str | None]:
+    match = SLICED.fullmatch(reference)
+    if match is None or Path(reference).exists():
+        return reference, None
+    return match["place"], match["slice"]
+
+
+def _load_other(place: str, preprocessing: Preprocessing | None) -> ImageSet:
+    if place == "digits" or place.startswith("digits:"):  # a folder of that name is ./digits
+        return load_digits(place.partition(":")[2] or "all", preprocessing)
+    function = REFERENCE.fullmatch(place)
+    if function is not None:
+        return load_function(Path(function["path"]).expanduser(), function["function"], preprocessing)
+    path = Path(place).expanduser()
+    if place and path.is_dir():
+        return load_folder(path, preprocessing)
+    if path.suffix.lower() == ".zip":
+        return load_archive(path, preprocessing)
+    raise DataError(f"no data at {place!r}: it is not there, or of an unknown kind; give {FORMS}")

@@ -1,0 +1,50 @@
+"""What a quantized model or an artifact is made of, as one plain record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from corank.storage.artifact import read
+from corank.storage.contents import contents_of
+from corank.storage.run import Run, run_of
+
+__all__ = ["inspect", "run_record"]
+
+
+def inspect(model: nn.Module | str | Path) -> dict[str, Any]:
+    """The record of a quantized model, or of an artifact on disk (which is checked whole, and not built).
+
+    Keys: ``model, preset, search, bits, budget, seed, equivalent_bits, stored_bytes, iterations, layers`` (each with
+    ``name, shape, bits, rank, max_rank, bytes, relative_output_error``), ``folded, skipped, plan``.
+
+    Raises:
+        ModelError: for a model that corank did not quantize. ArtifactError: for an unsound file.
+    """
+    if isinstance(model, nn.Module):
+        run = run_of(model)
+        return {**run_record(run), "stored_bytes": len(contents_of(model, run).serialize())}
+    run, _ = read(model)
+    return {**run_record(run), "stored_bytes": Path(model).stat().st_size}
+
+
+def run_record(run: Run) -> dict[str, Any]:
+    """The part of a record that a run alone tells."""
+    return {
+        "model": run.model,
+        "preset": run.preset,
+        "search": run.search,
+        "bits": run.bits,
+        "budget": run.budget,
+        "seed": run.seed,
+        "equivalent_bits": run.equivalent_bits,
+        "iterations": run.iterations,
+        "seconds": run.seconds,
+        "layers": run.layer_records(),
+        "folded": list(run.folded),
+        "skipped": dict(run.skipped),
+        "search_history": [dict(entry) for entry in run.history],
+        "plan": run.plan.to_json(),
+    }

@@ -1,0 +1,38 @@
+"""Model surgery without tracing: observe, fold, code, replace."""
+
+from corank.layers.coded import (
+    CodedConv1d,
+    CodedConv2d,
+    CodedConv3d,
+    CodedConvTranspose1d,
+    CodedConvTranspose2d,
+    CodedConvTranspose3d,
+    CodedLayer,
+    CodedLinear,
+    LayerCode,
+    coded_class,
+    stored_tensors,
+)
+from corank.layers.observe import Observation, names_of, observe
+from corank.layers.prepare import Prepared, prepare, remove_norm, replace_module
+
+__all__ = [
+    "CodedConv1d",
+    "CodedConv2d",
+    "CodedConv3d",
+    "CodedConvTranspose1d",
+    "CodedConvTranspose2d",
+    "CodedConvTranspose3d",
+    "CodedLayer",
+    "CodedLinear",
+    "LayerCode",
+    "Observation",
+    "Prepared",
+    "coded_class",
+    "names_of",
+    "observe",
+    "prepare",
+    "remove_norm",
+    "replace_module",
+    "stored_tensors",
+]

@@ -1,0 +1,274 @@
+"""Layers whose weight is codes: drop-in for their torch counterparts, without a float weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from corank.adapters import CodedLowRank
+from corank.codecs import CODECS, Codec, ScalarCodebook
+from corank.coded_weight import CodedWeight
+from corank.errors import ModelError
+from corank.matrix import Geometry
+from corank.storage.bits import pack, packed_bytes, unpack
+
+__all__ = [
+    "CodedConv1d",
+    "CodedConv2d",
+    "CodedConv3d",
+    "CodedConvTranspose1d",
+    "CodedConvTranspose2d",
+    "CodedConvTranspose3d",
+    "CodedLayer",
+    "CodedLinear",
+    "LayerCode",
+    "coded_class",
+    "stored_tensors",
+]
+
+_GEOMETRY = (
+    "in_channels out_channels kernel_size stride padding dilation transposed output_padding groups padding_mode "
+    "_reversed_padding_repeated_twice in_features out_features"
+).split()
+
+
+@dataclass(frozen=True)
+class LayerCode:
+    """One layer as coded: what :class:`CodedLayer` is made of, and what the artifact stores."""
+
+    codec: Codec
+    weight: CodedWeight
+    adapter: CodedLowRank | None
+    adapter_bits: int
+
+    @property
+    def size_bits(self) -> int:
+        """All bits stored for the layer's weight: codes, scales, offsets, adapter."""
+        return self.weight.size_bits + (self.adapter.size_bits if self.adapter else 0)
+
+    def compose(self) -> Tensor:
+        """The weight ``(G * R, C)`` float32: values plus adapter."""
+        values = self.weight.decode()
+        return values + self.adapter.product() if self.adapter else values
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One stored tensor of a coded layer: ``count`` numbers of ``bits`` bits."""
+
+    count: int
+    bits: int
+    scale: bool  # fp16, kept as its own dtype whatever the module is cast to
+
+
+def stored_tensors(shape: tuple[int, int, int], codec: Codec, rank: int, adapter_bits: int) -> dict[str, Slot]:
+    """Name to :class:`Slot` of all that a layer stores for its weight, known before anything is fitted."""
+    groups, rows, columns = shape
+    total = codec.size_bits(groups * rows, columns)
+    offset_bits = 0 if cast(Any, codec).symmetric else codec.bits
+    scales = (total - groups * rows * columns * codec.bits) // (16 + offset_bits)
+    slots = {"codes": Slot(groups * rows * columns, codec.bits, False), "scale": Slot(scales, 16, True)}
+    if offset_bits:
+        slots["offset"] = Slot(scales, offset_bits, False)
+    if rank:
+        slots["left_codes"] = Slot(groups * rank * rows, adapter_bits, False)
+        slots["left_scale"] = Slot(groups * rank, 16, True)
+        slots["right_codes"] = Slot(groups * rank * columns, adapter_bits, False)
+        slots["right_scale"] = Slot(groups * rank, 16, True)
+    return slots
+
+
+class CodedLayer(nn.Module):
+    """Base of the coded layers: keeps packed codes, composes the float weight once and caches it.
+
+    ``weight`` is composed on first use in the dtype and on the device the module was moved to; codes and scales keep
+    their stored precision through ``.half()`` and the like, so casting there and back loses nothing.
+    """
+
+    codec: Codec
+    rank: int
+    adapter_bits: int
+    geometry: Geometry
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, layer: nn.Module, codec: Codec, rank: int = 0, adapter_bits: int = 8, bias: bool | None = None
+    ) -> None:
+        """A coded layer of the same geometry as the float ``layer``, codes all zero until :meth:`fill`.
+
+        ``bias`` says whether it has one; None: as ``layer`` has.
+        """
+        nn.Module.__init__(self)
+        for name in _GEOMETRY:
+            if name in layer.__dict__:
+                self.__dict__[name] = layer.__dict__[name]
+        self.codec, self.rank, self.adapter_bits = codec, rank, adapter_bits
+        self.geometry = Geometry.of(layer)
+        reference = cast(Tensor, layer.weight)
+        rows = self.geometry.matrix_shape[0] * self.geometry.matrix_shape[1]
+        has_bias = layer.bias is not None if bias is None else bias
+        empty = torch.zeros(rows, dtype=reference.dtype, device=reference.device)
+        self.register_parameter("bias", nn.Parameter(empty, requires_grad=False) if has_bias else None)
+        self.register_buffer("_float", torch.zeros(0, dtype=reference.dtype), persistent=False)
+        for name, slot in self.slots().items():
+            size = slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
+            dtype = torch.float16 if slot.scale else torch.uint8
+            self.register_buffer(name, torch.zeros(size, dtype=dtype, device=reference.device))
+        self._cache: Tensor | None = None
+        self.register_load_state_dict_post_hook(_forget)
+        self.training = layer.training
+
+    def slots(self) -> dict[str, Slot]:
+        """What this layer stores."""
+        return stored_tensors(self.geometry.matrix_shape, self.codec, self.rank, self.adapter_bits)
+
+    def fill(self, code: LayerCode, bias: Tensor | None) -> None:
+        """Takes over codes, scales and bias."""
+        tensors = {"codes": code.weight.codes, **code.weight.codebook.tensors()}
+        if code.adapter is not None and self.rank:
+            tensors["left_codes"] = code.adapter.left.codes
+            tensors["left_scale"] = code.adapter.left.codebook.tensors()["scale"]
+            tensors["right_codes"] = code.adapter.right.codes
+            tensors["right_scale"] = code.adapter.right.codebook.tensors()["scale"]
+        for name, slot in self.slots().items():
+            value = tensors[name]
+            self._buffers[name] = (value.reshape(-1) if slot.scale else pack(value, slot.bits)).to(self._where())
+        if self.bias is not None and bias is not None:
+            self.bias.data.copy_(bias)
+        self._cache = None
+
+    def code(self) -> LayerCode:
+        """The codes, codebook and adapter, unpacked."""
+        groups, rows, columns = self.geometry.matrix_shape
+        codebook = self._codebook(self.codec, groups * rows, columns, "scale", "offset")
+        weight = CodedWeight(self._codes("codes").reshape(groups * rows, columns), codebook)
+        if not self.rank:
+            return LayerCode(self.codec, weight, None, self.adapter_bits)
+        factor = CODECS["uniform"](bits=self.adapter_bits, symmetric=True)  # pyright: ignore[reportCallIssue]
+        sides = []
+        for side, width in (("left", rows), ("right", columns)):
+            book = self._codebook(factor, groups * self.rank, width, f"{side}_scale", "")
+            sides.append(CodedWeight(self._codes(f"{side}_codes").reshape(groups * self.rank, width), book))
+        return LayerCode(self.codec, weight, CodedLowRank(sides[0], sides[1], groups), self.adapter_bits)
+
+    @property
+    def weight(self) -> Tensor:
+        """The composed float weight, in the layer's own shape; cached until the module is moved, cast or loaded."""
+        if self._cache is None:
+            with torch.no_grad():
+                marker = cast(Tensor, self._buffers["_float"])
+                matrix = self.code().compose().to(marker.dtype)
+                self._cache = self.geometry.from_matrix(matrix).contiguous()
+        return self._cache
+
+    def to_float(self) -> nn.Module:
+        """A plain torch layer with the composed weight."""
+        kind = next(plain for plain, coded in _CODED.items() if coded is type(self))
+        plain = kind.__new__(kind)
+        nn.Module.__init__(plain)
+        for name in _GEOMETRY:
+            if name in self.__dict__:
+                plain.__dict__[name] = self.__dict__[name]
+        plain.register_parameter("weight", nn.Parameter(self.weight.clone()))
+        bias = None if self.bias is None else nn.Parameter(self.bias.detach().clone())
+        plain.register_parameter("bias", bias)
+        return plain.train(self.training)
+
+    def extra_repr(self) -> str:
+        base = super().extra_repr()
+        return f"{base}, bits={self.codec.bits}, rank={self.rank}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CodedLayer:
+        kept = {name: self._buffers.pop(name) for name in self.slots()}
+        try:
+            super()._apply(fn, recurse)
+        finally:
+            self._buffers.update({name: cast(Tensor, tensor).to(self._where()) for name, tensor in kept.items()})
+            self._cache = None
+        return self
+
+    def _where(self) -> torch.device:
+        return cast(Tensor, self._buffers["_float"]).device
+
+    def _codes(self, name: str) -> Tensor:
+        slot = self.slots()[name]
+        return unpack(cast(Tensor, self._buffers[name]), slot.bits, slot.count)
+
+    def _codebook(self, codec: Codec, rows: int, columns: int, scale: str, offset: str) -> ScalarCodebook:
+        values = cast(Tensor, self._buffers[scale]).float()
+        offsets = self._codes(offset).float() if offset in self._buffers else torch.zeros_like(values)
+        return cast(Any, codec).codebook(values, offsets, rows, columns)
+
+
+def _forget(module: nn.Module, _incompatible: object) -> None:
+    cast(CodedLayer, module)._cache = None
+
+
+class CodedLinear(CodedLayer, nn.Linear):
+    """A ``Linear`` layer with a coded weight."""
+
+
+class CodedConv1d(CodedLayer, nn.Conv1d):
+    """A ``Conv1d`` layer with a coded weight."""
+
+
+class CodedConv2d(CodedLayer, nn.Conv2d):
+    """A ``Conv2d`` layer with a coded weight."""
+
+
+class CodedConv3d(CodedLayer, nn.Conv3d):
+    """A ``Conv3d`` layer with a coded weight."""
+
+
+class CodedConvTranspose1d(CodedLayer, nn.ConvTranspose1d):
+    """A ``ConvTranspose1d`` layer with a coded weight."""
+
+
+class CodedConvTranspose2d(CodedLayer, nn.ConvTranspose2d):
+    """A ``ConvTranspose2d`` layer with a coded weight."""
+
+
+class CodedConvTranspose3d(CodedLayer, nn.ConvTranspose3d):
+    """A ``ConvTranspose3d`` layer with a coded weight."""
+
+
+_CODED: dict[type[nn.Module], type[CodedLayer]] = {
+    nn.Linear: CodedLinear,
+    nn.Conv1d: CodedConv1d,
+    nn.Conv2d: CodedConv2d,
+    nn.Conv3d: CodedConv3d,
+    nn.ConvTranspose1d: CodedConvTranspose1d,
+    nn.ConvTranspose2d: CodedConvTranspose2d,
+    nn.ConvTranspose3d: CodedConvTranspose3d,
+}
+
+
+def coded_class(layer: nn.Module) -> type[CodedLayer]:
+    """The coded counterpart of a float layer.
+
+    A subclass of a supported layer counts as that layer if it computes as it does.
+
+    Raises:
+        ModelError: for a layer that has none, saying why.
+    """
+    for kind, coded in _CODED.items():
+        if isinstance(layer, kind):
+            own = type(layer)
+            if own.forward is not kind.forward or _convolves_otherwise(own, kind):
+                raise ModelError(f"{own.__name__} has a forward() of its own")
+            if isinstance(layer, CodedLayer):
+                raise ModelError(f"{own.__name__} is coded already")
+            if "weight" not in layer._parameters:
+                raise ModelError(f"{own.__name__} computes its weight (a parametrization); remove it first")
+            return coded
+    raise ModelError(f"{type(layer).__name__} is not a kind of layer that corank codes")
+
+
+def _convolves_otherwise(own: type, kind: type) -> bool:
+    return issubclass(kind, nn.modules.conv._ConvNd) and (
+        "_conv_forward" in kind.__dict__ and own._conv_forward is not kind._conv_forward  # pyright: ignore
+    )

@@ -1,0 +1,104 @@
+"""What one forward pass shows: which layers ran, in which order, and who read what they gave. Nothing is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["Observation", "names_of", "observe"]
+
+_OUTSIDE = -1
+
+
+@dataclass
+class Observation:
+    """What was seen of each module, by ``id``.
+
+    Attributes:
+        calls: how often each ran, in order of first run.
+        norms: layer to the one module that alone read its output.
+        outputs: what the model returned.
+    """
+
+    calls: dict[int, int] = field(default_factory=dict)
+    norms: dict[int, int] = field(default_factory=dict)
+    outputs: Any = None
+
+
+class _Readers(TorchDispatchMode):
+    """Notes which module runs each operation that reads a watched tensor's storage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: list[int] = [_OUTSIDE]
+        self.watched: dict[int, tuple[int, Tensor]] = {}
+        self.readers: dict[int, set[int]] = {}
+
+    def watch(self, layer: int, output: Tensor) -> None:
+        self.watched[output.untyped_storage().data_ptr()] = (layer, output)  # held, so that it is not reused
+        self.readers.setdefault(layer, set())
+
+    def note(self, value: object, reader: int) -> None:
+        if isinstance(value, Tensor) and value.layout == torch.strided and value.device.type != "meta":
+            found = self.watched.get(value.untyped_storage().data_ptr())
+            if found is not None:
+                self.readers[found[0]].add(reader)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in tree_leaves((args, kwargs or {})):
+            self.note(value, self.stack[-1])
+        return func(*args, **(kwargs or {}))
+
+
+def observe(model: nn.Module, run: Callable[[nn.Module], Any], watched: tuple[type[nn.Module], ...]) -> Observation:
+    """Runs ``run(model)`` once in evaluation mode and says what happened.
+
+    Args:
+        model: any eager module; it is left as it was.
+        run: calls the model on a small batch and returns its output.
+        watched: layer types whose outputs' readers are wanted.
+    """
+    seen, mode, handles = Observation(), _Readers(), []
+
+    def enter(module: nn.Module, _inputs: object) -> None:
+        mode.stack.append(id(module))
+        seen.calls[id(module)] = seen.calls.get(id(module), 0) + 1
+
+    def leave(module: nn.Module, _inputs: object, output: object) -> None:
+        mode.stack.pop()
+        if isinstance(module, watched) and isinstance(output, Tensor):
+            mode.watch(id(module), output)
+
+    training = {module: module.training for module in model.modules()}
+    try:
+        for module in model.modules():
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave))
+        model.eval()
+        with torch.no_grad(), mode:
+            seen.outputs = run(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, was in training.items():
+            module.training = was
+    for value in tree_leaves(seen.outputs):
+        mode.note(value, _OUTSIDE)
+    for layer, readers in mode.readers.items():
+        if len(readers) == 1 and _OUTSIDE not in readers:
+            seen.norms[layer] = next(iter(readers))
+    return seen
+
+
+def names_of(model: nn.Module) -> dict[int, list[str]]:
+    """Module ``id`` to all names it goes by: shared modules have several."""
+    names: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(id(module), []).append(name)
+    return names

@@ -1,0 +1,193 @@
+"""From any eager model to a copy whose layers are ready to be coded: norms folded, targets named, the rest explained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from corank.errors import ModelError
+from corank.layers.coded import coded_class
+from corank.layers.observe import Observation, names_of, observe
+from corank.matrix import SUPPORTED, Geometry
+
+__all__ = ["Prepared", "fold_norm", "prepare", "remove_norm", "replace_module"]
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NORMS_WITH_ACTIVATION = "BatchNormAct2d"  # timm's: a norm whose forward() also drops and activates
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A float copy of a model, ready to be coded.
+
+    Attributes:
+        model: the copy, in evaluation mode, norms folded.
+        targets: name to layer, in the order they run; a shared layer goes by its first name.
+        skipped: layers left alone, with the reason.
+        folded: names of the norms folded into the layer before them.
+    """
+
+    model: nn.Module
+    targets: dict[str, nn.Module]
+    skipped: dict[str, str]
+    folded: tuple[str, ...]
+
+    def geometry(self, name: str) -> Geometry:
+        """The geometry of a target."""
+        return Geometry.of(self.targets[name])
+
+
+def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True) -> Prepared:
+    """Copies the model, folds its norms, and finds the layers that can be coded.
+
+    A norm is folded only where one forward pass shows that it alone reads its layer's output, and only if the
+    outputs of the whole model agree afterwards.
+
+    Args:
+        model: any eager module; it is not changed.
+        run: calls the model on a small batch and returns its output.
+        fold: whether to fold norms at all.
+
+    Raises:
+        ModelError: when no layer can be coded, or a weight is not finite.
+    """
+    copied = copy.deepcopy(model).eval()
+    seen = observe(copied, run, SUPPORTED)
+    folded: tuple[str, ...] = ()
+    if fold:
+        trial = copy.deepcopy(copied)
+        names = _fold_all(trial, _twin_norms(copied, trial, seen))
+        if names and _agree(seen.outputs, _run(trial, run)):
+            copied, folded = trial, names
+            seen = observe(copied, run, SUPPORTED)
+    targets, skipped = _find(copied, seen)
+    if not targets:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
+        raise ModelError(
+            "the model has no layer that corank codes ("
+            + ", ".join(kind.__name__ for kind in SUPPORTED)
+            + ")"
+            + (f"; passed over: {reasons}" if reasons else "")
+        )
+    for name, layer in targets.items():
+        if not bool(torch.isfinite(_weight(layer)).all()):
+            raise ModelError(f"layer {name!r} has NaN or infinite weights; corank needs a trained, finite model")
+    return Prepared(copied, targets, skipped, folded)
+
+
+def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Puts ``new`` wherever ``old`` stands, under every name it goes by."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[name] = new
+
+
+def fold_norm(layer: nn.Module, norm: nn.Module) -> None:
+    """Folds a norm's running statistics and affine into the layer before it, in place."""
+    geometry = Geometry.of(layer)
+    mean, variance = norm.running_mean, norm.running_var
+    if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
+        raise ModelError("a norm without running statistics cannot be folded")
+    gain = (variance + float(norm.eps)).rsqrt()  # pyright: ignore[reportArgumentType]
+    if isinstance(norm.weight, Tensor):
+        gain = gain * norm.weight.detach()
+    weight = _weight(layer)
+    groups, rows, _ = geometry.matrix_shape
+    matrix = geometry.to_matrix(weight.detach()) * gain.reshape(groups, rows, 1).to(weight.dtype)
+    bias = layer.bias.detach() if isinstance(layer.bias, Tensor) else torch.zeros_like(mean)
+    shifted = (bias - mean) * gain + (norm.bias.detach() if isinstance(norm.bias, Tensor) else 0)
+    layer._parameters["weight"] = nn.Parameter(geometry.from_matrix(matrix).contiguous(), requires_grad=False)
+    layer._parameters["bias"] = nn.Parameter(shifted.to(weight.dtype), requires_grad=False)
+
+
+def remove_norm(model: nn.Module, norm: nn.Module) -> None:
+    """Puts an ``Identity`` (or what else the norm did) where a folded norm stood."""
+    if type(norm).__name__ == _NORMS_WITH_ACTIVATION:
+        replace_module(model, norm, nn.Sequential(norm.drop, norm.act))  # pyright: ignore[reportArgumentType]
+    else:
+        replace_module(model, norm, nn.Identity())
+
+
+def _twin_norms(model: nn.Module, trial: nn.Module, seen: Observation) -> list[tuple[nn.Module, nn.Module, str]]:
+    """(layer, norm, norm's name) of the trial copy, for every norm that may be folded."""
+    twins = {id(old): new for old, new in zip(model.modules(), trial.modules(), strict=True)}
+    modules = {id(module): module for module in model.modules()}
+    names, pairs = names_of(model), []
+    for layer_id, norm_id in seen.norms.items():
+        norm = modules[norm_id]
+        foldable = type(norm) in _NORMS or type(norm).__name__ == _NORMS_WITH_ACTIVATION
+        once = seen.calls[layer_id] == 1 and seen.calls[norm_id] == 1
+        if foldable and once and isinstance(norm.running_mean, Tensor) and _codable(modules[layer_id]):
+            pairs.append((twins[layer_id], twins[norm_id], names[norm_id][0]))
+    return pairs
+
+
+def _fold_all(trial: nn.Module, pairs: list[tuple[nn.Module, nn.Module, str]]) -> tuple[str, ...]:
+    for layer, norm, _ in pairs:
+        fold_norm(layer, norm)
+        remove_norm(trial, norm)
+    return tuple(name for _, _, name in pairs)
+
+
+def _find(model: nn.Module, seen: Observation) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    names = names_of(model)
+    holders: dict[int, set[int]] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                holders.setdefault(id(parameter), set()).add(id(module))
+    order = {identity: place for place, identity in enumerate(seen.calls)}
+    candidates = [module for module in model.modules() if isinstance(module, SUPPORTED)]
+    targets: dict[str, nn.Module] = {}
+    skipped: dict[str, str] = {}
+    for module in sorted(candidates, key=lambda one: order.get(id(one), len(order))):
+        name = names[id(module)][0]
+        try:
+            coded_class(module)
+        except ModelError as error:
+            skipped[name] = str(error)
+            continue
+        if id(module) not in seen.calls:
+            skipped[name] = "it was never called (its weight may be read by its parent)"
+        elif len(holders[id(_weight(module))]) > 1:
+            skipped[name] = "its weight is tied to another module's"
+        else:
+            targets[name] = module
+    return targets, skipped
+
+
+def _codable(layer: nn.Module) -> bool:
+    try:
+        coded_class(layer)
+    except ModelError:
+        return False
+    return True
+
+
+def _agree(expected: Any, given: Any) -> bool:
+    pairs = zip(tree_leaves(expected), tree_leaves(given), strict=True)
+    for one, other in pairs:
+        if isinstance(one, Tensor) and one.is_floating_point():
+            scale = one.norm().clamp(min=1e-12)
+            if not bool(torch.isfinite(other).all()) or bool((one - other).norm() > 2e-3 * scale):
+                return False
+    return True
+
+
+def _run(model: nn.Module, run: Callable[[nn.Module], Any]) -> Any:
+    with torch.no_grad():
+        return run(model)
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer._parameters.get("weight")
+    if weight is None:
+        raise ModelError(f"{type(layer).__name__} has no weight of its own")
+    return weight

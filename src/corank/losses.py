@@ -1,0 +1,81 @@
+"""How far one model's outputs are from another's, without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from corank.errors import ModelError
+
+__all__ = ["Loss", "kl_divergence", "logits_of", "output_distance", "sensitivity_target"]
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+def logits_of(output: Any) -> Tensor | None:
+    """The classifier's logits ``(N, classes)`` in a model's output (a tensor, or under "logits"); None if there are none."""
+    if isinstance(output, Mapping):
+        output = output.get("logits")
+    elif isinstance(output, (tuple, list)) and len(output) == 1:
+        output = output[0]
+    if isinstance(output, Tensor) and output.is_floating_point() and output.dim() == 2 and output.shape[1] > 1:
+        return output
+    return None
+
+
+def kl_divergence(output: Any, reference: Any) -> Tensor:
+    """``KL(reference || output)`` of the softmaxes of two outputs' logits ``(N, classes)``, mean over samples, in nats.
+
+    Raises:
+        ModelError: when the outputs are not logits.
+    """
+    given, expected = logits_of(output), logits_of(reference)
+    if given is None or expected is None:
+        raise ModelError(
+            "the model's output is not logits (N, classes); give a loss of your own: "
+            "quantize(..., loss=lambda output, reference: ...)"
+        )
+    return F.kl_div(given.log_softmax(1), expected.log_softmax(1), log_target=True, reduction="batchmean")
+
+
+def output_distance(output: Any, reference: Any) -> Tensor:
+    """What is minimised when no loss is given: :func:`kl_divergence` for logits, else the squared error of every
+    floating tensor in the output, relative to the reference's energy."""
+    if logits_of(reference) is not None:
+        return kl_divergence(output, reference)
+    total: Tensor | None = None
+    for given, expected in zip(tree_leaves(output), tree_leaves(reference), strict=True):
+        if isinstance(expected, Tensor) and expected.is_floating_point():
+            part = (given - expected).square().sum() / expected.square().sum().clamp(min=1e-12)
+            total = part if total is None else total + part
+    if total is None:
+        raise ModelError("the model's output holds no floating tensor; give quantize(..., loss=...)")
+    return total
+
+
+def sensitivity_target(output: Any, generator: torch.Generator) -> Tensor:
+    """A scalar whose gradient's second moment is the Fisher information of the output.
+
+    For logits: the log-likelihood of labels drawn from the model's own softmax, summed over samples (at the float
+    model the KL to itself has no gradient). Otherwise a random projection of every floating tensor.
+    """
+    logits = logits_of(output)
+    if logits is not None:
+        chances = logits.detach().softmax(1).cpu()
+        labels = torch.multinomial(chances, 1, generator=generator).to(logits.device)
+        return logits.log_softmax(1).gather(1, labels).sum()
+    total: Tensor | None = None
+    for leaf in tree_leaves(output):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.requires_grad:
+            direction = torch.randn(leaf.shape, generator=generator).to(leaf)
+            scale = leaf.detach().square().sum().clamp(min=1e-12).sqrt() / max(1, leaf.shape[0]) ** 0.5
+            part = (leaf * direction).sum() / scale
+            total = part if total is None else total + part
+    if total is None:
+        raise ModelError("no floating output of the model depends on its layers")
+    return total

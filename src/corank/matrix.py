@@ -1,0 +1,195 @@
+"""A layer's weight as a stack of matrices ``(G, R, C)``, and the inputs each row multiplies.
+
+Shapes: ``G`` channel groups, ``R`` rows (output channels of a group), ``C`` columns (inputs of a group x kernel
+positions), ``N`` samples. This module and ``layers`` are the only places that know what a convolution is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from corank.errors import ModelError
+
+__all__ = ["SUPPORTED", "Geometry"]
+
+_CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED: tuple[type[nn.Module], ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+SUPPORTED: tuple[type[nn.Module], ...] = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How one layer's weight is a stack of matrices, and which inputs its columns see.
+
+    ``padding`` holds (before, after) per spatial axis. A linear layer has an empty ``kernel``.
+    """
+
+    shape: tuple[int, ...]
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[tuple[int, int], ...] = ()
+    dilation: tuple[int, ...] = ()
+    output_padding: tuple[int, ...] = ()
+    padding_mode: str = "zeros"
+    transposed: bool = False
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Geometry:
+        """The geometry of a ``Conv1d/2d/3d``, ``ConvTranspose1d/2d/3d`` or ``Linear`` layer.
+
+        Raises:
+            ModelError: for any other layer.
+        """
+        if isinstance(module, nn.Linear):
+            return cls((module.out_features, module.in_features))
+        if not isinstance(module, (nn.modules.conv._ConvNd,)):
+            raise ModelError(
+                f"a {type(module).__name__} has no weight matrix known to corank; supported: "
+                + ", ".join(kind.__name__ for kind in SUPPORTED)
+            )
+        per_group = (module.in_channels, module.out_channels // module.groups)
+        shape = per_group if module.transposed else (module.out_channels, module.in_channels // module.groups)
+        return cls(
+            shape=(*shape, *module.kernel_size),
+            groups=module.groups,
+            kernel=tuple(module.kernel_size),
+            stride=tuple(int(step) for step in module.stride),
+            padding=_padding(module),
+            dilation=tuple(int(step) for step in module.dilation),
+            output_padding=tuple(module.output_padding),
+            padding_mode=module.padding_mode,
+            transposed=module.transposed,
+        )
+
+    @property
+    def matrix_shape(self) -> tuple[int, int, int]:
+        """``(G, R, C)``."""
+        positions = math.prod(self.kernel)
+        first, second = self.shape[:2]
+        if self.transposed:
+            return self.groups, second, first // self.groups * positions
+        return self.groups, first // self.groups, second * positions
+
+    def to_matrix(self, weight: Tensor) -> Tensor:
+        """The weight tensor of the layer as ``(G, R, C)``."""
+        groups, rows, columns = self.matrix_shape
+        if not self.transposed:
+            return weight.reshape(groups, rows, columns)
+        split = weight.reshape(groups, self.shape[0] // groups, rows, -1)
+        return split.transpose(1, 2).reshape(groups, rows, columns)
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        """The inverse of :meth:`to_matrix`; takes ``(G, R, C)`` or ``(G * R, C)``."""
+        if not self.transposed:
+            return matrix.reshape(self.shape)
+        groups, rows, _ = self.matrix_shape
+        split = matrix.reshape(groups, rows, self.shape[0] // groups, -1)
+        return split.transpose(1, 2).reshape(self.shape)
+
+    def output_positions(self, inputs: Tensor) -> int:
+        """Outputs of one row that each sample of ``inputs`` gives (spatial positions, or tokens)."""
+        if not self.kernel:
+            return max(1, inputs[0].numel() // self.shape[1]) if inputs.dim() > 1 else 1
+        return math.prod(self._output_size(inputs.shape[-len(self.kernel) :]))
+
+    def patches(self, inputs: Tensor, limit: int, generator: torch.Generator) -> Tensor:
+        """Rows of inputs, as the columns of the weight see them.
+
+        Args:
+            inputs: what the layer was called with.
+            limit: at most this many output positions of each sample, drawn by ``generator`` (the same positions
+                for every sample of one call).
+
+        Returns:
+            ``(G, N * positions, C)``; only the drawn positions are ever unfolded.
+        """
+        if not self.kernel:
+            return self._tokens(inputs, limit, generator)
+        if inputs.dim() == len(self.kernel) + 1:
+            inputs = inputs.unsqueeze(0)
+        geometry = self
+        if self.padding_mode != "zeros":
+            amounts = [side for axis in reversed(self.padding) for side in axis]
+            inputs = F.pad(inputs, amounts, mode=self.padding_mode)
+            geometry = Geometry(**{**self.__dict__, "padding": ((0, 0),) * len(self.kernel), "padding_mode": "zeros"})
+        index, valid = geometry._index_table(tuple(inputs.shape[2:]), limit, generator)
+        index, valid = index.to(inputs.device), valid.to(inputs.device)
+        samples, channels = inputs.shape[:2]
+        positions, taps = index.shape
+        gathered = inputs.flatten(2)[:, :, index.flatten()] * valid.flatten().to(inputs.dtype)
+        split = gathered.reshape(samples, self.groups, channels // self.groups, positions, taps)
+        return split.permute(1, 0, 3, 2, 4).reshape(self.groups, samples * positions, -1)
+
+    def group_outputs(self, outputs: Tensor) -> Tensor:
+        """What the layer gave (or a gradient of that shape), as ``(G, N * positions, R)``."""
+        groups, rows, _ = self.matrix_shape
+        if not self.kernel:
+            return outputs.reshape(1, -1, rows)
+        if outputs.dim() == len(self.kernel) + 1:
+            outputs = outputs.unsqueeze(0)
+        split = outputs.flatten(2).reshape(outputs.shape[0], groups, rows, -1)
+        return split.permute(1, 0, 3, 2).reshape(groups, -1, rows)
+
+    def _tokens(self, inputs: Tensor, limit: int, generator: torch.Generator) -> Tensor:
+        if inputs.dim() <= 2:
+            return inputs.reshape(1, -1, self.shape[1])
+        tokens = inputs.reshape(inputs.shape[0], -1, self.shape[1])
+        if tokens.shape[1] > limit:
+            drawn = torch.randperm(tokens.shape[1], generator=generator)[:limit]
+            tokens = tokens[:, drawn.to(inputs.device)]
+        return tokens.reshape(1, -1, self.shape[1])
+
+    def _output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        result = []
+        for axis, length in enumerate(size):
+            reach = self.dilation[axis] * (self.kernel[axis] - 1)
+            before, after = self.padding[axis]
+            if self.transposed:
+                full = (length - 1) * self.stride[axis] + reach + 1 + self.output_padding[axis]
+                result.append(full - before - after)
+            else:
+                result.append((length + before + after - reach - 1) // self.stride[axis] + 1)
+        return tuple(result)
+
+    def _index_table(
+        self, size: tuple[int, ...], limit: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Which input each (output position, kernel position) reads, and whether it is inside the input."""
+        output = self._output_size(size)
+        count = math.prod(output)
+        drawn = torch.arange(count)
+        if count > limit:
+            drawn = torch.randperm(count, generator=generator)[:limit].sort().values
+        index = torch.zeros(len(drawn), 1, dtype=torch.long)
+        valid = torch.ones(len(drawn), 1, dtype=torch.bool)
+        remaining = count
+        for axis, length in enumerate(size):
+            remaining //= output[axis]
+            place = (drawn // remaining) % output[axis]
+            taps = torch.arange(self.kernel[axis]) * self.dilation[axis]
+            if self.transposed:
+                spread = place[:, None] + self.padding[axis][0] - taps
+                source = spread.div(self.stride[axis], rounding_mode="floor")
+                inside = (spread % self.stride[axis] == 0) & (source >= 0) & (source < length)
+            else:
+                source = place[:, None] * self.stride[axis] - self.padding[axis][0] + taps
+                inside = (source >= 0) & (source < length)
+            source = source.clamp(0, length - 1)
+            index = (index[:, :, None] * length + source[:, None, :]).flatten(1)
+            valid = (valid[:, :, None] & inside[:, None, :]).flatten(1)
+        return index, valid
+
+
+def _padding(module: nn.modules.conv._ConvNd) -> tuple[tuple[int, int], ...]:
+    if module.padding == "valid":
+        return ((0, 0),) * len(module.kernel_size)
+    if module.padding == "same":
+        totals = [step * (size - 1) for step, size in zip(module.dilation, module.kernel_size, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    return tuple((int(side), int(side)) for side in module.padding)

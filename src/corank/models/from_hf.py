@@ -1,0 +1,129 @@
+"""Models of the transformers library: a local folder, or a name on its hub. No code of theirs is ever run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from corank.data.preprocessing import Preprocessing
+from corank.errors import ConfigError, ModelError
+from corank.models.loader import Built, Request
+from corank.models.weights import hash_files
+
+__all__ = ["load_hf"]
+
+RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+
+def load_hf(request: Request) -> Built:
+    """Build an image classifier or a causal language model of transformers, in float32.
+
+    A folder is its weights: its safetensors files are loaded, offline, unless the caller brings others.
+    A name on the hub is fetched: its configuration always, its weights where `pretrained` says so.
+
+    Args:
+        request: the name is a folder with a config.json, or a name on the hub.
+
+    Raises:
+        ModelError: no such model, one of another kind, or weights that do not fit.
+        ConfigError: transformers is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError("hf: models need transformers: pip install 'corank[hf]'") from error
+    folder = Path(request.name).expanduser()
+    is_local = folder.is_dir()
+    if not is_local and (request.name.startswith((".", "/", "~")) or request.name.count("/") > 1):
+        raise ModelError(f"there is no folder {request.name}")
+    name = str(folder) if is_local else request.name
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            name, local_files_only=is_local, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"hf:{request.name} cannot be read: {error}") from error
+    kind = _kind(config.architectures, request.name)
+    auto = (
+        transformers.AutoModelForCausalLM
+        if kind == "ForCausalLM"
+        else transformers.AutoModelForImageClassification
+    )
+    preprocessing = Preprocessing()
+    if kind == "ForImageClassification":
+        preprocessing = _preprocessing(_image_settings(name, is_local))
+    if request.own_weights or not (is_local or request.pretrained):
+        return Built(auto.from_config(config, trust_remote_code=False).float(), preprocessing)
+    files = sorted(folder.glob("*.safetensors")) if is_local else []
+    if is_local and not files:
+        raise ModelError(f"{folder} has no .safetensors file; convert its weights, or pass --weights FILE")
+    return Built(_trained(auto, name, is_local), preprocessing, name, hash_files(files) if files else None)
+
+
+def _kind(architectures: list[str] | None, name: str) -> str:
+    for kind in ("ForCausalLM", "ForImageClassification"):
+        if architectures and architectures[0].endswith(
+            (kind, "LMHeadModel") if kind == "ForCausalLM" else kind
+        ):
+            return kind
+    raise ModelError(
+        f"hf:{name} is {architectures or 'of no stated architecture'}; image classifiers "
+        "(...ForImageClassification) and language models (...ForCausalLM) can be loaded"
+    )
+
+
+def _trained(auto: Any, name: str, is_local: bool) -> torch.nn.Module:
+    try:
+        model, found = auto.from_pretrained(
+            name,
+            local_files_only=is_local,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except Exception as error:  # damaged files end in many types, some of the safetensors extension
+        raise ModelError(f"the weights of hf:{name} cannot be loaded: {error}") from error
+    for kind in ("missing_keys", "mismatched_keys"):
+        if found[kind]:
+            # transformers would leave these at random values
+            names = ", ".join(sorted(map(str, found[kind]))[:4])
+            raise ModelError(f"the weights of hf:{name} do not fit: {kind.replace('_', ' ')}: {names}")
+    return model
+
+
+def _image_settings(name: str, is_local: bool) -> Mapping[str, Any]:
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        return ImageProcessingMixin.get_image_processor_dict(name, local_files_only=is_local)[0]
+    except (OSError, ValueError):
+        return {}
+
+
+def _preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
+    """Read a preprocessor_config.json; what it leaves out is 224 pixels and the usual 0.5."""
+    try:
+        resized = _side(settings.get("size", 224))
+        size = _side(settings.get("crop_size", resized)) if settings.get("do_center_crop") else resized
+        if settings.get("crop_pct"):  # ConvNeXt: `size` is what the network sees
+            resized = round(size / settings["crop_pct"])
+        normalise = settings.get("do_normalize", True)
+        return Preprocessing(
+            image_size=size,
+            mean=tuple(settings.get("image_mean", (0.5, 0.5, 0.5))) if normalise else None,
+            std=tuple(settings.get("image_std", (0.5, 0.5, 0.5))) if normalise else None,
+            crop=min(1.0, size / resized),
+            interpolation=RESAMPLING.get(settings.get("resample", 2), "bilinear"),
+        )
+    except (TypeError, KeyError, ValueError, ZeroDivisionError) as error:
+        raise ModelError(f"the preprocessor_config.json is not understood: {error}") from error
+
+
+def _side(size: int | Mapping[str, int]) -> int:
+    if isinstance(size, int):
+        return size
+    return size["shortest_edge"] if "shortest_edge" in size else size["height"]

@@ -1,0 +1,60 @@
+"""What a source of models is asked for, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TypeAlias
+
+from torch import nn
+
+from corank.data.preprocessing import Preprocessing
+from corank.errors import ModelError
+
+__all__ = ["Built", "Loader", "Request", "unknown_name"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One model, asked of one source.
+
+    Args:
+        name: the reference without its scheme.
+        pretrained: give the published weights.
+        own_weights: the caller will load a weights file afterwards.
+    """
+
+    name: str
+    pretrained: bool = False
+    own_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model as its source gives it.
+
+    Args:
+        model: the network, on the CPU.
+        preprocessing: what the model's own metadata says of its input.
+        weights: a name for the trained weights in it; None where they are random.
+        weights_sha256: the hash of the file they came from, where it was one.
+    """
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+
+Loader: TypeAlias = Callable[[Request], Built]
+
+
+def unknown_name(scheme: str, name: str, known: Iterable[str]) -> ModelError:
+    """The error for a name that a source does not have, with the closest that it has."""
+    names = list(known)
+    near = get_close_matches(name, names, n=5, cutoff=0.5)
+    hint = (
+        f"did you mean {', '.join(near)}?" if near else f"it has {len(names)}, such as {', '.join(names[:5])}"
+    )
+    return ModelError(f"{scheme} has no model {name!r}; {hint}")

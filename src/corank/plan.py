@@ -1,0 +1,158 @@
+"""A plan: plain numbers that say which layer gets what. JSON both ways; a person may edit it."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from corank.adapters import FITS
+from corank.codecs import CODECS, Codec
+from corank.config import from_json, to_json
+from corank.errors import ConfigError, ModelError
+from corank.rounding import ROUNDERS, Nearest, Rounder
+
+__all__ = ["LayerPlan", "Plan", "match"]
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What happens to one layer.
+
+    Args:
+        codec: which values its weights may take; None leaves the layer in float.
+        rounder: which value each weight takes.
+        rank: of the adapter; 0 for none.
+        adapter_bits: of the adapter's factors, 2 to 8.
+        fit: how the adapter is fitted, one of :data:`corank.adapters.FITS`.
+        rounds: times that rounding and adapter are fitted in turn (requantize ``W - BA``, refit ``BA``); the best
+            round is kept. 1 is the paper's: round, then fit.
+        bias_correction: fit to the inputs less their mean and let the bias take up the mean error.
+    """
+
+    codec: Codec | None
+    rounder: Rounder = field(default_factory=Nearest)
+    rank: int = 0
+    adapter_bits: int = 8
+    fit: str = "svd"
+    rounds: int = 1
+    bias_correction: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 0:
+            raise ConfigError(f"rank={self.rank!r}: a whole number, 0 for no adapter")
+        if self.adapter_bits not in range(2, 9):
+            raise ConfigError(f"adapter_bits={self.adapter_bits!r}: adapters are stored in 2 to 8 bits")
+        if self.fit not in FITS:
+            raise ConfigError(f"fit={self.fit!r}: an adapter is fitted by one of {', '.join(FITS)}")
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or not 1 <= self.rounds <= 100:
+            raise ConfigError(f"rounds={self.rounds!r}: a whole number from 1 to 100")
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, plain."""
+        return {
+            "codec": None if self.codec is None else to_json(self.codec, CODECS),
+            "rounder": to_json(self.rounder, ROUNDERS),
+            "rank": self.rank,
+            "adapter_bits": self.adapter_bits,
+            "fit": self.fit,
+            "rounds": self.rounds,
+            "bias_correction": self.bias_correction,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LayerPlan:
+        """The inverse of :meth:`to_json`."""
+        known = set(cls.__dataclass_fields__)
+        unknown = sorted(set(data) - known)
+        if unknown or "codec" not in data:
+            given = f"unknown field {unknown[0]!r}" if unknown else "no field 'codec'"
+            raise ConfigError(f"a layer's plan has {given}; its fields are {', '.join(sorted(known))}")
+        codec = None if data["codec"] is None else from_json(data["codec"], CODECS, "codec")
+        rounder = from_json(data.get("rounder", {"kind": "nearest"}), ROUNDERS, "rounder")
+        rest = {name: value for name, value in data.items() if name not in ("codec", "rounder")}
+        return cls(codec=codec, rounder=rounder, **rest)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Layer name to :class:`LayerPlan`, in the order the layers run."""
+
+    layers: Mapping[str, LayerPlan]
+
+    def with_ranks(self, ranks: Mapping[str, int]) -> Plan:
+        """The same plan with the ranks of the named layers changed."""
+        return Plan({name: replace(layer, rank=ranks.get(name, layer.rank)) for name, layer in self.layers.items()})
+
+    def coded(self) -> dict[str, LayerPlan]:
+        """The layers that are quantized."""
+        return {name: layer for name, layer in self.layers.items() if layer.codec is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"format", "default", "layers"}``; each layer lists only what differs from the default."""
+        full = {name: layer.to_json() for name, layer in self.layers.items()}
+        default: dict[str, Any] = {}
+        for key in next(iter(full.values()), {}):
+            texts = Counter(json.dumps(layer[key], sort_keys=True) for layer in full.values())
+            default[key] = json.loads(texts.most_common(1)[0][0])
+        layers = {
+            name: {key: value for key, value in layer.items() if value != default[key]} for name, layer in full.items()
+        }
+        return {"format": _VERSION, "default": default, "layers": layers}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Plan:
+        """The inverse of :meth:`to_json`; checks everything."""
+        if not isinstance(data, dict) or not isinstance(data.get("layers"), dict):
+            raise ConfigError('a plan is {"format": 1, "default": {...}, "layers": {NAME: {...}}}')
+        if data.get("format", _VERSION) != _VERSION:
+            raise ConfigError(f"a plan of format {data['format']!r}; this version reads format {_VERSION}")
+        default = data.get("default", {})
+        layers = {}
+        for name, layer in data["layers"].items():
+            if not isinstance(layer, dict) or not isinstance(default, dict):
+                raise ConfigError(f"plan, layer {name!r}: an object of fields is expected")
+            try:
+                layers[name] = LayerPlan.from_json({**default, **layer})
+            except ConfigError as error:
+                raise ConfigError(f"plan, layer {name!r}: {error}") from error
+        return cls(layers)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan as JSON."""
+        scratch = Path(f"{path}.tmp")
+        scratch.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+        os.replace(scratch, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Reads a plan written by :meth:`save`, or by a person."""
+        try:
+            data = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read a plan from {path}: {error}") from error
+        return cls.from_json(data)
+
+
+def match(pattern: str, names: Iterable[str]) -> list[str]:
+    """The layer names that a shell-style pattern (``*``, ``?``, ``[...]``) matches.
+
+    Raises:
+        ModelError: when it matches nothing, with the closest names.
+    """
+    names = list(names)
+    found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+        raise ModelError(
+            f"the layer pattern {pattern!r} matches none of the {len(names)} layers; closest: {', '.join(close)}"
+        )
+    return found

@@ -1,0 +1,67 @@
+"""Recipes: how each layer is coded and how ranks are searched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from corank.codecs import Uniform
+from corank.config import choose
+from corank.errors import ConfigError
+from corank.plan import LayerPlan
+from corank.rounding import Gptq, Nearest
+from corank.search import CoRa, Greedy, Search, UniformRanks
+
+__all__ = ["PRESETS", "SEARCH_NAMES", "Preset", "chosen_search"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe.
+
+    Attributes:
+        layer: what every layer gets; the codec's bits are the caller's.
+        search: how ranks are found, unless the caller says otherwise.
+        edge: what the first and last layer get.
+    """
+
+    layer: LayerPlan
+    search: Search
+    edge: LayerPlan
+
+    def layer_plan(self, bits: int, adapter_bits: int | None) -> LayerPlan:
+        """The plan of a layer of ``bits`` bits."""
+        assert isinstance(self.layer.codec, Uniform)
+        width = self.layer.adapter_bits if adapter_bits is None else adapter_bits
+        return replace(self.layer, codec=replace(self.layer.codec, bits=bits), adapter_bits=width)
+
+
+_PAPER = LayerPlan(codec=Uniform(range="std", deviations=4.0), rounder=Nearest(), fit="svd")
+_FAST = LayerPlan(codec=Uniform(range="mse"), rounder=Gptq(), fit="loss", rounds=4, bias_correction=True)
+
+PRESETS: dict[str, Preset] = {
+    "nearest": Preset(replace(_PAPER, codec=Uniform(range="mse")), UniformRanks(), LayerPlan(Uniform(8, range="mse"))),
+    "paper": Preset(_PAPER, CoRa.paper(), LayerPlan(Uniform(8))),
+    "fast": Preset(_FAST, CoRa(), LayerPlan(Uniform(8, range="mse"), Gptq(), bias_correction=True)),
+}
+"""``nearest``: rounding alone. ``paper``: CoRa as published (nearest, plain SVD, Butterworth search from 0.9).
+``fast``: GPTQ, loss-weighted adapters alternated with the rounding, Butterworth search from the closed form."""
+
+SEARCH_NAMES = ("cora", "cora-from-0.9", "greedy", "uniform")
+
+
+def chosen_search(preset: Preset, name: str | Search | None) -> Search:
+    """The search of that name (one of :data:`SEARCH_NAMES`), the one given, or the preset's own."""
+    if name is None:
+        return preset.search
+    if isinstance(name, Search):
+        return name
+    if not isinstance(name, str):
+        raise ConfigError(f"search={name!r}: a name ({', '.join(SEARCH_NAMES)}) or a corank.search.Search")
+    own = preset.search if isinstance(preset.search, CoRa) else CoRa()
+    table: dict[str, Search] = {
+        "cora": own,
+        "cora-from-0.9": replace(own, start=0.9),
+        "greedy": Greedy(),
+        "uniform": UniformRanks(),
+    }
+    return choose(name, table, "search")

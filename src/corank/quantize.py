@@ -1,0 +1,221 @@
+"""The public call: prepare a copy, calibrate, search a plan, apply it."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from corank.apply import CodedResult, apply_plan
+from corank.calibration import Samples, collect, collect_gradients, run
+from corank.calibration.collect import Progress
+from corank.config import choose
+from corank.data import ImageSet
+from corank.errors import BudgetError, ConfigError
+from corank.layers import CodedLayer, Prepared, prepare, replace_module
+from corank.losses import Loss, output_distance
+from corank.plan import Plan
+from corank.presets import PRESETS, Preset, chosen_search
+from corank.quantize_plan import BasePlan, Choice, check_plan
+from corank.quantize_search import problem_of
+from corank.quantize_size import bits_for_size, budget_for_size, parse_size
+from corank.search import Found, Search
+from corank.statistics import OutputGradient, Statistic
+from corank.storage.contents import placeholder_layers
+from corank.storage.run import ATTRIBUTE, LayerRun, Run
+
+__all__ = ["quantize", "to_float"]
+
+_FISHER_SAMPLES = 512
+DEFAULT_BITS = 4
+DEFAULT_BUDGET = 0.25
+
+
+def quantize(
+    model: nn.Module,
+    data: Any,
+    *,
+    bits: int | None = None,
+    budget: float | None = None,
+    size: int | str | None = None,
+    plan: Plan | None = None,
+    layers: Mapping[str, Choice] | None = None,
+    preset: str | Preset = "fast",
+    search: str | Search | None = None,
+    adapter_bits: int | None = None,
+    all_layers: bool = False,
+    loss: Loss | None = None,
+    samples: int = 1600,
+    batch_size: int = 32,
+    fold: bool = True,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    reference: str | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """A copy of a trained model whose weights are low-bit codes plus low-rank adapters of the residual (CoRa).
+
+    No weight is trained and no label is read. The model is watched, never traced: any eager module works.
+
+    Args:
+        model: the trained float network; it is not changed.
+        data: unlabelled calibration samples: an :class:`~corank.data.ImageSet`, a tensor ``(N, ...)``, or an iterable
+            of batches (tensors, ``(inputs, labels)`` pairs, or mappings of keyword arguments).
+        bits: of each weight's code, 1 to 8; 4 unless ``size`` is given, then the most that fit.
+        budget: extra bits per quantized weight that all adapters together may store; 0.25 unless ``size`` is given.
+        size: instead of ``budget``, the size of the saved file, in bytes or as "1.2MB" (1 KB is 1000 bytes).
+        plan: carries this plan out; nothing is searched.
+        layers: exceptions by name pattern, later ones winning: bits, "float", a codec or a
+            :class:`~corank.plan.LayerPlan`, e.g. ``{"conv1": 8, "*.downsample.*": "float"}``.
+        preset: "fast", "paper", "nearest", or a :class:`~corank.presets.Preset`.
+        search: "cora", "cora-from-0.9", "greedy", "uniform", or a :class:`~corank.search.Search`; None: the preset's.
+        adapter_bits: of the adapters' factors, 2 to 8; None: the preset's (8).
+        all_layers: also give the first and the last layer ``bits``; as in the literature they get 8 otherwise.
+        loss: ``(output, reference_output) -> scalar`` for the search; None: KL of the logits for classifiers, else
+            the relative squared error of every output.
+        samples: at most this many are used; an image set is sampled by ``seed``, anything else read from the front.
+        batch_size: of the batches that a tensor or an image set is cut into.
+        fold: fold norms into the layer before them, where that is proved to be sound.
+        seed: draws samples, calibration positions and search batches.
+        device: "auto" (CUDA if there is any, else CPU) or a torch device. The result is where ``model`` was.
+        reference: what the model was made from, kept in the file for its reader; never executed.
+        progress: called with (what, done, total).
+
+    Returns:
+        A drop-in copy, in evaluation mode; what was done is at ``.corank_run`` (a :class:`~corank.storage.run.Run`).
+
+    Raises:
+        ConfigError, ModelError, DataError, BudgetError: for bad input; the model is then as it was.
+    """
+    started = time.perf_counter()
+    recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
+    finder = chosen_search(recipe, search)
+    _check(bits, budget, size, samples, seed)
+    inputs = _samples(data, samples, batch_size, seed)
+    where, home = _devices(model, device)
+    prepared = _prepare(model, inputs, fold, where)
+    draft = _draft(prepared, recipe, bits, size, plan, BasePlan(recipe, layers or {}, adapter_bits, all_layers))
+    draft = replace(draft, seed=seed, model=reference, preset=preset if isinstance(preset, str) else "custom")
+    statistics = _calibrate(prepared, draft.plan, inputs, seed, progress)
+    found, final = Found({}), draft.plan
+    if plan is None:
+        extra = budget_for_size(prepared, draft, parse_size(size)) if size is not None else budget
+        extra = DEFAULT_BUDGET if extra is None else extra
+        distance = loss or output_distance
+        problem = problem_of(prepared, final, statistics, inputs, extra, distance, seed, progress)
+        found = finder(problem)
+        final = final.with_ranks(found.ranks)
+        draft = replace(draft, budget=round(extra, 6), search=_search_name(search, finder))
+    results = apply_plan(prepared, final, statistics, progress)
+    outcome = replace(
+        draft,
+        plan=final,
+        layers={name: _layer_run(result, draft.layers[name]) for name, result in results.items()},
+        iterations=found.iterations,
+        history=found.history,
+        seconds=time.perf_counter() - started,
+    )
+    prepared.model.__dict__[ATTRIBUTE] = outcome
+    return prepared.model.to(home)
+
+
+def to_float(model: nn.Module) -> nn.Module:
+    """A copy of a quantized model whose coded layers are plain torch layers with the composed weights."""
+    plain = copy.deepcopy(model)
+    for module in list(plain.modules()):
+        if isinstance(module, CodedLayer):
+            replace_module(plain, module, module.to_float())
+    plain.__dict__.pop(ATTRIBUTE, None)
+    return plain
+
+
+def _check(bits: int | None, budget: float | None, size: int | str | None, samples: int, seed: int) -> None:
+    if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 8):
+        raise ConfigError(f"bits={bits!r}: a whole number from 1 to 8, e.g. quantize(model, data, bits=4)")
+    if budget is not None and size is not None:
+        raise ConfigError("budget and size were both given; choose one")
+    if budget is not None and not 0 <= budget <= 32:
+        raise BudgetError(f"budget={budget!r}: extra bits per weight, from 0 (no adapters), e.g. budget=0.25")
+    if size is not None:
+        parse_size(size)
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ConfigError(f"samples={samples!r}: a positive whole number, e.g. samples=1600")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed={seed!r}: a whole number from 0 to 2**32 - 1")
+
+
+def _samples(data: Any, samples: int, batch_size: int, seed: int) -> Samples:
+    if isinstance(data, ImageSet):
+        chosen = data.sample(samples, seed)
+        return Samples.of((images for images, _ in chosen.batches(batch_size)), samples)
+    return Samples.of(data, samples, batch_size)
+
+
+def _devices(model: nn.Module, device: str | torch.device) -> tuple[torch.device, torch.device]:
+    home = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    if device == "auto":
+        return torch.device("cuda") if torch.cuda.is_available() else home, home
+    try:
+        where = torch.device(device)
+        torch.zeros(1, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return where, home
+
+
+def _prepare(model: nn.Module, inputs: Samples, fold: bool, where: torch.device) -> Prepared:
+    probe = inputs.first(2)
+    prepared = prepare(model, lambda one: run(one, probe, next(_tensors(one)).device), fold)
+    prepared.model.to(where)
+    return prepared
+
+
+def _tensors(model: nn.Module):  # noqa: ANN202
+    yield from model.parameters()
+    yield from model.buffers()
+    yield torch.zeros(0)
+
+
+def _draft(
+    prepared: Prepared, recipe: Preset, bits: int | None, size: int | str | None, plan: Plan | None, base: BasePlan
+) -> Run:
+    """The run as far as it is known before anything is fitted."""
+    if plan is not None:
+        checked = check_plan(plan, prepared)
+    else:
+        if bits is None:
+            bits = DEFAULT_BITS if size is None else bits_for_size(prepared, base, parse_size(size))
+        checked = base(prepared, bits)
+    skipped = dict(prepared.skipped)
+    for name in prepared.targets:
+        if name not in checked.layers or checked.layers[name].codec is None:
+            skipped[name] = "the plan leaves it in float"
+    shapes = placeholder_layers(prepared, list(checked.coded()))
+    return Run(checked, shapes, prepared.folded, skipped, bits=bits)
+
+
+def _calibrate(
+    prepared: Prepared, plan: Plan, inputs: Samples, seed: int, progress: Progress | None
+) -> dict[str, dict[type[Statistic], Statistic]]:
+    targets = {name: prepared.targets[name] for name in plan.coded()}
+    statistics = collect(prepared.model, targets, inputs, seed, progress)
+    weighted = {name: targets[name] for name, layer in plan.coded().items() if layer.fit == "loss"}
+    if weighted:
+        found = collect_gradients(prepared.model, weighted, inputs.take(_FISHER_SAMPLES), seed, progress)
+        for name, gradient in found.items():
+            statistics[name][OutputGradient] = gradient
+    return statistics
+
+
+def _layer_run(result: CodedResult, known: LayerRun) -> LayerRun:
+    spectrum = tuple(float(energy) for energy in result.energies[:64])
+    return replace(known, relative_output_error=result.relative_output_error, spectrum=spectrum)
+
+
+def _search_name(asked: str | Search | None, finder: Search) -> str:
+    return asked if isinstance(asked, str) else type(finder).__name__.lower()

@@ -1,0 +1,80 @@
+"""The base plan: what every layer gets before ranks are searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from corank.codecs import Codec, Uniform
+from corank.errors import ConfigError, ModelError
+from corank.layers import Prepared
+from corank.plan import LayerPlan, Plan, match
+from corank.presets import Preset
+
+__all__ = ["BasePlan", "Choice", "check_plan"]
+
+Choice = int | str | Codec | LayerPlan
+FLOAT = "float"
+
+
+@dataclass(frozen=True)
+class BasePlan:
+    """Makes the plan of a width, ranks zero, exceptions applied.
+
+    Attributes:
+        recipe: what a layer gets.
+        layers: exceptions by name pattern, later ones winning.
+        adapter_bits: None for the recipe's.
+        all_layers: whether the first and last layer get the width, too.
+    """
+
+    recipe: Preset
+    layers: Mapping[str, Choice] = field(default_factory=dict)
+    adapter_bits: int | None = None
+    all_layers: bool = False
+
+    def __call__(self, prepared: Prepared, bits: int) -> Plan:
+        """Raises ModelError where a pattern matches nothing, or nothing is left to quantize."""
+        names = list(prepared.targets)
+        plans = dict.fromkeys(names, self.recipe.layer_plan(bits, self.adapter_bits))
+        if not self.all_layers and len(names) > 2:
+            plans[names[0]] = plans[names[-1]] = self.recipe.edge
+        for pattern, choice in self.layers.items():
+            for name in match(pattern, names):
+                plans[name] = self._exception(choice, pattern)
+        if all(plan.codec is None for plan in plans.values()):
+            raise ModelError("every layer is left in float; nothing is quantized")
+        return Plan(plans)
+
+    def may_adapt(self, plan: LayerPlan) -> bool:
+        """Whether a layer's plan leaves room for an adapter: 8-bit layers lose nothing that one could reclaim."""
+        return plan.codec is not None and plan.codec.bits < 8
+
+    def _exception(self, choice: Choice, pattern: str) -> LayerPlan:
+        if isinstance(choice, LayerPlan):
+            return choice
+        every = self.recipe.layer_plan(4, self.adapter_bits)
+        if isinstance(choice, str) and choice == FLOAT:
+            return LayerPlan(None)
+        if isinstance(choice, Codec):
+            return replace(every, codec=choice)
+        if isinstance(choice, int) and not isinstance(choice, bool) and 1 <= choice <= 8:
+            assert isinstance(every.codec, Uniform)
+            return self.recipe.edge if choice == 8 else replace(every, codec=replace(every.codec, bits=choice))
+        raise ConfigError(
+            f"layers={{{pattern!r}: {choice!r}}}: give 1 to 8 bits, 'float', a codec or a LayerPlan, "
+            'e.g. layers={"conv1": 8, "*.downsample.*": "float"}'
+        )
+
+
+def check_plan(plan: Plan, prepared: Prepared) -> Plan:
+    """A plan given from outside: every layer it names is one of the model's; the rest stay float.
+
+    Raises:
+        ModelError: for a layer that the model does not have, or a plan that codes nothing.
+    """
+    for name in plan.layers:
+        match(name, prepared.targets)
+    if not plan.coded():
+        raise ModelError("the plan leaves every layer in float; nothing is quantized")
+    return Plan({name: plan.layers[name] for name in prepared.targets if name in plan.layers})

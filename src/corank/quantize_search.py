@@ -1,0 +1,77 @@
+"""From a base plan and statistics to the problem that a search solves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from corank.adapters import bits_per_rank, decompose, full_rank
+from corank.apply import code_layer, layer_view, matrices
+from corank.calibration import Samples
+from corank.errors import BudgetError
+from corank.layers import Prepared
+from corank.losses import Loss
+from corank.plan import LayerPlan, Plan
+from corank.search import Problem, SearchLayer
+from corank.statistics import LayerStatistics, OutputGradient
+
+__all__ = ["problem_of"]
+
+
+def problem_of(
+    prepared: Prepared,
+    plan: Plan,
+    statistics: Mapping[str, LayerStatistics],
+    samples: Samples,
+    budget: float,
+    loss: Loss,
+    seed: int,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Problem:
+    """The problem of giving ranks to the layers of ``plan`` (ranks zero).
+
+    Args:
+        budget: extra bits per quantized weight.
+
+    Raises:
+        BudgetError: for a budget above zero that is below the cheapest adapter.
+    """
+    layers, fixed, weights = {}, {}, 0
+    widths = {layer.adapter_bits for layer in plan.coded().values()}
+    coded = plan.coded()
+    for number, (name, layer_plan) in enumerate(coded.items()):
+        weight, bias = matrices(prepared.targets[name])
+        weights += weight.numel()
+        geometry = prepared.geometry(name)
+        result = code_layer(weight, bias, layer_plan, statistics[name])
+        lossy = result.code.compose().reshape(weight.shape)
+        assert layer_plan.codec is not None
+        if layer_plan.codec.bits < 8 and full_rank(geometry.matrix_shape) > 0:
+            view = layer_view(layer_plan, bias is not None, statistics[name])
+            directions = decompose(weight - lossy, layer_plan.fit, view)
+            cost = bits_per_rank(geometry.matrix_shape, layer_plan.adapter_bits)
+            gains = directions.energies * _sensitivity(layer_plan, view)
+            layers[name] = SearchLayer(geometry, lossy, directions, cost, gains)
+        else:
+            fixed[name] = geometry.from_matrix(lossy)
+        if progress is not None:
+            progress("measuring what rounding loses", number + 1, len(coded))
+    budget_bits = int(budget * weights + 1e-6)
+    cheapest = min((layer.bits_per_rank for layer in layers.values()), default=0)
+    if 0 < budget_bits < cheapest or (0 < budget and budget_bits == 0 and cheapest):
+        raise BudgetError(
+            f"budget={budget:.6g} extra bits per weight are {budget_bits} bits in all, and the cheapest adapter takes "
+            f"{cheapest}; give budget=0 for none, or at least {cheapest / weights:.6f}"
+        )
+    return Problem(
+        prepared.model, samples, layers, fixed, budget_bits, weights, max(widths), loss, seed, progress
+    )
+
+
+def _sensitivity(plan: LayerPlan, view: LayerStatistics) -> float:
+    """The mean squared gradient of an output element, for fits that do not weigh by the loss themselves."""
+    gradient = view.get(OutputGradient)
+    if plan.fit != "output" or not isinstance(gradient, OutputGradient):
+        return 1.0
+    return float(gradient.matrix.diagonal(dim1=1, dim2=2).mean())
+
+

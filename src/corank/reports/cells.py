@@ -1,0 +1,141 @@
+"""What a table's cells say: numbers and units, the same in the terminal, in Markdown and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corank.reports.fields import Record, layer_name, number, numbers, run_label, text
+
+__all__ = [
+    "LAYER_COLUMNS",
+    "NOTHING",
+    "comparison_cells",
+    "comparison_columns",
+    "float_note",
+    "headline_run",
+    "layer_cells",
+    "metric_name",
+    "show_bytes",
+    "show_drop",
+    "show_percent",
+    "show_ratio",
+]
+
+NOTHING = "–"
+LAYER_COLUMNS = ("layer", "shape", "bits", "rank", "size", "output error")
+
+
+def show_percent(value: float | None, digits: int = 2) -> str:
+    """A value in percent, such as "80.42 %"."""
+    return NOTHING if value is None else f"{value:.{digits}f} %"
+
+
+def show_bytes(size_bytes: float | None) -> str:
+    """A size, where 1 KB is 1000 bytes: "812 B", "94.31 KB", "1.09 MB"."""
+    if size_bytes is None:
+        return NOTHING
+    if size_bytes < 1000:
+        return f"{size_bytes:.0f} B"
+    for unit, scale in (("KB", 1e3), ("MB", 1e6)):
+        # Rounded first, so that 999,999 bytes are 1.00 MB and never 1000.00 KB.
+        if round(size_bytes / scale, 2) < 1000:
+            return f"{size_bytes / scale:.2f} {unit}"
+    return f"{size_bytes / 1e9:.2f} GB"
+
+
+def show_ratio(run: Record) -> str:
+    """How many times smaller the stored file is than the float weights, such as "11.6x"."""
+    stored, original = number(run, "stored_bytes"), number(run, "float_bytes")
+    return NOTHING if stored is None or original is None or stored <= 0 else f"{original / stored:.1f}x"
+
+
+def show_drop(run: Record) -> str:
+    """Points lost to the float model; what was gained has a minus sign."""
+    original, quantized = number(run, "float_value"), number(run, "quantized_value")
+    if original is None or quantized is None:
+        return NOTHING
+    return f"{original - quantized:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
+def metric_name(runs: Sequence[Record]) -> str:
+    """The metric that all runs share, such as "top-1"; "accuracy" where they differ or none is named."""
+    names = {name for run in runs if (name := text(run, "metric", 40)) is not None}
+    return names.pop() if len(names) == 1 else "accuracy"
+
+
+def comparison_columns(runs: Sequence[Record]) -> tuple[str, ...]:
+    """Headings of the comparison, in the order of `comparison_cells`."""
+    return (
+        "run",
+        "bits",
+        "equivalent bits",
+        metric_name(runs),
+        "drop",
+        "file",
+        "ratio",
+        "iterations",
+        "seconds",
+    )
+
+
+def comparison_cells(run: Record) -> tuple[str, ...]:
+    """One row of the comparison."""
+    return (
+        run_label(run),
+        _show(number(run, "bits"), "g"),
+        _show(number(run, "equivalent_bits"), ".3f"),
+        show_percent(number(run, "quantized_value")),
+        show_drop(run),
+        show_bytes(number(run, "stored_bytes")),
+        show_ratio(run),
+        _show(number(run, "iterations"), ".0f"),
+        _show(number(run, "seconds"), ".1f"),
+    )
+
+
+def layer_cells(layer: Record) -> tuple[str, ...]:
+    """One row of the layers' table, in the order of `LAYER_COLUMNS`."""
+    bits, rank, limit = number(layer, "bits"), number(layer, "rank"), number(layer, "max_rank")
+    error = number(layer, "relative_output_error")
+    return (
+        layer_name(layer),
+        " × ".join(f"{size:.0f}" for size in numbers(layer, "shape")) or NOTHING,
+        "float" if bits is None else f"{bits:g}",
+        _show(rank, ".0f") if rank is None or limit is None else f"{rank:.0f} of {limit:.0f}",
+        show_bytes(number(layer, "bytes")),
+        NOTHING if error is None else f"{100 * error:.3g} %",
+    )
+
+
+def float_note(runs: Sequence[Record]) -> str:
+    """The float model that the runs are compared with; empty where it is unknown or the runs differ."""
+    notes = {(number(run, "float_value"), number(run, "float_bytes")) for run in runs}
+    if len(notes) != 1:
+        return ""
+    value, size_bytes = notes.pop()
+    known = [show_percent(value)] * (value is not None) + [show_bytes(size_bytes)] * (size_bytes is not None)
+    return f"float model: {', '.join(known)}" if known else ""
+
+
+def headline_run(runs: Sequence[Record]) -> tuple[Record, str]:
+    """The run to show first and why: the smallest within one point of float, else the most accurate."""
+    if len(runs) == 1:
+        return runs[0], ""
+    rated = [run for run in runs if number(run, "quantized_value") is not None]
+    near = [run for run in rated if _drop(run) <= 1 and number(run, "stored_bytes") is not None]
+    if near:
+        return min(
+            near, key=lambda run: number(run, "stored_bytes") or 0
+        ), "the smallest within one point of float"
+    if rated:
+        return max(rated, key=lambda run: number(run, "quantized_value") or 0), "the most accurate"
+    return runs[0], "the first"
+
+
+def _drop(run: Record) -> float:
+    original, quantized = number(run, "float_value"), number(run, "quantized_value")
+    return float("inf") if original is None or quantized is None else original - quantized
+
+
+def _show(value: float | None, form: str) -> str:
+    return NOTHING if value is None else format(value, form)

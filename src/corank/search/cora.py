@@ -1,0 +1,223 @@
+"""CoRa's search (arXiv 2408.00923): one trainable cut-off per layer, a Butterworth mask over the residual's directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from corank.calibration import Samples, run
+from corank.errors import ConfigError
+from corank.search.base import Found, Problem, Search, SearchLayer, spent_bits
+from corank.search.composed import ComposedModel
+from corank.search.greedy import Greedy, grow, shrink
+
+__all__ = ["CoRa", "butterworth", "compose", "harden"]
+
+_REMEMBERED_BYTES = 1 << 28  # of the float model's outputs kept between steps
+
+
+def butterworth(cutoff: Tensor, full_rank: int, order: int = 4) -> Tensor:
+    """The low-pass mask ``t_i = (1 + (i / (R c))^(2n))^(-1/2)`` over ``i = 0 .. R - 1``, divided by its detached maximum.
+
+    Args:
+        cutoff: scalar ``c``, the normalised cut-off rank, above 0.
+        full_rank: ``R``.
+        order: ``n``; the paper takes 4.
+
+    Returns:
+        ``(R,)`` float32, 1 at ``i = 0``, decreasing in i, increasing in c; ``t(R c) = 2^(-1/2)``.
+    """
+    place = torch.arange(full_rank, dtype=torch.float32, device=cutoff.device)
+    mask = (1 + (place / (full_rank * cutoff).clamp(min=1e-3)).pow(2 * order)).rsqrt()
+    return mask / mask.max().detach()
+
+
+def compose(layer: SearchLayer, mask: Tensor) -> Tensor:
+    """The weight ``W_q + (U * t^2) V`` in the layer's own shape: both square-root factors are masked."""
+    left = layer.directions.left * mask.square()
+    return layer.geometry.from_matrix(torch.baddbmm(layer.coded, left, layer.directions.right))
+
+
+def harden(cutoffs: Mapping[str, float], problem: Problem, hardening: str, minimum: int) -> dict[str, int]:
+    """Ranks ``ceil(R c)`` or ``round(R c)``, at least ``minimum``, shrunk where it costs least until they fit."""
+    ranks = {}
+    for name, cutoff in cutoffs.items():
+        full = problem.layers[name].full_rank
+        place = full * cutoff
+        rank = math.ceil(place - 1e-6) if hardening == "ceil" else math.floor(place + 0.5)
+        ranks[name] = max(min(minimum, full), min(full, rank))
+    return shrink(problem, ranks, minimum)
+
+
+@dataclass(frozen=True)
+class CoRa(Search):
+    """Searches the cut-off ranks by gradient under a budget.
+
+    Loss: ``divergence(float, quantized) + gamma * exp(relu(sum_l c_l p_l / P - budget))``, with p_l the layer's
+    adapter parameters at full rank and P the quantized weights; Adam, gradients clipped, c clamped after each step,
+    norms in evaluation mode (the paper's equations 5 to 8 as reconstructed in the documentation).
+
+    Args:
+        iterations: gradient steps at most.
+        batch_size: samples a step.
+        learning_rate: Adam's.
+        clip: bound of the gradient's norm.
+        gamma: weight of the budget's penalty.
+        order: of the Butterworth mask.
+        start: the first value of every c, or "greedy": start at the closed-form allocation.
+        hardening: "ceil" (the paper's) or "round".
+        minimum: least rank of a layer after hardening, before shrinking to the budget; 1 in the paper.
+        fill: spend what the hardened ranks leave of the budget, by the closed form.
+        keep_best: of the start (if "greedy") and the found ranks, keep the one of smaller divergence on the samples.
+    """
+
+    iterations: int = 250
+    batch_size: int = 32
+    learning_rate: float = 0.01
+    clip: float = 0.2
+    gamma: float = 1.0
+    order: int = 4
+    start: float | str = "greedy"
+    hardening: str = "round"
+    minimum: int = 0
+    fill: bool = True
+    keep_best: bool = True
+
+    def __post_init__(self) -> None:
+        if self.start != "greedy" and not (isinstance(self.start, (int, float)) and 0 < self.start <= 1):
+            raise ConfigError(f"start={self.start!r}: 'greedy' or a number above 0 and at most 1, e.g. CoRa(start=0.9)")
+        if self.hardening not in ("ceil", "round"):
+            raise ConfigError(f"hardening={self.hardening!r}: 'ceil' or 'round'")
+        if self.iterations < 1 or self.batch_size < 1 or self.order < 1 or self.minimum < 0:
+            raise ConfigError("CoRa: iterations, batch_size and order are at least 1, minimum at least 0")
+        if not (self.learning_rate > 0 and self.clip > 0 and self.gamma >= 0):
+            raise ConfigError("CoRa: learning_rate and clip are positive, gamma is not negative")
+
+    @classmethod
+    def paper(cls) -> CoRa:
+        """The paper's settings: c from 0.9, 250 steps of 32 samples, rank at least 1, ceil, no closed form."""
+        return cls(start=0.9, hardening="ceil", minimum=1, fill=False, keep_best=False)
+
+    def __call__(self, problem: Problem) -> Found:
+        if not problem.layers or problem.budget_bits <= 0:
+            return Found(dict.fromkeys(problem.layers, 0))
+        greedy = Greedy()(problem).ranks if self.start == "greedy" else None
+        run_ = _Run(self, problem, greedy)
+        history = tuple(run_.step(number) for number in range(self.iterations))
+        ranks = harden(run_.values(), problem, self.hardening, self.minimum)
+        if self.fill:
+            ranks = grow(problem, ranks)
+        if greedy is not None and self.keep_best and run_.divergence(greedy) <= run_.divergence(ranks):
+            ranks = dict(greedy)
+        return Found(ranks, history, self.iterations)
+
+
+class _Run:
+    """One search under way."""
+
+    def __init__(self, search: CoRa, problem: Problem, greedy: Mapping[str, int] | None) -> None:
+        self.search, self.problem = search, problem
+        self.composed = ComposedModel(problem.model, {**problem.layers, **problem.fixed})
+        for name, weight in problem.fixed.items():
+            self.composed.set_weight(name, weight)
+        self.device = self.composed.device
+        names = list(problem.layers)
+        fulls = [problem.layers[name].full_rank for name in names]
+        self.least = torch.tensor([1 / full if search.minimum else 0.5 / full for full in fulls], device=self.device)
+        if greedy is None:
+            begin = torch.full((len(names),), float(search.start), device=self.device)
+        else:
+            begin = torch.tensor([greedy[n] / f for n, f in zip(names, fulls, strict=True)], device=self.device)
+        self.cutoffs = torch.nn.Parameter(torch.maximum(begin, self.least))
+        self.costs = torch.tensor(
+            [full * problem.layers[name].bits_per_rank for name, full in zip(names, fulls, strict=True)],
+            device=self.device,
+        )
+        self.names, self.fulls = names, fulls
+        self.optimizer = torch.optim.Adam([self.cutoffs], lr=search.learning_rate)
+        generator = torch.Generator().manual_seed(problem.seed)
+        samples = problem.samples
+        self.draws = samples.draws(min(search.batch_size, len(samples)), generator)
+        self.load = samples.loader()
+        self.teacher = Teacher(problem.model, samples, self.device)
+
+    def step(self, number: int) -> dict[str, float]:
+        problem, search = self.problem, self.search
+        draw = next(self.draws)
+        for place, name in enumerate(self.names):
+            mask = butterworth(self.cutoffs[place], self.fulls[place], search.order)
+            self.composed.set_weight(name, compose(problem.layers[name], mask))
+        output = run(self.composed.model, self.load(draw), self.device)
+        divergence = problem.loss(output, self.teacher(draw, self.load))
+        # In units of parameters per weight, as the paper's: bits / m.
+        extra = (self.cutoffs * self.costs).sum() / problem.weights / problem.adapter_bits
+        budget = problem.budget_bits / problem.weights / problem.adapter_bits
+        loss = divergence + search.gamma * torch.exp(torch.relu(extra - budget))
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([self.cutoffs], search.clip)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.cutoffs.copy_(torch.minimum(torch.maximum(self.cutoffs, self.least), torch.ones_like(self.least)))
+        if problem.progress is not None:
+            problem.progress("searching ranks", number + 1, search.iterations)
+        return {
+            "iteration": number + 1,
+            "loss": float(loss.detach()),
+            "divergence": float(divergence.detach()),
+            "extra_bits": float(extra.detach()) * problem.adapter_bits,
+        }
+
+    def values(self) -> dict[str, float]:
+        return {name: float(value) for name, value in zip(self.names, self.cutoffs.detach(), strict=True)}
+
+    def divergence(self, ranks: Mapping[str, int]) -> float:
+        """Mean divergence of the truncated adapters over the first samples."""
+        assert spent_bits(self.problem, ranks) <= self.problem.budget_bits
+        samples = self.problem.samples.rebatched(100).take(1000)
+        with torch.no_grad():
+            for name, rank in ranks.items():
+                layer = self.problem.layers[name]
+                mask = (torch.arange(layer.full_rank, device=self.device) < rank).float()
+                self.composed.set_weight(name, compose(layer, mask))
+            total = 0.0
+            for batch in samples.batches:
+                reference = run(self.problem.model, batch, self.device)
+                given = run(self.composed.model, batch, self.device)
+                total += float(self.problem.loss(given, reference)) * len(tree_leaves(batch)[0])
+        return total / len(samples)
+
+
+class Teacher:
+    """The float model's outputs for a draw, remembered where they are small enough."""
+
+    def __init__(self, model: torch.nn.Module, samples: Samples, device: torch.device) -> None:
+        self._model, self._device = model, device
+        self._outputs = self._remember(samples) if samples.stacked else None
+
+    def __call__(self, draw: Tensor, load) -> object:  # noqa: ANN001
+        if self._outputs is not None:
+            return tree_map(lambda leaf: leaf[draw.to(leaf.device)], self._outputs)
+        with torch.no_grad():
+            return run(self._model, load(draw), self._device)
+
+    def _remember(self, samples: Samples) -> object | None:
+        kept: list[object] = []
+        size = 0
+        with torch.no_grad():
+            for batch in samples.rebatched(64).batches:
+                output = run(self._model, batch, self._device)
+                count = len(tree_leaves(batch)[0])
+                leaves = tree_leaves(output)
+                if any(not isinstance(leaf, Tensor) or leaf.dim() == 0 or len(leaf) != count for leaf in leaves):
+                    return None
+                size += sum(leaf.numel() * leaf.element_size() for leaf in leaves)
+                if size > _REMEMBERED_BYTES:
+                    return None
+                kept.append(output)
+        return tree_map(lambda *leaves: torch.cat(leaves), *kept) if len(kept) > 1 else kept[0]

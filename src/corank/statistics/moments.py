@@ -1,0 +1,74 @@
+"""First and second moments of rows, accumulated in float32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from corank.statistics.base import Statistic
+
+__all__ = ["Gram", "OutputGradient"]
+
+
+class _Moments(Statistic):
+    """Mean outer product ``(G, C, C)`` and mean ``(G, C)`` of rows, and the positions each sample has."""
+
+    def __init__(self, groups: int, width: int, device: torch.device | str = "cpu") -> None:
+        self.count = 0
+        self.samples = 0
+        self._positions = 0
+        self._outer = torch.zeros(groups, width, width, device=device)
+        self._sum = torch.zeros(groups, width, device=device)
+
+    def update(self, rows: Tensor, positions: int) -> None:
+        rows = rows.detach().float()
+        self._outer.baddbmm_(rows.transpose(1, 2), rows)
+        self._sum += rows.sum(1)
+        self.count += rows.shape[1]
+        self.samples += 1
+        self._positions += positions
+
+    @property
+    def matrix(self) -> Tensor:
+        """``E[x x^T]``, ``(G, C, C)`` float32."""
+        return self._outer / max(self.count, 1)
+
+    @property
+    def mean(self) -> Tensor:
+        """``E[x]``, ``(G, C)`` float32."""
+        return self._sum / max(self.count, 1)
+
+    @property
+    def covariance(self) -> Tensor:
+        """``E[x x^T] - E[x] E[x]^T``, ``(G, C, C)`` float32."""
+        mean = self.mean
+        return self.matrix - mean[:, :, None] * mean[:, None, :]
+
+    @property
+    def positions(self) -> float:
+        """Output positions of one sample, averaged over the batches seen."""
+        return self._positions / max(self.samples, 1)
+
+
+class Gram(_Moments):
+    """Second moment of a layer's inputs as its weight's columns see them (the "Hessian" of GPTQ, halved)."""
+
+    def centred(self) -> CentredGram:
+        """The same inputs less their mean: what matters once the bias absorbs the mean error."""
+        return CentredGram(self)
+
+
+class CentredGram(Gram):
+    """A :class:`Gram` that reports the covariance as its matrix."""
+
+    def __init__(self, gram: Gram) -> None:
+        self.__dict__.update(gram.__dict__)
+        self._covariance = gram.covariance
+
+    @property
+    def matrix(self) -> Tensor:
+        return self._covariance
+
+
+class OutputGradient(_Moments):
+    """Second moment of the loss gradient at a layer's output: empirical Fisher information, per position."""

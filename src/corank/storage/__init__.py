@@ -1,0 +1,1 @@
+"""Bytes: packed codes and the artifact file."""

@@ -1,0 +1,157 @@
+"""What an artifact holds: a JSON header and a few packed blobs, one for each kind of number."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from corank.layers import CodedLayer, Prepared, stored_tensors
+from corank.matrix import Geometry
+from corank.storage.bits import packed_bytes
+from corank.storage.run import LayerRun, Run
+
+__all__ = ["FORMAT", "Contents", "contents_of", "digest", "float_bytes", "header_of", "predict_bytes"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A header and its blobs: ``codes`` (uint8), ``scales`` (float16), and a blob for each dtype of the rest."""
+
+    header: dict[str, Any]
+    blobs: dict[str, Tensor]
+
+    def serialize(self) -> bytes:
+        """The bytes of the file."""
+        text = json.dumps(self.header, separators=(",", ":"))
+        return safetensors.torch.save(
+            self.blobs, metadata={"corank": text, "sha256": digest(text, self.blobs), "format": "pt"}
+        )
+
+
+def digest(header: str, blobs: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the header's text and all blobs, in hexadecimal."""
+    total = hashlib.sha256(header.encode())
+    for name in sorted(blobs):
+        blob = blobs[name]
+        total.update(f"\0{name}:{blob.dtype}:{blob.numel()}\0".encode())
+        total.update(memoryview(blob.contiguous().view(torch.uint8).numpy()))
+    return total.hexdigest()
+
+
+def contents_of(model: nn.Module, run: Run) -> Contents:
+    """Packs a quantized model."""
+    codes, scales = [], []
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name in run.layers:
+        layer = cast(CodedLayer, modules[name])
+        for slot_name, slot in layer.slots().items():
+            (scales if slot.scale else codes).append(cast(Tensor, layer._buffers[slot_name]).cpu())
+    index: dict[str, list[Any]] = {}
+    parts: dict[str, list[Tensor]] = {}
+    for name, tensor in plain_tensors(model).items():
+        kind, value = _stored(tensor)
+        index.setdefault(kind, []).append([name, list(value.shape)])
+        parts.setdefault(kind, []).append(value.reshape(-1))
+    blobs = {"codes": torch.cat(codes), "scales": torch.cat(scales)}
+    blobs.update({kind: torch.cat(tensors) for kind, tensors in parts.items()})
+    first = cast(CodedLayer, modules[next(iter(run.layers))])
+    dtype = str(cast(Tensor, first._buffers["_float"]).dtype).removeprefix("torch.")
+    return Contents(header_of(run, index, dtype), blobs)
+
+
+def header_of(run: Run, index: Mapping[str, list[Any]], dtype: str) -> dict[str, Any]:
+    """The header: everything but the numbers."""
+    return {
+        "format": FORMAT,
+        "model": run.model,
+        "preset": run.preset,
+        "search": run.search,
+        "bits": run.bits,
+        "budget": run.budget,
+        "seed": run.seed,
+        "iterations": run.iterations,
+        "dtype": dtype,
+        "plan": run.plan.to_json(),
+        "layers": {name: [*layer.shape, float(f"{layer.relative_output_error:.3g}")] for name, layer in run.layers.items()},
+        "folded": list(run.folded),
+        "skipped": dict(run.skipped),
+        "tensors": {kind: entries for kind, entries in index.items()},
+    }
+
+
+def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and persistent buffer that is not part of a coded weight; shared ones once."""
+    coded = {id(buffer) for module in model.modules() if isinstance(module, CodedLayer) for buffer in module.buffers()}
+    persistent = set(model.state_dict())
+    found = dict(model.named_parameters())
+    found.update({name: buffer for name, buffer in model.named_buffers() if name in persistent})
+    return {name: tensor.detach().cpu() for name, tensor in found.items() if id(tensor) not in coded}
+
+
+def float_bytes(model: nn.Module) -> int:
+    """Bytes of a model's parameters and persistent buffers as a float checkpoint stores them."""
+    persistent = set(model.state_dict())
+    tensors = [*model.parameters(), *(buffer for name, buffer in model.named_buffers() if name in persistent)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def predict_bytes(prepared: Prepared, run: Run) -> int:
+    """Size of the artifact that a plan will give, before anything is fitted.
+
+    Args:
+        prepared: the float copy, norms folded.
+        run: with the plan, and layers whose errors need not be known.
+    """
+    packed = scales = 0
+    skip = set()
+    for name in run.layers:
+        plan, layer = run.plan.layers[name], run.layers[name]
+        assert plan.codec is not None
+        skip.add(f"{name}.weight")
+        for slot in _slots(layer, run, name).values():
+            packed += 0 if slot.scale else packed_bytes(slot.count, slot.bits)
+            scales += slot.count if slot.scale else 0
+    sizes = {"codes": packed, "scales": 2 * scales}
+    index: dict[str, list[Any]] = {}
+    coded_biases = {f"{name}.bias" for name in run.layers}
+    for name, tensor in plain_tensors(prepared.model).items():
+        if name in skip:
+            continue
+        kind = "float16" if name in coded_biases else _stored(tensor)[0]
+        width = 2 if kind == "float16" else tensor.element_size()
+        sizes[kind] = sizes.get(kind, 0) + tensor.numel() * width
+        index.setdefault(kind, []).append([name, list(tensor.shape)])
+    text = json.dumps(header_of(run, index, "float32"), separators=(",", ":"))
+    nothing = {name: torch.zeros(0, dtype=torch.uint8) for name in sizes}
+    frame = len(safetensors.torch.save(nothing, metadata={"corank": text, "sha256": "0" * 64, "format": "pt"}))
+    return frame + 12 * len(sizes) + sum(sizes.values())
+
+
+def placeholder_layers(prepared: Prepared, names: list[str]) -> dict[str, LayerRun]:
+    """Layers of known shape and unknown error, for :func:`predict_bytes`."""
+    return {name: LayerRun(Geometry.of(prepared.targets[name]).matrix_shape, 0.00123) for name in names}
+
+
+def _slots(layer: LayerRun, run: Run, name: str) -> dict[str, Any]:
+    plan = run.plan.layers[name]
+    assert plan.codec is not None
+    return stored_tensors(layer.shape, plan.codec, layer.rank(plan), plan.adapter_bits)
+
+
+def _stored(tensor: Tensor) -> tuple[str, Tensor]:
+    """The dtype a tensor is stored in and its value: float32 goes as float16 where that loses nothing."""
+    value = tensor.detach().contiguous()
+    if value.dtype == torch.float32:
+        half = value.to(torch.float16)
+        if bool((half.float() == value).all()):
+            return "float16", half
+    return str(value.dtype).removeprefix("torch."), value

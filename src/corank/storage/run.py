@@ -1,0 +1,131 @@
+"""What travels with a quantized model: what was done to it, and what came of it. Plain numbers, no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from corank.adapters import full_rank
+from corank.errors import ModelError
+from corank.layers import stored_tensors
+from corank.plan import LayerPlan, Plan
+
+__all__ = ["ATTRIBUTE", "LayerRun", "Run", "run_of"]
+
+ATTRIBUTE = "corank_run"
+
+
+@dataclass(frozen=True)
+class LayerRun:
+    """One quantized layer.
+
+    Attributes:
+        shape: ``(G, R, C)``.
+        relative_output_error: ``mean |y - y_q|^2 / mean |y|^2`` on the calibration inputs.
+        spectrum: error along each adapter direction before the adapter, descending; empty once read from a file.
+    """
+
+    shape: tuple[int, int, int]
+    relative_output_error: float
+    spectrum: tuple[float, ...] = ()
+
+    @property
+    def weights(self) -> int:
+        groups, rows, columns = self.shape
+        return groups * rows * columns
+
+    def stored_bits(self, plan: LayerPlan) -> int:
+        """All bits stored for the layer's weight."""
+        assert plan.codec is not None
+        slots = stored_tensors(self.shape, plan.codec, self.rank(plan), plan.adapter_bits)
+        return sum(slot.count * slot.bits for slot in slots.values())
+
+    def rank(self, plan: LayerPlan) -> int:
+        """The plan's rank, or the layer's full rank where that is less."""
+        return min(plan.rank, full_rank(self.shape))
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a quantized model came about; found on it as ``model.corank_run``.
+
+    Attributes:
+        plan: what each layer got.
+        layers: name to :class:`LayerRun` of every quantized layer, in the order they run.
+        folded: norms folded into the layer before them.
+        skipped: layers left in float, with the reason.
+        model: the reference the model was made from, if known; never executed.
+        preset, search: names of the recipe.
+        bits, budget: what was asked for (budget in extra bits per quantized weight).
+        seed: of calibration positions and search batches.
+        iterations: gradient steps taken.
+        seconds: that it took, evaluation left out; None once read from a file.
+        history: one entry for each gradient step; empty once read from a file.
+    """
+
+    plan: Plan
+    layers: Mapping[str, LayerRun]
+    folded: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    model: str | None = None
+    preset: str | None = None
+    search: str | None = None
+    bits: int | None = None
+    budget: float | None = None
+    seed: int = 0
+    iterations: int = 0
+    seconds: float | None = None
+    history: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def weights(self) -> int:
+        """Quantized weights."""
+        return sum(layer.weights for layer in self.layers.values())
+
+    @property
+    def stored_bits(self) -> int:
+        """All bits stored for the quantized layers' weights."""
+        return sum(layer.stored_bits(self.plan.layers[name]) for name, layer in self.layers.items())
+
+    @property
+    def equivalent_bits(self) -> float:
+        """All bits stored for the quantized layers' weights (codes, scales, offsets, adapters, the 8-bit layers at
+        their width) over the number of those weights."""
+        return self.stored_bits / self.weights
+
+    def layer_records(self) -> list[dict[str, Any]]:
+        """One plain dict for each layer, as records and reports take them."""
+        records = []
+        for name, layer in self.layers.items():
+            plan = self.plan.layers[name]
+            groups, rows, columns = layer.shape
+            records.append(
+                {
+                    "name": name,
+                    "shape": [groups * rows, columns],
+                    "bits": plan.codec.bits if plan.codec else None,
+                    "rank": layer.rank(plan),
+                    "max_rank": full_rank(layer.shape),
+                    "bytes": -(-layer.stored_bits(plan) // 8),
+                    "relative_output_error": layer.relative_output_error,
+                    "spectrum": list(layer.spectrum[:64]),
+                }
+            )
+        return records
+
+
+def run_of(model: nn.Module) -> Run:
+    """The :class:`Run` of a model that corank quantized.
+
+    Raises:
+        ModelError: for a model without one.
+    """
+    found = model.__dict__.get(ATTRIBUTE)
+    if not isinstance(found, Run):
+        raise ModelError(
+            f"this {type(model).__name__} was not made by corank; save what corank.quantize or corank.load returned"
+        )
+    return found

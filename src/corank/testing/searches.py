@@ -1,0 +1,51 @@
+"""What every search must do."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from corank.search import Problem, Search, spent_bits
+from corank.testing.problems import small_problem
+
+__all__ = ["check_search"]
+
+
+def check_search(search: Search) -> None:
+    """Runs ``search`` on a small problem under budgets from nothing to more than enough.
+
+    Raises:
+        AssertionError: naming the budget and what does not hold.
+    """
+    layers = small_problem(0).layers
+    everything = sum(layer.full_rank * layer.bits_per_rank for layer in layers.values())
+    cheapest = min(layer.bits_per_rank for layer in layers.values())
+    for budget_bits in (0, 1, cheapest, everything // 5, everything // 2, everything, 2 * everything):
+        _check_found(search, small_problem(budget_bits))
+
+
+def _check_found(search: Search, problem: Problem) -> None:
+    name = f"{search}, budget {problem.budget_bits} bits"
+    before = copy.deepcopy(problem.model.state_dict())
+    flags = [module.training for module in problem.model.modules()]
+    trained = [parameter.requires_grad for parameter in problem.model.parameters()]
+    directions = {layer: problem.layers[layer].directions.product() for layer in problem.layers}
+    found = search(problem)
+    ranks = found.ranks
+    assert set(ranks) == set(problem.layers), f"{name}: ranks for {sorted(ranks)}, not for the problem's layers"
+    for layer, rank in ranks.items():
+        full = problem.layers[layer].full_rank
+        assert type(rank) is int and 0 <= rank <= full, f"{name}: {layer} has rank {rank!r} of {full}"
+    spent = spent_bits(problem, ranks)
+    assert spent <= problem.budget_bits, f"{name}: the ranks take {spent} bits"
+    assert dict(search(problem).ranks) == dict(ranks), f"{name}: the same seed gives other ranks"
+    after = problem.model.state_dict()
+    assert list(after) == list(before), f"{name}: the model has other tensors than before"
+    assert all(torch.equal(after[key], before[key]) for key in before), f"{name}: the model's tensors were changed"
+    assert [module.training for module in problem.model.modules()] == flags, f"{name}: training flags were changed"
+    still = [parameter.requires_grad for parameter in problem.model.parameters()]
+    assert still == trained, f"{name}: requires_grad was changed"
+    for layer, product in directions.items():
+        same = torch.equal(problem.layers[layer].directions.product(), product)
+        assert same, f"{name}: the directions of {layer} were changed"

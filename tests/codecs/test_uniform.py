@@ -1,0 +1,213 @@
+"""Uniform against loops over single numbers, and the properties its docstring promises."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from reference.uniform import levels_of, quantize
+
+from corank.codecs import CODECS, Uniform
+from corank.errors import ConfigError
+from corank.testing import check_codec
+
+ALL = list(itertools.product(range(1, 9), (False, True)))
+
+
+@pytest.mark.parametrize(("bits", "symmetric"), ALL)
+@pytest.mark.parametrize("group", [0, -1, 5])
+def test_conformance(bits: int, symmetric: bool, group: int) -> None:
+    check_codec(Uniform(bits, symmetric, group))
+
+
+@pytest.mark.parametrize("codec", [Uniform(3, range="mse"), Uniform(1, True, range="mse"), Uniform(4, range="std")])
+def test_conformance_of_other_ranges(codec: Uniform) -> None:
+    check_codec(codec)
+
+
+def test_registered() -> None:
+    assert CODECS["uniform"] is Uniform
+
+
+@pytest.mark.parametrize(("bits", "symmetric"), ALL)
+@pytest.mark.parametrize("group", [0, 4])
+def test_equals_loops(bits: int, symmetric: bool, group: int) -> None:
+    weight = torch.randn(3, 11) + 0.2
+    codebook = Uniform(bits, symmetric, group).fit(weight)
+    decoded = codebook.values(codebook.nearest(weight))
+    expected = torch.tensor(quantize(weight, bits, symmetric, group or 11))
+    assert torch.allclose(decoded, expected, atol=1e-6)
+
+
+def test_one_scale_for_the_whole_weight() -> None:
+    weight = torch.randn(3, 7)
+    codebook = Uniform(3, group=-1).fit(weight)
+    decoded = codebook.values(codebook.nearest(weight))
+    assert codebook.scale.shape == (1, 1)
+    assert torch.allclose(decoded.reshape(1, -1), torch.tensor(quantize(weight.reshape(1, -1), 3, False, 21)))
+
+
+@pytest.mark.parametrize(("bits", "symmetric"), ALL)
+def test_values_lie_on_the_grid(bits: int, symmetric: bool) -> None:
+    weight = torch.randn(4, 9)
+    codebook = Uniform(bits, symmetric).fit(weight)
+    steps = codebook.values(codebook.nearest(weight)) / codebook.scale + codebook.offset
+    assert torch.allclose(steps, steps.round(), atol=1e-4)
+    assert set(steps.round().int().flatten().tolist()) <= set(levels_of(bits, symmetric))
+
+
+@pytest.mark.parametrize(("bits", "symmetric"), ALL)
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 3.0])
+def test_minmax_covers_the_range(bits: int, symmetric: bool, shift: float) -> None:
+    weight = torch.randn(6, 50) + shift
+    codebook = Uniform(bits, symmetric).fit(weight)
+    ends = torch.stack([weight.amin(1), weight.amax(1)], 1)
+    lost = (codebook.values(codebook.nearest(ends)) - ends).abs()
+    if symmetric:  # the end of the larger magnitude is a value, but for the scale's rounding to fp16
+        outer = ends.abs().argmax(1, keepdim=True)
+        at_end = lost.gather(1, outer) if bits == 1 else lost
+        slack = 0.0 if bits == 1 else 0.5
+    else:
+        at_end, slack = lost, 0.5
+    assert bool((at_end <= codebook.scale * (slack + 2**bits * 2.0**-11) + 1e-6).all())
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("range_", ["minmax", "std", "mse"])
+@pytest.mark.parametrize("shift", [-5.0, 0.1, 5.0])
+def test_zero_is_a_value_when_affine(bits: int, range_: str, shift: float) -> None:
+    codebook = Uniform(bits, range=range_).fit(torch.randn(4, 20) + shift)
+    zeros = torch.zeros(4, 20)
+    assert torch.equal(codebook.values(codebook.nearest(zeros)), zeros)
+
+
+@pytest.mark.parametrize("range_", ["minmax", "std", "mse"])
+@pytest.mark.parametrize("scale", [1e-9, 1e-4, 1.0, 1e3])
+def test_scales_are_held_by_fp16(range_: str, scale: float) -> None:
+    codebook = Uniform(3, range=range_).fit(torch.randn(4, 20) * scale)
+    assert torch.equal(codebook.scale.half().float(), codebook.scale)
+    assert bool((codebook.scale > 0).all())
+    assert torch.equal(codebook.offset, codebook.offset.round())
+    assert int(codebook.offset.min()) >= 0 and int(codebook.offset.max()) <= 7
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_weights_too_large_for_fp16_scales_stay_finite(symmetric: bool) -> None:
+    weight = torch.randn(2, 8) * 1e8
+    codebook = Uniform(2, symmetric).fit(weight)
+    assert bool(torch.isfinite(codebook.values(codebook.nearest(weight))).all())
+
+
+@pytest.mark.parametrize(("bits", "symmetric"), ALL)
+@pytest.mark.parametrize(("group", "scales"), [(0, 5), (-1, 1), (4, 5 * 4), (13, 5), (100, 5), (1, 65)])
+def test_size_is_what_is_counted(bits: int, symmetric: bool, group: int, scales: int) -> None:
+    codec = Uniform(bits, symmetric, group)
+    codebook = codec.fit(torch.randn(5, 13))
+    stored = {name: tensor.numel() for name, tensor in codebook.tensors().items()}
+    assert stored == ({"scale": scales} if symmetric else {"scale": scales, "offset": scales})
+    counted = 5 * 13 * bits + 16 * scales + (0 if symmetric else bits * scales)
+    assert codec.size_bits(5, 13) == counted
+    assert 65 * codebook.code_bits + codebook.size_bits == counted
+
+
+@pytest.mark.parametrize(("bits", "symmetric"), ALL)
+@pytest.mark.parametrize("group", [0, -1, 6])
+def test_least_error_range_is_no_worse_than_minmax(bits: int, symmetric: bool, group: int) -> None:
+    weight = torch.randn(5, 40)
+    weight[0, 0] = 9.0
+
+    def lost(range_: str) -> float:
+        codebook = Uniform(bits, symmetric, group, range_).fit(weight)
+        return float((codebook.values(codebook.nearest(weight)) - weight).square().sum())
+
+    assert lost("mse") <= lost("minmax") * (1 + 1e-6)
+    if bits <= 3:
+        assert lost("mse") < 0.9 * lost("minmax")
+
+
+def test_least_error_range_is_near_the_best_of_a_dense_search() -> None:
+    weight = torch.randn(1, 200)
+    codebook = Uniform(2, symmetric=True, range="mse").fit(weight)
+    found = float((codebook.values(codebook.nearest(weight)) - weight).square().sum())
+    best = min(
+        float(((weight / scale).round().clamp(-2, 1) * scale - weight).square().sum())
+        for scale in torch.linspace(0.05, 4, 2000).tolist()
+    )
+    assert found <= 1.02 * best
+
+
+def test_std_range_is_the_mean_and_so_many_deviations() -> None:
+    weight = torch.randn(2, 1000)
+    weight[0, 0] = 50.0
+    codebook = Uniform(4, range="std", deviations=2.0).fit(weight)
+    deviation, mean = weight.std(1, correction=0), weight.mean(1)
+    low = torch.maximum(mean - 2 * deviation, weight.amin(1))
+    high = torch.minimum(mean + 2 * deviation, weight.amax(1))
+    assert torch.allclose(codebook.scale[:, 0], (high - low) / 15, rtol=1e-3)
+    wide = Uniform(4, range="std", deviations=100.0).fit(weight)
+    assert torch.equal(wide.scale, Uniform(4).fit(weight).scale)
+
+
+@pytest.mark.parametrize("range_", ["minmax", "mse"])
+def test_one_symmetric_bit_is_plus_or_minus_the_scale(range_: str) -> None:
+    weight = torch.randn(3, 10)
+    codebook = Uniform(1, symmetric=True, range=range_).fit(weight)
+    decoded = codebook.values(codebook.nearest(weight))
+    assert torch.equal(decoded, codebook.scale * torch.where(weight > 0, 1.0, -1.0))
+    if range_ == "minmax":
+        assert torch.allclose(codebook.scale[:, 0], weight.abs().amax(1), rtol=1e-3)
+    else:  # the best binary scale is the mean magnitude
+        assert torch.allclose(codebook.scale[:, 0], weight.abs().mean(1), rtol=0.02)
+
+
+@pytest.mark.parametrize("group", [4, 12, 13, 20])
+def test_groups_of_columns_are_fitted_apart(group: int) -> None:
+    weight = torch.randn(3, 13) * torch.logspace(-3, 1, 13)
+    whole = Uniform(3, group=group).fit(weight)
+    decoded = whole.values(whole.nearest(weight))
+    for start in range(0, 13, group):
+        part = weight[:, start : start + group]
+        alone = Uniform(3).fit(part)
+        assert torch.equal(decoded[:, start : start + group], alone.values(alone.nearest(part)))
+
+
+@pytest.mark.parametrize("range_", ["minmax", "std", "mse"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_rows_of_zeros_stay_next_to_zero(range_: str, symmetric: bool) -> None:
+    weight = torch.randn(3, 8)
+    weight[1] = 0
+    codebook = Uniform(4, symmetric, range=range_).fit(weight)
+    decoded = codebook.values(codebook.nearest(weight))
+    assert torch.equal(decoded[1], torch.zeros(8))
+
+
+def test_codebook_is_rebuilt_from_its_tensors() -> None:
+    for codec in (Uniform(3, group=4), Uniform(5, True), Uniform(2, group=-1)):
+        weight = torch.randn(3, 10)
+        codebook = codec.fit(weight)
+        stored = codebook.tensors()
+        offset = stored["offset"].float() if "offset" in stored else torch.zeros(codebook.scale.numel())
+        again = codec.codebook(stored["scale"].float().flatten(), offset.flatten(), 3, 10)
+        codes = codebook.nearest(weight)
+        assert torch.equal(again.values(codes), codebook.values(codes))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"bits": 0}, "1 to 8"),
+        ({"bits": 9}, "1 to 8"),
+        ({"bits": 2.5}, "1 to 8"),
+        ({"bits": True}, "1 to 8"),
+        ({"range": "max"}, "minmax"),
+        ({"group": -2}, "group"),
+        ({"group": 1.5}, "group"),
+        ({"deviations": 0}, "positive"),
+        ({"deviations": float("nan")}, "positive"),
+    ],
+)
+def test_bad_settings(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Uniform(**fields)

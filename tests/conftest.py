@@ -1,0 +1,13 @@
+"""What every test shares: one seed and one thread. The option `--shared` is in corank.testing.pytest_plugin."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def deterministic() -> None:
+    """Every test starts from the same random state and computes on one thread."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What every test shares: one seed and one thread. The option `--shared` is in corank.testing.pytest_plugin."""
+"""What every test shares: one seed and one thread. `--shared` is in corank.testing.pytest_plugin."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def choose(name: str, table: Mapping[str, T], what: str) -> T:
     Raises:
         ConfigError: naming the known ones, and the closest.
     """
-    if name in table:
+    if isinstance(name, str) and name in table:  # a name read from a file may be anything
         return table[name]
     close = difflib.get_close_matches(str(name), table, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""

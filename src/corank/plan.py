@@ -15,7 +15,7 @@ from typing import Any
 from corank.adapters import FITS
 from corank.codecs import CODECS, Codec
 from corank.config import from_json, to_json
-from corank.errors import ConfigError, ModelError
+from corank.errors import ConfigError, ModelError, OutputError
 from corank.rounding import ROUNDERS, Nearest, Rounder
 
 __all__ = ["LayerPlan", "Plan", "match"]
@@ -36,6 +36,8 @@ class LayerPlan:
         rounds: times that rounding and adapter are fitted in turn (requantize ``W - BA``, refit ``BA``); the best
             round is kept. 1 is the paper's: round, then fit.
         bias_correction: fit to the inputs less their mean and let the bias take up the mean error.
+        sequential: code the layer against the inputs that the layers before it, already coded, feed it, corrected
+            towards the float network's outputs.
     """
 
     codec: Codec | None
@@ -45,16 +47,19 @@ class LayerPlan:
     fit: str = "svd"
     rounds: int = 1
     bias_correction: bool = False
+    sequential: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 0:
             raise ConfigError(f"rank={self.rank!r}: a whole number, 0 for no adapter")
-        if self.adapter_bits not in range(2, 9):
+        if type(self.adapter_bits) is not int or self.adapter_bits not in range(2, 9):
             raise ConfigError(f"adapter_bits={self.adapter_bits!r}: adapters are stored in 2 to 8 bits")
-        if self.fit not in FITS:
+        if not isinstance(self.fit, str) or self.fit not in FITS:
             raise ConfigError(f"fit={self.fit!r}: an adapter is fitted by one of {', '.join(FITS)}")
         if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or not 1 <= self.rounds <= 100:
             raise ConfigError(f"rounds={self.rounds!r}: a whole number from 1 to 100")
+        if not isinstance(self.bias_correction, bool):
+            raise ConfigError(f"bias_correction={self.bias_correction!r}: true or false")
 
     def to_json(self) -> dict[str, Any]:
         """Every field, plain."""
@@ -66,6 +71,7 @@ class LayerPlan:
             "fit": self.fit,
             "rounds": self.rounds,
             "bias_correction": self.bias_correction,
+            "sequential": self.sequential,
         }
 
     @classmethod
@@ -127,10 +133,18 @@ class Plan:
         return cls(layers)
 
     def save(self, path: str | Path) -> None:
-        """Writes the plan as JSON."""
+        """Writes the plan as JSON.
+
+        Raises:
+            OutputError: when the path cannot be written.
+        """
         scratch = Path(f"{path}.tmp")
-        scratch.write_text(json.dumps(self.to_json(), indent=1) + "\n")
-        os.replace(scratch, path)
+        try:
+            scratch.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+            os.replace(scratch, path)
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            raise OutputError(f"cannot write a plan to {path}: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

@@ -36,15 +36,18 @@ class Preset:
 
 
 _PAPER = LayerPlan(codec=Uniform(range="std", deviations=4.0), rounder=Nearest(), fit="svd")
-_FAST = LayerPlan(codec=Uniform(range="mse"), rounder=Gptq(), fit="loss", rounds=4, bias_correction=True)
+_FAST = LayerPlan(
+    codec=Uniform(range="mse"), rounder=Gptq(), fit="loss", rounds=4, bias_correction=True, sequential=True
+)
 
 PRESETS: dict[str, Preset] = {
     "nearest": Preset(replace(_PAPER, codec=Uniform(range="mse")), UniformRanks(), LayerPlan(Uniform(8, range="mse"))),
     "paper": Preset(_PAPER, CoRa.paper(), LayerPlan(Uniform(8))),
-    "fast": Preset(_FAST, CoRa(), LayerPlan(Uniform(8, range="mse"), Gptq(), bias_correction=True)),
+    "fast": Preset(_FAST, CoRa(), replace(_FAST, codec=Uniform(8, range="mse"), fit="svd", rounds=1)),
 }
 """``nearest``: rounding alone. ``paper``: CoRa as published (nearest, plain SVD, Butterworth search from 0.9).
-``fast``: GPTQ, loss-weighted adapters alternated with the rounding, Butterworth search from the closed form."""
+``fast``: GPTQ layer after layer, loss-weighted adapters alternated with the rounding, Butterworth search from the closed
+form."""
 
 SEARCH_NAMES = ("cora", "cora-from-0.9", "greedy", "uniform")
 

@@ -111,7 +111,7 @@ def quantize(
         found = finder(problem)
         final = final.with_ranks(found.ranks)
         draft = replace(draft, budget=round(extra, 6), search=_search_name(search, finder))
-    results = apply_plan(prepared, final, statistics, progress)
+    results = apply_plan(prepared, final, statistics, progress, inputs, seed)
     outcome = replace(
         draft,
         plan=final,

@@ -33,7 +33,7 @@ def closest(number: float, values: list[float]) -> float:
 
 
 def quantize(weight: Tensor, bits: int, symmetric: bool, group: int) -> list[list[float]]:
-    """Every weight of ``(R, C)`` replaced by its closest value; min-max range, ``group`` columns share a scale."""
+    """Every weight of ``(R, C)`` replaced by its closest value; ``group`` columns share a min-max scale."""
     result = []
     for row in weight.tolist():
         done: list[float] = []

@@ -1,6 +1,7 @@
 """What the layers see."""
 
-from corank.calibration.collect import collect, collect_gradients
+from corank.calibration.collect import collect, collect_gradients, position_limit
+from corank.calibration.lockstep import Lockstep
 from corank.calibration.samples import Samples, run
 
-__all__ = ["Samples", "collect", "collect_gradients", "run"]
+__all__ = ["Lockstep", "Samples", "collect", "collect_gradients", "position_limit", "run"]

@@ -15,7 +15,7 @@ from corank.losses import sensitivity_target
 from corank.matrix import Geometry
 from corank.statistics import Gram, OutputGradient, Statistic
 
-__all__ = ["collect", "collect_gradients"]
+__all__ = ["collect", "collect_gradients", "position_limit"]
 
 Progress = Callable[[str, int, int], None]
 _UNFOLDED_BYTES = 1 << 26  # of unfolded inputs held at once
@@ -52,18 +52,21 @@ def collect(
     total = len(samples)
 
     def hook(name: str, geometry: Geometry) -> Callable[..., None]:
-        def feed(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        def feed(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], _output: Tensor) -> None:
+            inputs = args[0] if args else named["input"]
             groups, _, columns = geometry.matrix_shape
             gram = grams.setdefault(name, Gram(groups, columns, device))
-            batch = inputs[0].shape[0]
-            wanted = -(-(32 * columns + 32768) // total)
-            limit = max(1, min(wanted, _UNFOLDED_BYTES // (4 * columns * groups * batch)))
-            rows = geometry.patches(inputs[0].detach(), limit, generator)
-            gram.update(rows, geometry.output_positions(inputs[0]))
+            batch = inputs.shape[0]
+            limit = position_limit(geometry, total, batch)
+            rows = geometry.patches(inputs.detach(), limit, generator)
+            gram.update(rows, geometry.output_positions(inputs))
 
         return feed
 
-    handles = [layer.register_forward_hook(hook(name, Geometry.of(layer))) for name, layer in targets.items()]
+    handles = [
+        layer.register_forward_hook(hook(name, Geometry.of(layer)), with_kwargs=True)
+        for name, layer in targets.items()
+    ]
     try:
         with torch.no_grad():
             for number, batch in enumerate(samples.batches):
@@ -76,7 +79,17 @@ def collect(
     for name, gram in grams.items():
         if not bool(torch.isfinite(gram.mean).all()):
             raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")
+    for name, layer in targets.items():  # a layer that no sample reached
+        groups, _, columns = Geometry.of(layer).matrix_shape
+        grams.setdefault(name, Gram(groups, columns, device))
     return {name: {Gram: grams[name]} for name in targets}
+
+
+def position_limit(geometry: Geometry, samples: int, batch: int) -> int:
+    """Output positions to draw of each sample: about ``32 C + 32768`` rows of all samples, 64 MB of one batch."""
+    groups, _, columns = geometry.matrix_shape
+    wanted = -(-(32 * columns + 32768) // samples)
+    return max(1, min(wanted, _UNFOLDED_BYTES // (4 * columns * groups * batch)))
 
 
 def collect_gradients(

@@ -40,6 +40,8 @@ class Samples:
         Raises:
             DataError: for empty data, other types, or values that are not finite.
         """
+        if limit < 1:
+            raise DataError(f"{limit} calibration samples are asked for; at least 1 is needed")
         if isinstance(data, Tensor):
             if data.dim() < 2:
                 raise DataError(f"calibration data of shape {tuple(data.shape)}; expected (N, ...), e.g. (256, 3, 224, 224)")
@@ -61,9 +63,7 @@ class Samples:
                 break
         if not batches:
             raise DataError("the calibration data is empty; a few hundred unlabelled samples are needed")
-        for leaf in tree_leaves(batches):
-            if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
-                raise DataError("the calibration data holds NaN or infinite values")
+        _check_finite(batches)
         shapes = {tuple((leaf.shape[1:], leaf.dtype) for leaf in tree_leaves(batch)) for batch in batches}
         return cls(tuple(batches), len(shapes) == 1)
 
@@ -145,7 +145,16 @@ def _inputs(batch: Any) -> Any:
         raise DataError(
             f"a batch is a tensor (N, ...), an (inputs, labels) pair or a mapping of tensors, not {type(batch).__name__}"
         )
+    counts = [leaf.shape[0] for leaf in leaves]
+    if len(set(counts)) > 1:
+        raise DataError(f"the tensors of one batch hold different numbers of samples: {counts}")
     return tree_map(lambda leaf: leaf.detach().cpu(), batch)
+
+
+def _check_finite(batches: list[Any]) -> None:
+    for leaf in tree_leaves(batches):
+        if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+            raise DataError("the calibration data holds NaN or infinite values")
 
 
 def _count(batch: Any) -> int:

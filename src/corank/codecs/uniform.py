@@ -12,7 +12,7 @@ from corank.errors import ConfigError
 
 __all__ = ["Uniform"]
 
-_SMALLEST_SCALE = 2.0**-24  # the smallest positive fp16
+_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 65504.0  # of the positive fp16
 _CHUNK = 1 << 21  # weights searched at once by the least-error range
 
 
@@ -135,4 +135,4 @@ class Uniform(Codec):
 
 
 def _as_stored(scale: Tensor) -> Tensor:
-    return scale.to(torch.float16).float().clamp(min=_SMALLEST_SCALE)
+    return scale.clamp(max=_LARGEST_SCALE).to(torch.float16).float().clamp(min=_SMALLEST_SCALE)

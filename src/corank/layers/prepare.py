@@ -110,9 +110,10 @@ def fold_norm(layer: nn.Module, norm: nn.Module) -> None:
 def remove_norm(model: nn.Module, norm: nn.Module) -> None:
     """Puts an ``Identity`` (or what else the norm did) where a folded norm stood."""
     if type(norm).__name__ == _NORMS_WITH_ACTIVATION:
-        replace_module(model, norm, nn.Sequential(norm.drop, norm.act))  # pyright: ignore[reportArgumentType]
+        rest: nn.Module = nn.Sequential(norm.drop, norm.act)  # pyright: ignore[reportArgumentType]
     else:
-        replace_module(model, norm, nn.Identity())
+        rest = nn.Identity()
+    replace_module(model, norm, rest.train(norm.training))
 
 
 def _twin_norms(model: nn.Module, trial: nn.Module, seen: Observation) -> list[tuple[nn.Module, nn.Module, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -33,7 +34,9 @@ def butterworth(cutoff: Tensor, full_rank: int, order: int = 4) -> Tensor:
         ``(R,)`` float32, 1 at ``i = 0``, decreasing in i, increasing in c; ``t(R c) = 2^(-1/2)``.
     """
     place = torch.arange(full_rank, dtype=torch.float32, device=cutoff.device)
-    mask = (1 + (place / (full_rank * cutoff).clamp(min=1e-3)).pow(2 * order)).rsqrt()
+    # Through logarithms: the power of a small cut-off overflows float32, and its gradient would be NaN.
+    power = 2 * order * (place.log() - (full_rank * cutoff).clamp(min=1e-3).log())
+    mask = torch.exp(-0.5 * F.softplus(power))
     return mask / mask.max().detach()
 
 

@@ -1,6 +1,7 @@
 """Streaming summaries of what layers see."""
 
 from corank.statistics.base import LayerStatistics, Statistic, need
+from corank.statistics.drift import Drift
 from corank.statistics.moments import Gram, OutputGradient
 
-__all__ = ["Gram", "LayerStatistics", "OutputGradient", "Statistic", "need"]
+__all__ = ["Drift", "Gram", "LayerStatistics", "OutputGradient", "Statistic", "need"]

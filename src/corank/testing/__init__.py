@@ -3,7 +3,7 @@
     from corank.testing import check_codec
     check_codec(MyCodec(bits=3))
 
-Each raises ``AssertionError`` saying what does not hold. The pytest plugin ``corank.testing.pytest_plugin`` is not
+Each raises ``AssertionError`` saying what does not hold. The plugin ``corank.testing.pytest_plugin`` is not
 imported here, so that pytest is not needed.
 """
 

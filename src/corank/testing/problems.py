@@ -16,7 +16,7 @@ __all__ = ["small_problem"]
 
 
 def small_problem(budget_bits: int, seed: int = 0, adapter_bits: int = 8) -> Problem:
-    """A small ConvNet with random weights, coded in 2 bits: three layers that may get an adapter, one that may not.
+    """A small ConvNet with random weights in 2 bits: three layers that may get an adapter, one that may not.
 
     Args:
         budget_bits: what all adapters together may store.
@@ -38,7 +38,8 @@ def small_problem(budget_bits: int, seed: int = 0, adapter_bits: int = 8) -> Pro
         bound = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1
         parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * bound * 2)
     layers = {name: _layer(model.get_submodule(name), adapter_bits) for name in ("0", "2", "5")}
-    fixed = _layer(model.get_submodule("7"), adapter_bits).coded
+    last = _layer(model.get_submodule("7"), adapter_bits)
+    fixed = last.geometry.from_matrix(last.coded)
     inputs = torch.randn(24, 2, 6, 6, generator=generator)
     return Problem(
         model=model,

@@ -1,0 +1,88 @@
+"""ResNet-20 and ResNet-56 on CIFAR-10 (JPEG): accuracy against real bytes, for presets, budgets, searches and seeds.
+
+    python bench/cifar.py --shared DIR [--network 20] [--seeds 3] [--out results.json] [--only "fast 2+0.4"]
+
+Calibration: 1600 training images drawn by the seed; scored on all 10,000 test images. Finished runs are kept in the
+output file and not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+import corank
+from corank.data import Preprocessing, load
+from corank.models.weights import load_weights
+
+sys.path.insert(0, str(Path(__file__).parent))
+from models import cifar_resnet20, cifar_resnet56  # noqa: E402
+
+CASES: dict[str, dict[str, object]] = {
+    "paper 3+0.5": {"preset": "paper", "bits": 3, "budget": 0.5},
+    "fast 4+0.1": {"bits": 4, "budget": 0.1},
+    "fast 3+0.2": {"bits": 3, "budget": 0.2},
+    "fast 2+0.4": {"bits": 2, "budget": 0.4},
+    "fast 2+0.4 greedy": {"bits": 2, "budget": 0.4, "search": "greedy"},
+    "fast 2+0.4 uniform": {"bits": 2, "budget": 0.4, "search": "uniform"},
+    "fast 2+0.75": {"bits": 2, "budget": 0.75},
+    "fast 2+0.75 greedy": {"bits": 2, "budget": 0.75, "search": "greedy"},
+    "fast 2+0.75 uniform": {"bits": 2, "budget": 0.75, "search": "uniform"},
+    "fast 2+0.1": {"bits": 2, "budget": 0.1},
+    "fast 2+0": {"bits": 2, "budget": 0.0},
+    "fast 3+0": {"bits": 3, "budget": 0.0},
+    "nearest 4": {"preset": "nearest", "bits": 4, "budget": 0.0},
+    "nearest 3": {"preset": "nearest", "bits": 3, "budget": 0.0},
+    "nearest 2": {"preset": "nearest", "bits": 2, "budget": 0.0},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--network", type=int, choices=(20, 56), default=20)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("build/cifar.json"))
+    parser.add_argument("--only", action="append")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    train = load(str(options.shared / "data/cifar10_jpeg_train.zip"), preprocessing)
+    test = load(str(options.shared / "data/cifar10_jpeg_test.zip"), preprocessing, labelled=True)
+    batches = list(test.batches(500))
+    model = {20: cifar_resnet20, 56: cifar_resnet56}[options.network]().eval()
+    load_weights(model, options.shared / f"models/cifar10_resnet{options.network}.safetensors")
+    results = json.loads(options.out.read_text()) if options.out.exists() else {}
+    results.setdefault("float", corank.evaluate(model, batches).top1)
+    print(f"float {results['float']:.2f}")
+    for seed in range(options.seeds):
+        for name in options.only or CASES:
+            key = f"resnet{options.network}/{name}/{seed}"
+            if key in results:
+                continue
+            quantized = corank.quantize(model, train, seed=seed, **CASES[name])  # pyright: ignore[reportArgumentType]
+            with tempfile.TemporaryDirectory() as folder:
+                stored = corank.save(quantized, Path(folder) / "model.safetensors")
+            run = corank.inspect(quantized)
+            results[key] = {
+                "top1": corank.evaluate(quantized, batches).top1,
+                "equivalent_bits": run["equivalent_bits"],
+                "stored_bytes": stored,
+                "seconds": run["seconds"],
+                "iterations": run["iterations"],
+                "ranks": [layer["rank"] for layer in run["layers"]],
+            }
+            top1, bits = results[key]["top1"], run["equivalent_bits"]
+            print(f"{key:<40} {top1:.2f} at {bits:.3f} bits, {stored} bytes, {run['seconds']:.1f} s", flush=True)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

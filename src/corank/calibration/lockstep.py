@@ -1,0 +1,117 @@
+"""Forward passes that pause at every layer: sequential calibration at the cost of one pass, without tracing.
+
+Each batch runs through the model in a thread of its own. At every target layer the thread waits until it is told to go
+on, so all batches stand before the same layer while that layer is coded, and then see its coded weights. One thread runs
+at a time, in a fixed order: the result does not depend on scheduling.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from corank.calibration.samples import run
+
+__all__ = ["Lockstep"]
+
+
+class _Stopped(BaseException):
+    """Ends a paused pass."""
+
+
+class _Pass:
+    """One batch on its way through the model."""
+
+    def __init__(self, model: nn.Module, batch: Any, device: torch.device) -> None:
+        self.layer: int = -1
+        self.inputs: Tensor | None = None
+        self.finished = False
+        self.error: BaseException | None = None
+        self._stop = False
+        self._go, self._paused = threading.Semaphore(0), threading.Semaphore(0)
+        self._work = (model, batch, device)
+        self._visited: set[int] = set()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def resume(self) -> None:
+        self.inputs = None
+        self._go.release()
+        self._paused.acquire()
+        if self.error is not None:
+            raise self.error
+
+    def stop(self) -> None:
+        if not self.finished:
+            self._stop = True
+            self._go.release()
+        self.thread.join()
+
+    def pause(self, layer: int, inputs: Tensor) -> None:
+        if layer in self._visited:  # a shared layer's later calls
+            return
+        self._visited.add(layer)
+        self.layer, self.inputs = layer, inputs
+        self._paused.release()
+        self._go.acquire()
+        if self._stop:
+            raise _Stopped
+
+    def _run(self) -> None:
+        self._go.acquire()
+        model, batch, device = self._work
+        try:
+            if not self._stop:
+                with torch.no_grad():
+                    run(model, batch, device)
+        except _Stopped:
+            pass
+        except BaseException as error:  # handed to the thread that waits
+            self.error = error
+        self.finished = True
+        self._paused.release()
+
+
+class Lockstep:
+    """All batches walking through a model together; use as a context manager."""
+
+    def __init__(self, model: nn.Module, targets: Mapping[str, nn.Module], batches: Sequence[Any]) -> None:
+        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+        self._order = {name: place for place, name in enumerate(targets)}
+        self._by_thread: dict[int, _Pass] = {}
+        self._handles = [
+            layer.register_forward_pre_hook(self._hook(self._order[name]), with_kwargs=True)
+            for name, layer in targets.items()
+        ]
+        self._passes = [_Pass(model, batch, device) for batch in batches]
+        for one in self._passes:
+            assert one.thread.ident is not None
+            self._by_thread[one.thread.ident] = one
+
+    def __enter__(self) -> Lockstep:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._passes:
+            one.stop()
+        for handle in self._handles:
+            handle.remove()
+
+    def inputs(self, batch: int, name: str) -> Tensor | None:
+        """What layer ``name`` is about to be called with on that batch; None where the batch does not come by it."""
+        one, place = self._passes[batch], self._order[name]
+        while not one.finished and one.layer < place:
+            one.resume()
+        return one.inputs if not one.finished and one.layer == place else None
+
+    def _hook(self, place: int):  # noqa: ANN202
+        def pause(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            one = self._by_thread.get(threading.get_ident())
+            if one is not None:
+                one.pause(place, args[0] if args else named["input"])
+
+        return pause

@@ -1,0 +1,61 @@
+"""The typer application: which commands there are."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from corank import __version__
+from corank.cli.demo import demo
+from corank.cli.errors import INTERRUPTED, reported
+from corank.cli.evaluate import evaluate
+from corank.cli.inspect import inspect
+from corank.cli.invocation import CommandGroup
+from corank.cli.quantize import quantize
+from corank.cli.report import report
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="corank",
+    cls=CommandGroup,
+    help="Makes trained networks small, 4 bits to 1, without retraining.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"corank {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Makes trained networks small, 4 bits to 1, without retraining."""
+
+
+for command in (quantize, evaluate, inspect, report, demo):
+    app.command()(reported(command))
+
+
+def main() -> None:
+    """The entry point of the command `corank`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A letter that the terminal's encoding lacks becomes a question mark and does not end the work.
+            stream.reconfigure(errors="replace")
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,80 @@
+"""How a command ends when something is wrong: one message, an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.text import Text
+
+from corank.cli.invocation import debugging
+from corank.cli.screen import errors_console
+from corank.errors import CorankError, OutputError
+from corank.reports.fields import clean
+
+__all__ = ["FAILED", "INTERRUPTED", "USAGE", "Interrupted", "reported", "warn"]
+
+USAGE, FAILED, INTERRUPTED = 2, 1, 130
+LONGEST = 4000
+
+
+class Interrupted(Exception):
+    """Ctrl-C while files were being written.
+
+    Args:
+        written: the paths that were complete by then.
+    """
+
+    def __init__(self, written: list[str]) -> None:
+        super().__init__(", ".join(written))
+        self.written = written
+
+
+def reported(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose errors become a message on stderr and an exit code.
+
+    2 for what the caller can mend (arguments, model, data, budget, artifact), 1 for anything else, 130 for
+    Ctrl-C.
+    """
+
+    @functools.wraps(command)
+    def run(context: typer.Context, **options: Any) -> None:
+        try:
+            command(context, **options)
+        except (KeyboardInterrupt, Interrupted) as error:
+            written = error.written if isinstance(error, Interrupted) else []
+            _say(f"interrupted; {'written: ' + ', '.join(written) if written else 'nothing was written'}")
+            raise typer.Exit(INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if debugging(context):
+                raise
+            _say(_message(error), "error: ")
+            raise typer.Exit(_code(error)) from None
+
+    return run
+
+
+def warn(message: str) -> None:
+    """Says on stderr what the caller should know although the command goes on."""
+    console = errors_console()
+    console.print(Text("warning: ", style="bold yellow") + Text(clean(message, LONGEST)), soft_wrap=True)
+
+
+def _say(message: str, lead: str = "") -> None:
+    errors_console().print(Text(lead, style="bold red") + Text(clean(message, LONGEST)), soft_wrap=True)
+
+
+def _message(error: Exception) -> str:
+    notes = error.__dict__.get("__notes__", [])
+    said = "; ".join([str(error) or type(error).__name__, *map(str, notes)])
+    if isinstance(error, CorankError):
+        return said
+    return f"{type(error).__name__}: {said} (not expected; --debug shows where)"
+
+
+def _code(error: Exception) -> int:
+    return USAGE if isinstance(error, CorankError) and not isinstance(error, OutputError) else FAILED

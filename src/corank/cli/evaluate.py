@@ -1,0 +1,71 @@
+"""`corank evaluate`: what a quantized file scores, and how closely it follows the float model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import corank
+import corank.cli.options as options
+from corank.cli.invocation import command_line
+from corank.cli.outputs import check_distinct, check_file, write_all
+from corank.cli.progress import progress_bar, renamed
+from corank.cli.record import Scores, record_of, score
+from corank.cli.screen import results_console, show_lines, summary_table
+from corank.cli.sources import InputOptions, chosen_device, warn_if_random
+from corank.models import resolve
+from corank.reports import write_record
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Written by corank quantize.")],
+    model: options.ModelOption,
+    data: options.Data,
+    weights: options.Weights = None,
+    pretrained: options.Pretrained = False,
+    reference: Annotated[
+        bool,
+        typer.Option("--reference", help="Also compare with the float model.", rich_help_panel=options.MODEL),
+    ] = False,
+    image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    image_key: options.ImageKey = None,
+    label_key: options.LabelKey = None,
+    device: options.Device = "auto",
+    record: options.RecordFile = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Score a quantized file.
+
+    MODEL gives the network's code; what the file says of its origin is never run. The weights come from the
+    file: --weights and --pretrained only matter with --reference.
+    """
+    check_file(record)
+    check_distinct((record,), (file, weights))
+    where = chosen_device(device)
+    seed = corank.inspect(file)["seed"]
+    source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
+    (images,) = InputOptions(image_size, mean, std, image_key, label_key).load(source.preprocessing, data)
+    quantized = corank.load(file, source.model, where)
+    if reference:
+        warn_if_random(source)
+        source.model.to(where)
+    with progress_bar(quiet) as progress:
+        if reference:
+            scores = score(source.model, quantized, images, progress)
+        else:
+            found = corank.evaluate(quantized, images, progress=renamed(progress, "scoring"))
+            scores = Scores(quantized_value=found.top1, samples=found.samples)
+    about = corank.inspect(file)
+    result = record_of("evaluate", about, scores, source, command_line(context))
+    written = write_all((record, lambda path: write_record(path, result)))
+    if not quiet:
+        console = results_console()
+        console.print(summary_table(result))
+        show_lines(console, [f"wrote {path}" for path in written])

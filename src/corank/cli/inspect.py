@@ -1,0 +1,64 @@
+"""`corank inspect`: what a quantized file holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import corank
+import corank.cli.options as options
+from corank.cli.invocation import command_line
+from corank.cli.outputs import check_distinct, check_file, write_all
+from corank.cli.record import Scores, record_of
+from corank.cli.screen import facts_table, results_console, show_lines, show_skipped
+from corank.reports import layer_table, write_record
+from corank.reports.cells import show_bytes
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Written by corank quantize.")],
+    layers: Annotated[bool, typer.Option("--layers", help="One row per layer.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The record as JSON on stdout instead of tables.")
+    ] = False,
+    record: options.RecordFile = None,
+) -> None:
+    """Check a quantized file (format, SHA-256) and say what it holds; no model is built."""
+    check_file(record)
+    check_distinct((record,), (file,))
+    result = record_of("inspect", corank.inspect(file), Scores(), None, command_line(context))
+    written = write_all((record, lambda path: write_record(path, result)))
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    _show(results_console(), result, layers)
+    show_lines(results_console(), [f"wrote {path}" for path in written])
+
+
+def _show(console: Console, result: Mapping[str, Any], layers: bool) -> None:
+    coded = result["layers"]
+    budget, bits = result["budget"], result["bits"]
+    facts = {
+        "model": result["model"],
+        "made by": ", ".join(filter(None, (result["preset"], result["search"]))),
+        "bits": None if bits is None else f"{bits}" + (f" + {budget:.4g}" if budget else ""),
+        "bits per weight, all counted": f"{result['equivalent_bits']:.3f}",
+        "file": f"{show_bytes(result['stored_bytes'])}, SHA-256 sound",
+        "layers": f"{len(coded)} quantized, {len(result['skipped'])} left in float",
+        "adapters": f"{sum(layer['rank'] > 0 for layer in coded)} of {len(coded)} layers, "
+        f"ranks {sum(layer['rank'] for layer in coded)} in all",
+        "seed": result["seed"],
+        "gradient steps": result["iterations"],
+    }
+    console.print(facts_table({name: str(value) for name, value in facts.items() if value not in (None, "")}))
+    if layers:
+        console.print(layer_table(result))
+    show_skipped(console, result["skipped"])

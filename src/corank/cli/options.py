@@ -1,0 +1,72 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Data", "Device", "ImageKey", "ImageSize", "LabelKey", "Mean", "Model", "ModelOption", "Pretrained",
+    "Quiet", "RecordFile", "ReportFolder", "Seed", "Std", "Weights",
+]  # fmt: skip
+
+INPUT = "Images"
+OUTPUT = "Output"
+MODEL = "Model"
+
+Model = Annotated[
+    str,
+    typer.Argument(help="torchvision:NAME, timm:NAME, hf:NAME_OR_DIR, file.py:factory or digits."),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="torchvision:NAME, timm:NAME, hf:NAME_OR_DIR, file.py:factory or digits.",
+        rich_help_panel=MODEL,
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data", help="A folder, .zip, .npz, digits or file.py:function; a slice may follow: path[0::2].",
+        rich_help_panel=INPUT,
+    ),
+]  # fmt: skip
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="The model's trained weights: .safetensors, .pt, .pth, .bin.", rich_help_panel=MODEL),
+]
+Pretrained = Annotated[
+    bool,
+    typer.Option("--pretrained", help="Use the published weights; may download them.", rich_help_panel=MODEL),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Side in pixels. This, mean and std come from the model if not given.", rich_help_panel=INPUT
+    ),
+]
+Mean = Annotated[
+    str | None, typer.Option(metavar="A,B,C", help="Per channel; one number for grey.", rich_help_panel=INPUT)
+]
+Std = Annotated[
+    str | None, typer.Option(metavar="A,B,C", help="Per channel; one number for grey.", rich_help_panel=INPUT)
+]
+ImageKey = Annotated[str | None, typer.Option(help="Name of the images in an .npz.", rich_help_panel=INPUT)]
+LabelKey = Annotated[str | None, typer.Option(help="Name of the labels in an .npz.", rich_help_panel=INPUT)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Seed = Annotated[int, typer.Option(help="Draws samples and batches; the same seed gives the same result.")]
+RecordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--record", metavar="FILE.json", help="Write what was done as JSON.", rich_help_panel=OUTPUT
+    ),
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="DIR", help="Write an HTML page with pictures.", rich_help_panel=OUTPUT),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only warnings and errors.", rich_help_panel=OUTPUT)]

@@ -1,0 +1,96 @@
+"""Files that a command writes: checked before the work, written whole after it."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from corank.cli.errors import Interrupted
+from corank.errors import ConfigError, OutputError
+
+__all__ = ["check_distinct", "check_file", "check_report", "write_all"]
+
+Step = tuple[Path | None, Callable[[Path], object]]
+
+
+def check_file(path: Path | None) -> None:
+    """Whether a file can be written there; changes nothing.
+
+    Raises:
+        OutputError: its folder is missing or read-only, or something that is no file stands there.
+    """
+    if path is None:
+        return
+    if path.exists() and not path.is_file():
+        raise OutputError(
+            f"cannot write {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}"
+        )
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"cannot write {path}: there is no folder {path.parent}; create it, or give another path"
+        )
+    _probe(path, path.parent)
+
+
+def check_report(folder: Path | None) -> None:
+    """Whether a report can be written into that folder; creates nothing.
+
+    Raises:
+        OutputError: the folder cannot be made or written to. ConfigError: matplotlib or jinja2 is missing.
+    """
+    if folder is None:
+        return
+    missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"reports need {' and '.join(missing)}: pip install 'corank[report]'")
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise OutputError(f"cannot write the report to {folder}: {there} is not a folder")
+    _probe(folder, there)
+
+
+def check_distinct(outputs: Sequence[Path | None], inputs: Sequence[Path | None] = ()) -> None:
+    """Whether no output stands in the way of another one or of an input.
+
+    Raises:
+        ConfigError: two are the same file.
+    """
+    given = [path.resolve() for path in outputs if path is not None]
+    kept = {path.resolve() for path in inputs if path is not None}
+    for place, path in enumerate(given):
+        if path in given[:place] or path in kept:
+            raise ConfigError(f"{path} would be overwritten; give every input and output a path of its own")
+
+
+def write_all(*steps: Step) -> list[Path]:
+    """Takes each step (a path, or None to leave it out, and what writes it whole or not at all) in order.
+
+    Returns:
+        What was written; a step may return the path to show for it, such as a folder's page.
+
+    Raises:
+        Interrupted: for Ctrl-C, with what was written by then. OutputError: from a step.
+    """
+    written: list[Path] = []
+    try:
+        for path, write in steps:
+            if path is not None:
+                result = write(path)
+                written.append(result if isinstance(result, Path) else path)
+    except KeyboardInterrupt:
+        raise Interrupted([str(path) for path in written]) from None
+    return written
+
+
+def _probe(path: Path, folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; give a path you may write to"
+        ) from error

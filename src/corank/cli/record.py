@@ -1,0 +1,129 @@
+"""What a command did, as one plain record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from corank import __version__, evaluate
+from corank.cli.progress import Callback, renamed
+from corank.data import ImageSet
+from corank.evaluation import peak_memory_bytes
+from corank.models import ResolvedModel
+from corank.storage.contents import float_bytes
+
+__all__ = ["METRIC", "Scores", "float_record", "label_of", "record_of", "score"]
+
+METRIC = "top-1"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a float and a quantized model score; None where it was not asked for or there are no labels.
+
+    Attributes:
+        float_value, quantized_value: top-1 in percent.
+        agreement: percent of samples given the same class by both.
+        kl: nats.
+        samples: how many were scored.
+    """
+
+    float_value: float | None = None
+    quantized_value: float | None = None
+    agreement: float | None = None
+    kl: float | None = None
+    samples: int | None = None
+
+
+def score(original: nn.Module, quantized: nn.Module, images: ImageSet, progress: Callback | None) -> Scores:
+    """Scores both models; the float one's accuracy only where there are labels."""
+    found = evaluate(quantized, images, original, progress=renamed(progress, "scoring"))
+    top1 = None
+    if images.labels is not None:
+        top1 = evaluate(original, images, progress=renamed(progress, "scoring the float model")).top1
+    return Scores(top1, found.top1, found.agreement, found.kl, found.samples)
+
+
+def label_of(preset: str | None, bits: int | None, budget: float | None) -> str:
+    """A short name: "fast 3+0.25"."""
+    name = preset or "run"
+    if bits is None:
+        return name
+    return f"{name} {bits}" + (f"+{budget:.3g}" if budget else "")
+
+
+def record_of(
+    command: str,
+    about: Mapping[str, Any],
+    scores: Scores,
+    source: ResolvedModel | None,
+    reproduce: str,
+    label: str | None = None,
+) -> dict[str, Any]:
+    """The record of one quantized model.
+
+    Args:
+        command: that made it.
+        about: from :func:`corank.inspect`.
+        scores: of the model.
+        source: of the float model; None where only the file is known.
+        reproduce: the command line.
+        label: short name; None makes one.
+    """
+    bits, budget = about["bits"], about["budget"]
+    return {
+        "command": command,
+        "version": __version__,
+        "label": label or label_of(about["preset"] if bits is not None else "plan", bits, budget),
+        **about,
+        "model": about["model"] or (source.reference if source else None) or "unknown",
+        "metric": METRIC,
+        "float_value": scores.float_value,
+        "quantized_value": scores.quantized_value,
+        "agreement": scores.agreement,
+        "kl": scores.kl,
+        "eval_samples": scores.samples,
+        "float_bytes": float_bytes(source.model) if source else None,
+        "weights": source.weights if source else None,
+        "weights_sha256": source.weights_sha256 if source else None,
+        "random_weights": source.random if source else None,
+        "search_history": [{**step, "budget_bits": budget} for step in about["search_history"]],
+        "peak_memory_bytes": peak_memory_bytes(),
+        "reproduce": reproduce,
+    }
+
+
+def float_record(
+    command: str, value: float, source: ResolvedModel, seed: int, reproduce: str
+) -> dict[str, Any]:
+    """The record of the float model itself, for comparisons: 32 bits a weight, nothing quantized."""
+    size = float_bytes(source.model)
+    nothing = ("bits", "budget", "preset", "search", "iterations", "seconds", "plan")
+    return {
+        "command": command,
+        "version": __version__,
+        "label": "float",
+        "model": source.reference,
+        "seed": seed,
+        "metric": METRIC,
+        "float_value": value,
+        "quantized_value": value,
+        "agreement": 100.0,
+        "kl": 0.0,
+        **dict.fromkeys(nothing),
+        "equivalent_bits": 32.0,
+        "stored_bytes": size,
+        "float_bytes": size,
+        "weights": source.weights,
+        "weights_sha256": source.weights_sha256,
+        "random_weights": source.random,
+        "layers": [],
+        "folded": [],
+        "skipped": {},
+        "search_history": [],
+        "peak_memory_bytes": peak_memory_bytes(),
+        "reproduce": reproduce,
+    }

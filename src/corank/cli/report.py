@@ -1,0 +1,28 @@
+"""`corank report`: records in, one page with tables and pictures out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corank.cli.outputs import check_report, write_all
+from corank.cli.screen import results_console, show_lines
+from corank.reports import comparison_table, read_record, write_report
+
+__all__ = ["report"]
+
+
+def report(
+    context: typer.Context,
+    records: Annotated[list[Path], typer.Argument(help="Files written with --record.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder; made if missing.")],
+) -> None:
+    """Make an HTML report of one or more record files."""
+    check_report(out)
+    runs = [run for path in records for run in read_record(path)]
+    write_all((out, lambda path: write_report(path, runs)))
+    console = results_console()
+    console.print(comparison_table(runs))
+    show_lines(console, [f"wrote {out / 'index.html'}"])

@@ -1,0 +1,104 @@
+"""What `corank quantize` was asked to do, and the library's call that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import corank
+from corank.cli.progress import Callback
+from corank.data import ImageSet
+from corank.errors import ConfigError
+
+__all__ = ["Request"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, None where nothing was."""
+
+    bits: int | None
+    budget: float | None
+    size: str | None
+    max_drop: float | None
+    preset: str | None
+    search: str | None
+    plan: Path | None
+    layers: tuple[str, ...]
+    all_layers: bool
+    adapter_bits: int | None
+    samples: int
+    seed: int
+    reference: str
+    device: torch.device
+
+    def check(self, scored: bool) -> None:
+        """Raises ConfigError for options that exclude each other."""
+        common = {
+            "--bits": self.bits, "--budget": self.budget, "--size": self.size, "--layer": self.layers or None,
+            "--all-layers": self.all_layers or None, "--adapter-bits": self.adapter_bits,
+        }  # fmt: skip
+        if self.plan is not None:
+            clash = {**common, "--max-drop": self.max_drop, "--preset": self.preset, "--search": self.search}
+            _refuse("--plan", "the plan says everything", clash)
+        if self.max_drop is not None:
+            _refuse("--max-drop", "bits and budget are found", common)
+            if not scored:
+                raise ConfigError("--max-drop needs images to measure the drop on; add --eval DATA")
+        if self.size is not None:
+            _refuse("--size", "the size sets the budget", {"--budget": self.budget})
+
+    def __call__(
+        self, model: nn.Module, images: ImageSet, scored: ImageSet | None, progress: Callback | None
+    ) -> nn.Module:
+        """Does it."""
+        preset = self.preset or "fast"
+        if self.max_drop is not None and scored is not None:
+            return corank.quantize_smallest(
+                model, images, self.max_drop, scored, preset=preset, search=self.search, samples=self.samples,
+                seed=self.seed, device=self.device,
+                reference=self.reference, progress=progress,
+            ).model  # fmt: skip
+        # Rounding alone has no adapters to spend a budget on, unless one is asked for.
+        plain = preset == "nearest" and self.size is None
+        return corank.quantize(
+            model,
+            images,
+            bits=self.bits,
+            budget=0.0 if plain and self.budget is None else self.budget,
+            size=self.size,
+            plan=None if self.plan is None else corank.Plan.load(self.plan),
+            layers=_exceptions(self.layers),
+            preset=preset,
+            search=self.search,
+            adapter_bits=self.adapter_bits,
+            all_layers=self.all_layers,
+            samples=self.samples,
+            seed=self.seed,
+            device=self.device,
+            reference=self.reference,
+            progress=progress,
+        )
+
+
+def _refuse(option: str, why: str, others: Mapping[str, object]) -> None:
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise ConfigError(f"{option} and {', '.join(given)} were given; choose one: with {option}, {why}")
+
+
+def _exceptions(given: Sequence[str]) -> dict[str, int | str]:
+    """`PATTERN=BITS` or `PATTERN=float`, as the library takes them."""
+    found: dict[str, int | str] = {}
+    for text in given:
+        pattern, equals, choice = text.rpartition("=")
+        if not pattern or not equals or not (choice == "float" or (choice.isascii() and choice.isdigit())):
+            raise ConfigError(
+                f"--layer {text}: give PATTERN=BITS or PATTERN=float, e.g. --layer 'layer4.*=8'"
+            )
+        found[pattern] = choice if choice == "float" else int(choice[:6])
+    return found

@@ -1,0 +1,98 @@
+"""What the terminal shows. Results go to stdout, everything else to stderr; NO_COLOR is honoured."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from corank.reports.cells import NOTHING, show_bytes, show_percent, show_ratio
+from corank.reports.fields import clean, number
+
+__all__ = ["errors_console", "facts_table", "results_console", "show_lines", "show_skipped", "summary_table"]
+
+PIPE_WIDTH = 120
+MOST_SKIPPED = 12
+
+
+def results_console() -> Console:
+    """Standard output."""
+    return Console(width=_width(sys.stdout.isatty()), highlight=False)
+
+
+def errors_console() -> Console:
+    """Standard error."""
+    return Console(stderr=True, width=_width(sys.stderr.isatty()), highlight=False)
+
+
+def show_lines(console: Console, lines: Sequence[str]) -> None:
+    """Lines as they are, never wrapped and never read as markup."""
+    for line in lines:
+        console.print(Text(clean(line, 2000)), soft_wrap=True)
+
+
+def show_skipped(console: Console, skipped: Mapping[str, str]) -> None:
+    """The layers left in float, each with the reason."""
+    if not skipped:
+        return
+    lines = [f"  {name or '(model)'}: {reason}" for name, reason in list(skipped.items())[:MOST_SKIPPED]]
+    more = len(skipped) - MOST_SKIPPED
+    show_lines(
+        console, [f"left in float ({len(skipped)}):", *lines, *([f"  and {more} more"] if more > 0 else [])]
+    )
+
+
+def facts_table(facts: Mapping[str, str]) -> Table:
+    """Names and what they are, without a heading."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 1))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(Text(name), Text(clean(value)))
+    return table
+
+
+def summary_table(record: Mapping[str, Any]) -> Table:
+    """The float and the quantized model of one record side by side."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("float", justify="right")
+    table.add_column("quantized", justify="right")
+    for row in _rows(record):
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _rows(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    original, quantized = number(record, "float_value"), number(record, "quantized_value")
+    agreement, divergence = number(record, "agreement"), number(record, "kl")
+    seconds, bits = number(record, "seconds"), number(record, "equivalent_bits")
+    size = show_bytes(number(record, "stored_bytes"))
+    ratio = show_ratio(record)
+    rows = [("file", show_bytes(number(record, "float_bytes")), size)]
+    if ratio != NOTHING:
+        rows.append(("smaller", "", ratio))
+    if bits is not None:
+        rows.append(("bits per weight, all counted", "", f"{bits:.3f}"))
+    if agreement is not None:
+        rows.insert(0, ("same class as float", "", show_percent(agreement)))
+    if original is not None or quantized is not None:
+        images = number(record, "eval_samples")
+        name = "top-1" if images is None else f"top-1 of {images:,.0f} images"
+        rows.insert(0, (name, show_percent(original), show_percent(quantized)))
+    if divergence is not None:
+        rows.append(("KL from float (nats)", "", f"{divergence:.5f}"))
+    if seconds is not None:
+        rows.append(("seconds", "", f"{seconds:.1f}"))
+    return rows
+
+
+def _width(terminal: bool) -> int | None:
+    # In a pipe nothing says how wide the reader is; COLUMNS may.
+    return None if terminal or os.environ.get("COLUMNS", "").isdigit() else PIPE_WIDTH

@@ -1,0 +1,53 @@
+"""What a layer would see in the float network beside what the quantized network feeds it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from corank.statistics.base import Statistic
+from corank.statistics.moments import Gram
+
+__all__ = ["Drift"]
+
+
+class Drift(Statistic):
+    """Second moments of quantized inputs ``x'`` and of float inputs ``x`` against them, in float32.
+
+    Attributes:
+        gram: the :class:`~corank.statistics.Gram` of ``x'``.
+    """
+
+    def __init__(self, groups: int, columns: int, device: torch.device | str = "cpu") -> None:
+        self.gram = Gram(groups, columns, device)
+        self._cross = torch.zeros(groups, columns, columns, device=device)
+        self._float_sum = torch.zeros(groups, columns, device=device)
+
+    def update(self, rows: Tensor, positions: int) -> None:
+        """Not for single rows: use :meth:`update_pair`."""
+        self.update_pair(rows, rows, positions)
+
+    def update_pair(self, float_rows: Tensor, rows: Tensor, positions: int) -> None:
+        """Takes the same sampled positions ``(G, N, C)`` of both networks' inputs."""
+        self.gram.update(rows, positions)
+        self._cross.baddbmm_(float_rows.detach().float().transpose(1, 2), rows.detach().float())
+        self._float_sum += float_rows.detach().float().sum(1)
+
+    @property
+    def float_mean(self) -> Tensor:
+        """``E[x]``, ``(G, C)``."""
+        return self._float_sum / max(self.gram.count, 1)
+
+    def corrected(self, weight: Tensor, centred: bool, ridge: float) -> Tensor:
+        """The weight that best gives the float outputs from quantized inputs, pulled to ``weight`` ``(G, R, C)``.
+
+        ``M = (W E[x x'^T] + e W)(E[x' x'^T] + e I)^-1`` with ``e = ridge`` times the mean diagonal; with ``centred``
+        the moments are covariances and the bias takes up the means.
+        """
+        moment = self.gram.covariance if centred else self.gram.matrix
+        cross = self._cross / max(self.gram.count, 1)
+        if centred:
+            cross = cross - self.float_mean[:, :, None] * self.gram.mean[:, None, :]
+        mean = moment.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=1e-12)
+        pull = ridge * mean * torch.eye(moment.shape[-1], device=moment.device)
+        return torch.linalg.solve(moment + pull, weight @ (cross + pull), left=False)

@@ -1,0 +1,127 @@
+"""Calibration samples in every form, and what is refused."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from corank.calibration import Samples, run
+from corank.errors import DataError
+
+NAN = torch.full((2, 3), float("nan"))
+
+
+def test_tensor() -> None:
+    data = torch.randn(10, 3)
+    samples = Samples.of(data, 7, batch_size=3)
+    assert [len(batch) for batch in samples.batches] == [3, 3, 1]
+    assert torch.equal(torch.cat(list(samples.batches)), data[:7])
+    assert len(samples) == 7 and samples.stacked
+
+
+def test_pairs_drop_their_labels() -> None:
+    data = [(torch.randn(4, 3), torch.zeros(4)) for _ in range(3)]
+    samples = Samples.of(data, 10)
+    assert len(samples) == 10
+    assert torch.equal(samples.batches[2], data[2][0][:2])
+
+
+@pytest.mark.parametrize("kind", [dict, UserDict])
+def test_mappings_drop_their_labels(kind: Any) -> None:
+    batch = kind({"x": torch.randn(4, 3), "mask": torch.ones(4, 3).bool(), "labels": torch.zeros(4)})
+    samples = Samples.of([batch], 3)
+    assert set(samples.batches[0]) == {"x", "mask"}
+    assert len(samples.first(2)["mask"]) == 2
+
+
+def test_only_as_many_batches_are_read_as_needed() -> None:
+    def endless():
+        while True:
+            yield torch.randn(4, 3)
+
+    assert len(Samples.of(endless(), 9)) == 9
+
+
+def test_samples_of_different_sizes() -> None:
+    samples = Samples.of([torch.randn(2, 3, 8), torch.randn(3, 3, 6)], 100)
+    assert len(samples) == 5 and not samples.stacked
+    assert samples.rebatched(1) is samples
+    load = samples.loader()
+    draws = samples.draws(4, torch.Generator().manual_seed(0))
+    shapes = {tuple(load(next(draws)).shape) for _ in range(2)}
+    assert shapes == {(2, 3, 8), (3, 3, 6)}
+
+
+def test_take_and_rebatched() -> None:
+    samples = Samples.of(torch.arange(10.0)[:, None], 10, batch_size=4)
+    assert len(samples.take(5)) == 8
+    again = samples.rebatched(3)
+    assert [len(batch) for batch in again.batches] == [3, 3, 3, 1]
+    assert torch.equal(torch.cat(list(again.batches)), torch.cat(list(samples.batches)))
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+def test_draws_see_every_sample_in_turn(size: int) -> None:
+    samples = Samples.of(torch.arange(10.0)[:, None], 10, batch_size=4)
+    draws = samples.draws(size, torch.Generator().manual_seed(0))
+    load = samples.loader()
+    seen: list[float] = []
+    for _ in range(10 // size):
+        batch = load(next(draws))
+        assert len(batch) == size
+        seen += batch.flatten().tolist()
+    assert len(set(seen)) == len(seen) == 10 // size * size
+    same = samples.draws(size, torch.Generator().manual_seed(0))
+    assert load(next(same)).flatten().tolist() == seen[:size]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (torch.zeros(0, 3), "empty"),
+        ([], "empty"),
+        ([torch.zeros(0, 3)], "empty"),
+        (torch.zeros(3), r"shape \(3,\)"),
+        (torch.tensor(1.0), "shape"),
+        (3, "int"),
+        (None, "NoneType"),
+        ("images/", r"corank\.data\.load"),
+        (nn.Linear(2, 2), "Linear"),
+        ([3], "int"),
+        (["a.png"], "str"),
+        ([{"x": "text"}], "mapping of tensors"),
+        ([{}], "dict"),
+        ([torch.tensor(1.0)], "Tensor"),
+        (NAN, "NaN"),
+        ([{"x": torch.ones(2, 3), "y": NAN}], "NaN"),
+        (torch.full((2, 3), float("inf")), "infinite"),
+        ([{"x": torch.ones(4, 3), "y": torch.ones(3, 3)}], "4.*3"),
+    ],
+)
+def test_bad_data(data: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        Samples.of(data, 8)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_no_samples_wanted(limit: int) -> None:
+    with pytest.raises(DataError):
+        Samples.of(torch.ones(4, 3), limit)
+
+
+class Adds(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+def test_run() -> None:
+    one, two = torch.randn(2, 3), torch.randn(2, 3)
+    assert torch.equal(run(Adds(), {"y": one, "x": two}), one + two)
+    with pytest.raises(DataError, match=r"shape \(2, 3\): "):
+        run(Adds(), one)
+    with pytest.raises(DataError, match=r"shape \(2, 3\).*mat1"):
+        run(nn.Linear(4, 1), one)

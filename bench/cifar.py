@@ -21,7 +21,7 @@ from corank.data import Preprocessing, load
 from corank.models.weights import load_weights
 
 sys.path.insert(0, str(Path(__file__).parent))
-from models import cifar_resnet20, cifar_resnet56  # noqa: E402
+from models import cifar_resnet20, cifar_resnet56
 
 CASES: dict[str, dict[str, object]] = {
     "paper 3+0.5": {"preset": "paper", "bits": 3, "budget": 0.5},

@@ -2,9 +2,9 @@
 
     python bench/search_cost.py [--batch 32] [--repeat 60] [--weights FILE] [--record FILE]
 
-The float step is the unfolded network in evaluation mode, cross-entropy, gradients of all parameters. The composed step is
-one step of ``corank.search.CoRa`` as shipped, optimizer included. The two-branch step computes the same outputs with the
-adapter as two extra convolutions at full rank. All three take turns in one process; medians.
+The float step is the unfolded network in evaluation mode, cross-entropy, gradients of all parameters. The composed
+step is one step of ``corank.search.CoRa`` as shipped, optimizer included. The two-branch step computes the same outputs
+with the adapter as two extra convolutions at full rank. All three take turns in one process; medians.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from corank.search.cora import _Run, butterworth
 from corank.statistics import OutputGradient
 
 sys.path.insert(0, str(Path(__file__).parent))
-from models import cifar_resnet20  # noqa: E402
+from models import cifar_resnet20
 
 
 class TwoBranch(nn.Module):

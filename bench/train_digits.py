@@ -83,10 +83,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def write(model: nn.Module, path: Path) -> None:
     """The state in fp16 (counters as they are), put in place in one step."""
-    state = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
+    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
     model.load_state_dict(state)
     temporary = path.with_name(path.name + ".partial")
     temporary.write_bytes(save(state))

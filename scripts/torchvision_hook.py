@@ -58,9 +58,7 @@ def import_error(module: str) -> str:
 
 def main() -> int:
     if sys.prefix == sys.base_prefix:
-        print(
-            "run this with the Python of a virtual environment: .venv/bin/python scripts/torchvision_hook.py"
-        )
+        print("run this with the Python of a virtual environment: .venv/bin/python scripts/torchvision_hook.py")
         return 2
     site = Path(sysconfig.get_path("purelib"))
     module, start = site / f"{NAME}.py", site / f"{NAME}.pth"
@@ -72,9 +70,7 @@ def main() -> int:
         return 0
     if "operator torchvision::" not in error:
         print(error, file=sys.stderr)
-        print(
-            "torchvision cannot be imported for another reason than missing operator schemas", file=sys.stderr
-        )
+        print("torchvision cannot be imported for another reason than missing operator schemas", file=sys.stderr)
         return 1
     module.write_text(HOOK)
     start.write_text(f"import {NAME}; {NAME}.install()\n")

@@ -29,9 +29,7 @@ PLANS = {
 }
 
 
-def layer_data(
-    groups: int = 1, rows: int = 8, columns: int = 18
-) -> tuple[Tensor, Tensor, Tensor, LayerStatistics]:
+def layer_data(groups: int = 1, rows: int = 8, columns: int = 18) -> tuple[Tensor, Tensor, Tensor, LayerStatistics]:
     """Weight, bias, inputs and their statistics."""
     inputs = torch.randn(groups, 400, columns) @ torch.randn(groups, columns, columns) + 0.5
     gram, gradient = Gram(groups, columns), OutputGradient(groups, rows)
@@ -62,9 +60,7 @@ def test_reported_error_is_the_measured_one(name: str, groups: int, with_bias: b
 def test_each_step_loses_less() -> None:
     weight, bias, _, statistics = layer_data()
     error = {
-        name: code_layer(
-            weight, bias, replace(PLANS[name], codec=Uniform(2)), statistics
-        ).relative_output_error
+        name: code_layer(weight, bias, replace(PLANS[name], codec=Uniform(2)), statistics).relative_output_error
         for name in ("nearest", "gptq", "output", "rounds")
     }
     assert error["rounds"] <= error["gptq"] < error["nearest"]
@@ -135,9 +131,7 @@ def test_apply_plan_replaces_the_planned_layers() -> None:
     layers = {name: replace(PLANS["loss"], codec=Uniform(6)) for name in prepared.targets}
     layers["3"] = LayerPlan(None)
     told: list[int] = []
-    results = apply_plan(
-        prepared, Plan(layers), statistics, lambda _, done, total: told.append(done * 10 + total)
-    )
+    results = apply_plan(prepared, Plan(layers), statistics, lambda _, done, total: told.append(done * 10 + total))
     assert list(results) == ["0", "5", "7"] and told == [13, 23, 33]
     for name, layer in prepared.model.named_children():
         assert isinstance(layer, CodedLayer) == (name in results)
@@ -156,8 +150,7 @@ def test_errors_name_the_layer() -> None:
     model, samples = model_and_samples()
     prepared = prepare(model, lambda net: net(samples.first(4)))
     statistics = {
-        name: {Gram: found[Gram]}
-        for name, found in collect(prepared.model, prepared.targets, samples).items()
+        name: {Gram: found[Gram]} for name, found in collect(prepared.model, prepared.targets, samples).items()
     }
     with pytest.raises(KeyError, match="OutputGradient") as caught:
         apply_plan(prepared, Plan({"0": PLANS["loss"]}), statistics)

@@ -29,10 +29,11 @@ ORDER = (
     ("calibration",),
     ("apply",),
     ("search", "refine", "training"),
+    ("presets",),
     ("data",),
     ("models",),
     ("storage",),
-    ("evaluation", "record"),
+    ("evaluation", "inspect"),
     ("quantize",),
     ("export",),
     ("reports",),
@@ -105,9 +106,7 @@ def order_errors(source: str, module: str, is_package: bool) -> list[str]:
     if own in (ANYTHING, "testing"):
         return []
     if own not in TIERS:
-        return [
-            f"{module}: {own!r} has no place in the import order; add it to ORDER and docs/architecture.md"
-        ]
+        return [f"{module}: {own!r} has no place in the import order; add it to ORDER and docs/architecture.md"]
     errors = []
     for line, name in imported_modules(source, module, is_package):
         other = unit(name)

@@ -13,9 +13,7 @@ from corank.errors import ConfigError
 from corank.rounding import ROUNDERS, Gptq, Nearest
 
 
-@pytest.mark.parametrize(
-    "codec", [Uniform(), Uniform(1, True), Uniform(3, group=64, range="std", deviations=2.5)]
-)
+@pytest.mark.parametrize("codec", [Uniform(), Uniform(1, True), Uniform(3, group=64, range="std", deviations=2.5)])
 def test_round_trip(codec: Uniform) -> None:
     text = json.dumps(to_json(codec, CODECS))
     assert from_json(json.loads(text), CODECS, "codec") == codec
@@ -58,8 +56,6 @@ def test_bad_json(data: Any, said: str) -> None:
 
 
 def test_choose_names_the_known_ones() -> None:
-    with pytest.raises(
-        ConfigError, match=r"no rounder is called 'gtpq'; known: gptq, nearest; did you mean 'gptq'"
-    ):
+    with pytest.raises(ConfigError, match=r"no rounder is called 'gtpq'; known: gptq, nearest; did you mean 'gptq'"):
         choose("gtpq", ROUNDERS, "rounder")
     assert choose("gptq", ROUNDERS, "rounder") is Gptq

@@ -14,9 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)``` *$", re.MULTILINE | re.DOTALL
-)
+FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)``` *$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,7 @@ def test_there_are_examples() -> None:
 
 
 def test_blocks_share_a_namespace_and_no_run_is_compiled() -> None:
-    run_page(
-        "```python\nx = 1\n```\n```python no-run\nraise OSError\n```\n```python\nassert x == 1\n```\n", "page"
-    )
+    run_page("```python\nx = 1\n```\n```python no-run\nraise OSError\n```\n```python\nassert x == 1\n```\n", "page")
     with pytest.raises(SyntaxError):
         run_page("```python no-run\nx = = 1\n```\n", "page")
     with pytest.raises(ZeroDivisionError):

@@ -42,9 +42,7 @@ def test_empty_plan() -> None:
 
 
 def test_a_person_may_write_little() -> None:
-    plan = Plan.from_json(
-        {"layers": {"a": {"codec": {"kind": "uniform", "bits": 2}, "rank": 3}, "b": {"codec": None}}}
-    )
+    plan = Plan.from_json({"layers": {"a": {"codec": {"kind": "uniform", "bits": 2}, "rank": 3}, "b": {"codec": None}}})
     assert plan.layers["a"] == LayerPlan(Uniform(2), rank=3)
     assert list(plan.coded()) == ["a"]
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from corank.adapters import CodedLowRank, LowRank, code_factors, decompose, full_rank
+from corank.adapters import CodedLowRank, code_factors, decompose, full_rank
 from corank.calibration import Lockstep, Samples, position_limit, run
+from corank.codecs import Codec
 from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError, ModelError
 from corank.layers import LayerCode, Prepared, coded_class, replace_module
@@ -152,7 +153,7 @@ def _code_weight(target: Tensor, plan: LayerPlan, view: LayerStatistics) -> Code
     return CodedWeight(plan.rounder(target, codebook, view), codebook)
 
 
-def _codec(plan: LayerPlan):  # noqa: ANN202
+def _codec(plan: LayerPlan) -> Codec:
     if plan.codec is None:
         raise ValueError("a layer without a codec stays float and is not coded")
     return plan.codec
@@ -255,19 +256,22 @@ def _affordable(model: nn.Module, layers: list[nn.Module], samples: Samples) -> 
     return max(1, (2 << 30) // live)
 
 
-def _drift(
-    layer: nn.Module, name: str, ideal: Lockstep, real: Lockstep, samples: Samples, seed: int
-) -> Drift:
+def _drift(layer: nn.Module, name: str, ideal: Lockstep, real: Lockstep, samples: Samples, seed: int) -> Drift:
     geometry = Geometry.of(layer)
     groups, _, columns = geometry.matrix_shape
     drift = Drift(groups, columns, layer._parameters["weight"].device)  # pyright: ignore
-    for number, batch in enumerate(samples.batches):
+    for number in range(len(samples.batches)):
+        for stream in (ideal, real):  # the next batch runs on while this one is summed up
+            for ahead in (number, number + 1):
+                if ahead < len(samples.batches):
+                    stream.begin(ahead, name)
         expected, given = ideal.inputs(number, name), real.inputs(number, name)
         if expected is None or given is None:
             continue
         limit = position_limit(geometry, len(samples), expected.shape[0])
         pair = [
-            geometry.patches(inputs, limit, torch.Generator().manual_seed(seed + number)) for inputs in (expected, given)
+            geometry.patches(inputs, limit, torch.Generator().manual_seed(seed + number))
+            for inputs in (expected, given)
         ]
         drift.update_pair(pair[0], pair[1], geometry.output_positions(given))
     return drift

@@ -18,7 +18,7 @@ Loss = Callable[[Any, Any], Tensor]
 
 
 def logits_of(output: Any) -> Tensor | None:
-    """The classifier's logits ``(N, classes)`` in a model's output (a tensor, or under "logits"); None if there are none."""
+    """The logits ``(N, classes)`` in a model's output (a tensor, or under "logits"); None if there are none."""
     if isinstance(output, Mapping):
         output = output.get("logits")
     elif isinstance(output, (tuple, list)) and len(output) == 1:

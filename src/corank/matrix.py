@@ -157,9 +157,7 @@ class Geometry:
                 result.append((length + before + after - reach - 1) // self.stride[axis] + 1)
         return tuple(result)
 
-    def _index_table(
-        self, size: tuple[int, ...], limit: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _index_table(self, size: tuple[int, ...], limit: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Which input each (output position, kernel position) reads, and whether it is inside the input."""
         output = self._output_size(size)
         count = math.prod(output)

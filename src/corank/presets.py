@@ -22,11 +22,13 @@ class Preset:
         layer: what every layer gets; the codec's bits are the caller's.
         search: how ranks are found, unless the caller says otherwise.
         edge: what the first and last layer get.
+        budget: extra bits per quantized weight for adapters, unless the caller says otherwise.
     """
 
     layer: LayerPlan
     search: Search
     edge: LayerPlan
+    budget: float = 0.25
 
     def layer_plan(self, bits: int, adapter_bits: int | None) -> LayerPlan:
         """The plan of a layer of ``bits`` bits."""
@@ -41,13 +43,15 @@ _FAST = LayerPlan(
 )
 
 PRESETS: dict[str, Preset] = {
-    "nearest": Preset(replace(_PAPER, codec=Uniform(range="mse")), UniformRanks(), LayerPlan(Uniform(8, range="mse"))),
+    "nearest": Preset(
+        replace(_PAPER, codec=Uniform(range="mse")), UniformRanks(), LayerPlan(Uniform(8, range="mse")), 0.0
+    ),
     "paper": Preset(_PAPER, CoRa.paper(), LayerPlan(Uniform(8))),
     "fast": Preset(_FAST, CoRa(), replace(_FAST, codec=Uniform(8, range="mse"), fit="svd", rounds=1)),
 }
 """``nearest``: rounding alone. ``paper``: CoRa as published (nearest, plain SVD, Butterworth search from 0.9).
-``fast``: GPTQ layer after layer, loss-weighted adapters alternated with the rounding, Butterworth search from the closed
-form."""
+``fast``: GPTQ layer after layer, loss-weighted adapters alternated with the rounding, Butterworth search from the
+closed form."""
 
 SEARCH_NAMES = ("cora", "cora-from-0.9", "greedy", "uniform")
 

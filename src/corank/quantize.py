@@ -33,7 +33,6 @@ __all__ = ["quantize", "to_float"]
 
 _FISHER_SAMPLES = 512
 DEFAULT_BITS = 4
-DEFAULT_BUDGET = 0.25
 
 
 def quantize(
@@ -67,7 +66,8 @@ def quantize(
         data: unlabelled calibration samples: an :class:`~corank.data.ImageSet`, a tensor ``(N, ...)``, or an iterable
             of batches (tensors, ``(inputs, labels)`` pairs, or mappings of keyword arguments).
         bits: of each weight's code, 1 to 8; 4 unless ``size`` is given, then the most that fit.
-        budget: extra bits per quantized weight that all adapters together may store; 0.25 unless ``size`` is given.
+        budget: extra bits per quantized weight that all adapters together may store; the preset's (0.25) unless
+            ``size`` is given.
         size: instead of ``budget``, the size of the saved file, in bytes or as "1.2MB" (1 KB is 1000 bytes).
         plan: carries this plan out; nothing is searched.
         layers: exceptions by name pattern, later ones winning: bits, "float", a codec or a
@@ -105,7 +105,7 @@ def quantize(
     found, final = Found({}), draft.plan
     if plan is None:
         extra = budget_for_size(prepared, draft, parse_size(size)) if size is not None else budget
-        extra = DEFAULT_BUDGET if extra is None else extra
+        extra = recipe.budget if extra is None else extra
         distance = loss or output_distance
         problem = problem_of(prepared, final, statistics, inputs, extra, distance, seed, progress)
         found = finder(problem)
@@ -175,14 +175,19 @@ def _prepare(model: nn.Module, inputs: Samples, fold: bool, where: torch.device)
     return prepared
 
 
-def _tensors(model: nn.Module):  # noqa: ANN202
+def _tensors(model: nn.Module):
     yield from model.parameters()
     yield from model.buffers()
     yield torch.zeros(0)
 
 
 def _draft(
-    prepared: Prepared, recipe: Preset, bits: int | None, size: int | str | None, plan: Plan | None, base: BasePlan
+    prepared: Prepared,
+    recipe: Preset,
+    bits: int | None,
+    size: int | str | None,
+    plan: Plan | None,
+    base: BasePlan,
 ) -> Run:
     """The run as far as it is known before anything is fitted."""
     if plan is not None:

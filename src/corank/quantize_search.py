@@ -57,14 +57,12 @@ def problem_of(
             progress("measuring what rounding loses", number + 1, len(coded))
     budget_bits = int(budget * weights + 1e-6)
     cheapest = min((layer.bits_per_rank for layer in layers.values()), default=0)
-    if 0 < budget_bits < cheapest or (0 < budget and budget_bits == 0 and cheapest):
+    if 0 < budget_bits < cheapest or (budget > 0 and budget_bits == 0 and cheapest):
         raise BudgetError(
             f"budget={budget:.6g} extra bits per weight are {budget_bits} bits in all, and the cheapest adapter takes "
             f"{cheapest}; give budget=0 for none, or at least {cheapest / weights:.6f}"
         )
-    return Problem(
-        prepared.model, samples, layers, fixed, budget_bits, weights, max(widths), loss, seed, progress
-    )
+    return Problem(prepared.model, samples, layers, fixed, budget_bits, weights, max(widths), loss, seed, progress)
 
 
 def _sensitivity(plan: LayerPlan, view: LayerStatistics) -> float:
@@ -73,5 +71,3 @@ def _sensitivity(plan: LayerPlan, view: LayerStatistics) -> float:
     if plan.fit != "output" or not isinstance(gradient, OutputGradient):
         return 1.0
     return float(gradient.matrix.diagonal(dim1=1, dim2=2).mean())
-
-

@@ -13,7 +13,16 @@ from corank.storage.run import Run
 
 __all__ = ["bits_for_size", "budget_for_size", "format_size", "parse_size"]
 
-_UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "KIB": 1024,
+    "MIB": 1024**2,
+    "GIB": 1024**3,
+}
 _MARGIN = 48  # bytes: ranks and errors in the header take a few digits more or less
 
 
@@ -73,5 +82,6 @@ def _bytes_without_adapters(prepared: Prepared, base: BasePlan, bits: int) -> in
 
 def _too_small(size: int, least: int, what: str) -> BudgetError:
     return BudgetError(
-        f"a file of {format_size(size)} is not possible; the smallest with {what} is {format_size(least)} ({least} bytes)"
+        f"a file of {format_size(size)} is not possible; the smallest with {what} is {format_size(least)} "
+        f"({least} bytes)"
     )

@@ -159,9 +159,7 @@ def test_two_branches_equal_the_merged_weight(name: str, rank: int) -> None:
     geometry, kind = Geometry.of(layer), type(layer)
     weight = layer.get_parameter("weight").detach()
     adapter = decompose(geometry.to_matrix(weight), "svd", {}).truncate(rank)
-    settings = {
-        key: getattr(layer, key) for key in ("stride", "padding", "dilation", "groups", "padding_mode")
-    }
+    settings = {key: getattr(layer, key) for key in ("stride", "padding", "dilation", "groups", "padding_mode")}
     if isinstance(layer, nn.ConvTranspose2d):
         settings["output_padding"] = layer.output_padding
     first = kind(4, geometry.groups * rank, layer.kernel_size, bias=False, **settings)

@@ -17,9 +17,7 @@ EVALUATE = ("--model", "digits", "--data", "digits:test")
 
 
 def test_evaluate_is_bit_identical(invoke: Invoke, made: Path, tmp_path: Path) -> None:
-    result = invoke(
-        "evaluate", made / "model.safetensors", *EVALUATE, "--reference", "--record", tmp_path / "r.json"
-    )
+    result = invoke("evaluate", made / "model.safetensors", *EVALUATE, "--reference", "--record", tmp_path / "r.json")
     assert result.exit_code == 0, result.output
     ours, theirs = (
         json.loads((tmp_path / "r.json").read_text()),
@@ -39,9 +37,7 @@ def test_evaluate_is_bit_identical(invoke: Invoke, made: Path, tmp_path: Path) -
 
 
 def test_evaluate_without_reference_knows_no_float_value(invoke: Invoke, made: Path, tmp_path: Path) -> None:
-    result = invoke(
-        "evaluate", made / "model.safetensors", *EVALUATE, "--record", tmp_path / "r.json", "--quiet"
-    )
+    result = invoke("evaluate", made / "model.safetensors", *EVALUATE, "--record", tmp_path / "r.json", "--quiet")
     assert result.exit_code == 0 and result.output == ""
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["float_value"] is None and record["kl"] is None and record["quantized_value"] > 80

@@ -61,9 +61,7 @@ def test_same_seed_same_contents_and_without_eval_no_values(
     invoke: Invoke, quick: tuple[str, ...], made: Path, tmp_path: Path
 ) -> None:
     out, record = tmp_path / "again.safetensors", tmp_path / "record.json"
-    result = invoke(
-        "quantize", "digits", *quick, "--bits", "3", "--budget", "0.25", "--out", out, "--record", record
-    )
+    result = invoke("quantize", "digits", *quick, "--bits", "3", "--budget", "0.25", "--out", out, "--record", record)
     assert result.exit_code == 0, result.output
     assert sha256_in(out) == sha256_in(made / "model.safetensors")
     written = record_of(tmp_path)
@@ -162,10 +160,7 @@ def test_weights_file_and_random_warning(invoke: Invoke, quick: tuple[str, ...],
     assert result.exit_code == 0, result.output
     assert "RANDOM" not in result.stderr
     record = record_of(tmp_path)
-    assert (
-        record["weights_sha256"]
-        == hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
-    )
+    assert record["weights_sha256"] == hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
     assert record["float_value"] > 90
 
 
@@ -196,9 +191,7 @@ def test_weights_file_and_random_warning(invoke: Invoke, quick: tuple[str, ...],
         (["--weights", "missing.pt"], "missing.pt"),
     ],
 )
-def test_bad_options_leave_the_output_as_it_was(
-    invoke: Invoke, tmp_path: Path, words: list[str], said: str
-) -> None:
+def test_bad_options_leave_the_output_as_it_was(invoke: Invoke, tmp_path: Path, words: list[str], said: str) -> None:
     out = tmp_path / "model.safetensors"
     out.write_bytes(b"precious")
     result = invoke("quantize", "digits", "--data", "digits:train[:16]", *words, "--out", out)
@@ -250,8 +243,6 @@ def test_outputs_may_not_meet(invoke: Invoke, made: Path, tmp_path: Path) -> Non
     result = invoke("quantize", "digits", "--data", "digits", "--out", one, "--record", one)
     assert result.exit_code == 2 and "would be overwritten" in result.stderr
     before = (made / "plan.json").read_bytes()
-    result = invoke(
-        "quantize", "digits", "--data", "digits", "--plan", made / "plan.json", "--out", made / "plan.json"
-    )
+    result = invoke("quantize", "digits", "--data", "digits", "--plan", made / "plan.json", "--out", made / "plan.json")
     assert result.exit_code == 2 and "would be overwritten" in result.stderr
     assert (made / "plan.json").read_bytes() == before

@@ -22,9 +22,7 @@ def test_conformance(bits: int, symmetric: bool, group: int) -> None:
     check_codec(Uniform(bits, symmetric, group))
 
 
-@pytest.mark.parametrize(
-    "codec", [Uniform(3, range="mse"), Uniform(1, True, range="mse"), Uniform(4, range="std")]
-)
+@pytest.mark.parametrize("codec", [Uniform(3, range="mse"), Uniform(1, True, range="mse"), Uniform(4, range="std")])
 def test_conformance_of_other_ranges(codec: Uniform) -> None:
     check_codec(codec)
 

@@ -25,8 +25,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pixels[..., 0] = np.arange(6)[:, None, None]
     np.savez(tmp_path / "photos.npz", images=pixels, labels=np.array([0, 0, 0, 1, 1, 1]))
     (tmp_path / "photos.py").write_text(
-        "import numpy as np\ndef make():\n    file = np.load('photos.npz')\n"
-        "    return file['images'], file['labels']\n"
+        "import numpy as np\ndef make():\n    file = np.load('photos.npz')\n    return file['images'], file['labels']\n"
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -38,9 +38,7 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
         decode(data, "x.png", Preprocessing())
 
 
-@pytest.mark.parametrize(
-    "limit", [599, 100]
-)  # Pillow itself warns above its limit, and fails above twice that
+@pytest.mark.parametrize("limit", [599, 100])  # Pillow itself warns above its limit, and fails above twice that
 def test_decompression_bombs_are_an_error(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(DataError, match=r"bomb\.png"):

@@ -89,9 +89,7 @@ def test_agrees_with_torchvision() -> None:
     assert torch.allclose(ours.normalise(torch.from_numpy(ours(image)[None]))[0], theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "image", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.uint8)]
-)
+@pytest.mark.parametrize("image", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.uint8)])
 def test_other_arrays_are_refused(image: np.ndarray) -> None:
     with pytest.raises(DataError, match="uint8"):
         Preprocessing()(image)

@@ -13,8 +13,7 @@ from corank.errors import DataError
 def returned(folder: Path, expression: str, preprocessing: Preprocessing | None = None) -> ImageSet:
     path = folder / "own.py"
     path.write_text(
-        "import numpy as np\nimport torch\nimport corank.data as data\n"
-        f"def make():\n    return {expression}\n"
+        f"import numpy as np\nimport torch\nimport corank.data as data\ndef make():\n    return {expression}\n"
     )
     return load_function(path, "make", preprocessing)
 

@@ -87,9 +87,7 @@ def test_state_has_no_float_weight_and_is_as_small_as_promised(name: str) -> Non
     state = result.state_dict()
     slots = stored_tensors(Geometry.of(layer).matrix_shape, Uniform(3), 2, 8)
     assert set(state) == set(slots) | ({"bias"} if layer.bias is not None else set())
-    assert [
-        key for key, value in state.items() if value.is_floating_point() and not key.endswith("scale")
-    ] in (
+    assert [key for key, value in state.items() if value.is_floating_point() and not key.endswith("scale")] in (
         ["bias"],
         [],
     )
@@ -113,9 +111,7 @@ def test_casting_there_and_back_loses_nothing(name: str, dtype: torch.dtype) -> 
     result.float()
     assert torch.equal(result.weight, weight)
     after = result.state_dict()
-    assert all(
-        torch.equal(after[key], value) and after[key].dtype == value.dtype for key, value in before.items()
-    )
+    assert all(torch.equal(after[key], value) and after[key].dtype == value.dtype for key, value in before.items())
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -219,9 +219,7 @@ class Doubles(nn.Linear):
 
 
 def test_layers_that_compute_otherwise_are_left_alone() -> None:
-    model = nn.Sequential(
-        Doubles(4, 4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4)
-    )
+    model = nn.Sequential(Doubles(4, 4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4))
     result = prepared(model, torch.randn(2, 4))
     assert list(result.targets) == ["2"]
     assert "forward()" in result.skipped["0"] and "parametrization" in result.skipped["1"]

@@ -45,9 +45,7 @@ def test_a_folder_is_its_weights(classifier: Path) -> None:
 
 
 def test_other_weights_may_be_given(classifier: Path, tmp_path: Path) -> None:
-    state = {
-        name: torch.ones_like(value) for name, value in load_file(classifier / "model.safetensors").items()
-    }
+    state = {name: torch.ones_like(value) for name, value in load_file(classifier / "model.safetensors").items()}
     save_file(state, tmp_path / "ones.safetensors")
     found = resolve(f"hf:{classifier}", weights=tmp_path / "ones.safetensors")
     assert found.weights == str(tmp_path / "ones.safetensors")
@@ -104,9 +102,7 @@ def test_stories(shared: Path) -> None:
     """The language model of the shared folder predicts the tokens it once wrote: 1.304 nats each."""
     found = resolve(f"hf:{shared / 'models' / 'stories260k'}")
     assert type(found.model).__name__ == "LlamaForCausalLM" and not found.random
-    tokens = torch.from_numpy(
-        np.load(shared / "data" / "stories260k_tokens.npz")["test"][:16].astype(np.int64)
-    )
+    tokens = torch.from_numpy(np.load(shared / "data" / "stories260k_tokens.npz")["test"][:16].astype(np.int64))
     with torch.no_grad():
         logits = found.model(tokens).logits[:, :-1]
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())

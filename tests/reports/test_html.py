@@ -73,9 +73,7 @@ def test_a_single_run(tmp_path: Path, run: dict[str, Any]) -> None:
 def test_the_pictures_beside_the_page_are_those_in_it(tmp_path: Path, few_layers: dict[str, Any]) -> None:
     index = write_report(tmp_path, [few_layers])
     images = [attributes for tag, attributes in Page(index).tags if tag == "img"]
-    embedded = [
-        base64.b64decode((image["src"] or "").removeprefix("data:image/png;base64,")) for image in images
-    ]
+    embedded = [base64.b64decode((image["src"] or "").removeprefix("data:image/png;base64,")) for image in images]
     names = ["ranks.png", "errors.png", "spectrum.png", "course.png"]
     assert embedded == [(tmp_path / name).read_bytes() for name in names]
     assert all(image["alt"] for image in images)
@@ -110,9 +108,7 @@ def test_nothing_is_fetched_and_nothing_runs(tmp_path: Path, few_layers: dict[st
 
 
 def test_hostile_texts_are_shown_as_text(tmp_path: Path, run: dict[str, Any]) -> None:
-    texts = dict.fromkeys(
-        ("label", "model", "command", "version", "metric", "preset", "search", "reproduce"), HOSTILE
-    )
+    texts = dict.fromkeys(("label", "model", "command", "version", "metric", "preset", "search", "reproduce"), HOSTILE)
     layers = [{**run["layers"][1], "name": HOSTILE}]
     hostile = {**run, **texts, "layers": layers, "skipped": {HOSTILE: HOSTILE}, "plan": {HOSTILE: HOSTILE}}
     plain = Page(write_report(tmp_path / "plain", [{**run, "layers": layers}], title="t"))

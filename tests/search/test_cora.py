@@ -97,9 +97,7 @@ def cutoff_gradients(budget_bits: int, gamma: float) -> tuple[Tensor, float]:
     """The cut-offs after one unclipped step, and the extra bits before it."""
     problem = small_problem(budget_bits)
     weights = problem.weights
-    found = CoRa(
-        iterations=1, gamma=gamma, start=0.5, clip=1e9, fill=False, keep_best=False, learning_rate=1e-9
-    )
+    found = CoRa(iterations=1, gamma=gamma, start=0.5, clip=1e9, fill=False, keep_best=False, learning_rate=1e-9)
     under_way = _Run(found, problem, None)
     course = under_way.step(0)
     assert under_way.cutoffs.grad is not None

@@ -28,9 +28,7 @@ def test_no_other_allocation_of_no_more_bits_gains_more(budget: int) -> None:
     found = dict(Greedy()(problem).ranks)
     spent = spent_bits(problem, found)
     names = list(problem.layers)
-    slack = max(float(layer.gains[0]) / layer.bits_per_rank for layer in problem.layers.values()) * (
-        budget - spent
-    )
+    slack = max(float(layer.gains[0]) / layer.bits_per_rank for layer in problem.layers.values()) * (budget - spent)
     for ranks in itertools.product(*(range(layer.full_rank + 1) for layer in problem.layers.values())):
         other = dict(zip(names, ranks, strict=True))
         if spent_bits(problem, other) <= budget:

@@ -33,9 +33,7 @@ def test_extremes_and_shapes(bits: int) -> None:
     assert torch.equal(unpack(pack(codes, bits), bits, 105), codes.flatten())
 
 
-@pytest.mark.parametrize(
-    ("count", "bits", "size"), [(0, 3, 0), (1, 3, 1), (8, 3, 3), (9, 3, 4), (5, 1, 1), (3, 8, 3)]
-)
+@pytest.mark.parametrize(("count", "bits", "size"), [(0, 3, 0), (1, 3, 1), (8, 3, 3), (9, 3, 4), (5, 1, 1), (3, 8, 3)])
 def test_packed_size(count: int, bits: int, size: int) -> None:
     assert packed_bytes(count, bits) == size
 

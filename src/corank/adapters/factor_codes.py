@@ -70,5 +70,3 @@ def bits_per_rank(shape: tuple[int, int, int], bits: int) -> int:
     groups, rows, columns = shape
     codec = factor_codec(bits)
     return codec.size_bits(groups, rows) + codec.size_bits(groups, columns)
-
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +63,7 @@ def collect(
         return feed
 
     handles = [
-        layer.register_forward_hook(hook(name, Geometry.of(layer)), with_kwargs=True)
-        for name, layer in targets.items()
+        layer.register_forward_hook(hook(name, Geometry.of(layer)), with_kwargs=True) for name, layer in targets.items()
     ]
     try:
         with torch.no_grad():
@@ -109,13 +107,15 @@ def collect_gradients(
     found: dict[str, OutputGradient] = {}
 
     def hook(name: str, geometry: Geometry) -> Callable[..., Tensor]:
+        groups, width, _ = geometry.matrix_shape
+        statistic = found[name] = OutputGradient(groups, width, device)  # stays empty where no output depends on it
+
         def feed(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
             if not output.requires_grad:
                 output = output.detach().requires_grad_(True).clone()
 
             def take(gradient: Tensor) -> None:
                 rows = geometry.group_outputs(gradient.detach())
-                statistic = found.setdefault(name, OutputGradient(rows.shape[0], rows.shape[2], device))
                 positions = rows.shape[1] // gradient.shape[0]
                 step = max(1, rows.shape[1] * rows.shape[2] * rows.shape[0] // (1 << 23))
                 statistic.update(rows[:, ::step], positions)
@@ -125,9 +125,8 @@ def collect_gradients(
 
         return feed
 
-    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)
     handles = [layer.register_forward_hook(hook(name, Geometry.of(layer))) for name, layer in targets.items()]
     try:
         for number, batch in enumerate(samples.batches):
@@ -138,11 +137,8 @@ def collect_gradients(
     finally:
         for handle in handles:
             handle.remove()
-        for parameter in frozen:
+        for parameter in trainable:
             parameter.requires_grad_(True)
-    for name, layer in targets.items():  # a layer that no output depends on
-        groups, rows, _ = Geometry.of(layer).matrix_shape
-        found.setdefault(name, OutputGradient(groups, rows, device))
     return found
 
 

@@ -1,8 +1,8 @@
 """Forward passes that pause at every layer: sequential calibration at the cost of one pass, without tracing.
 
-Each batch runs through the model in a thread of its own. At every target layer the thread waits until it is told to go
-on, so all batches stand before the same layer while that layer is coded, and then see its coded weights. One thread runs
-at a time, in a fixed order: the result does not depend on scheduling.
+Each batch runs through the model in a thread of its own. At every target layer the thread waits until it is told to
+Each batch runs through the model in a thread of its own. At every target layer the thread waits until it is told to
+compute; who waits for whom is fixed, so the result does not depend on scheduling.
 """
 
 from __future__ import annotations
@@ -37,10 +37,14 @@ class _Pass:
         self._visited: set[int] = set()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
+        self._paused.acquire()
 
-    def resume(self) -> None:
+    def begin(self) -> None:
+        """Lets it run on; :meth:`wait` for where it stops."""
         self.inputs = None
         self._go.release()
+
+    def wait(self) -> None:
         self._paused.acquire()
         if self.error is not None:
             raise self.error
@@ -62,6 +66,8 @@ class _Pass:
             raise _Stopped
 
     def _run(self) -> None:
+        torch.set_num_threads(1)  # a team of workers for every pass would fight over the cores
+        self._paused.release()
         self._go.acquire()
         model, batch, device = self._work
         try:
@@ -87,7 +93,10 @@ class Lockstep:
             layer.register_forward_pre_hook(self._hook(self._order[name]), with_kwargs=True)
             for name, layer in targets.items()
         ]
+        threads = torch.get_num_threads()
         self._passes = [_Pass(model, batch, device) for batch in batches]
+        torch.set_num_threads(threads)
+        self._begun: set[int] = set()
         for one in self._passes:
             assert one.thread.ident is not None
             self._by_thread[one.thread.ident] = one
@@ -101,14 +110,23 @@ class Lockstep:
         for handle in self._handles:
             handle.remove()
 
+    def begin(self, batch: int, name: str) -> None:
+        """Sends a batch on towards layer ``name`` without waiting for it."""
+        one = self._passes[batch]
+        if batch not in self._begun and not one.finished and one.layer < self._order[name]:
+            self._begun.add(batch)
+            one.begin()
+
     def inputs(self, batch: int, name: str) -> Tensor | None:
         """What layer ``name`` is about to be called with on that batch; None where the batch does not come by it."""
         one, place = self._passes[batch], self._order[name]
-        while not one.finished and one.layer < place:
-            one.resume()
+        while batch in self._begun or (not one.finished and one.layer < place):
+            self.begin(batch, name)
+            one.wait()
+            self._begun.discard(batch)
         return one.inputs if not one.finished and one.layer == place else None
 
-    def _hook(self, place: int):  # noqa: ANN202
+    def _hook(self, place: int):
         def pause(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
             one = self._by_thread.get(threading.get_ident())
             if one is not None:

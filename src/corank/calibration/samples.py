@@ -44,7 +44,9 @@ class Samples:
             raise DataError(f"{limit} calibration samples are asked for; at least 1 is needed")
         if isinstance(data, Tensor):
             if data.dim() < 2:
-                raise DataError(f"calibration data of shape {tuple(data.shape)}; expected (N, ...), e.g. (256, 3, 224, 224)")
+                raise DataError(
+                    f"calibration data of shape {tuple(data.shape)}; expected (N, ...), e.g. (256, 3, 224, 224)"
+                )
             data = data[:limit].split(batch_size)
         if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
             raise DataError(
@@ -143,7 +145,8 @@ def _inputs(batch: Any) -> Any:
     leaves = tree_leaves(batch)
     if not leaves or not all(isinstance(leaf, Tensor) and leaf.dim() > 0 for leaf in leaves):
         raise DataError(
-            f"a batch is a tensor (N, ...), an (inputs, labels) pair or a mapping of tensors, not {type(batch).__name__}"
+            "a batch is a tensor (N, ...), an (inputs, labels) pair or a mapping of tensors, "
+            f"not {type(batch).__name__}"
         )
     counts = [leaf.shape[0] for leaf in leaves]
     if len(set(counts)) > 1:

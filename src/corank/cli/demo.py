@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import typer
 
 import corank
@@ -46,7 +49,11 @@ def demo(
     images, scored = (load(name, source.preprocessing) for name in (CALIBRATION, TEST))
     value = corank.evaluate(source.model, scored).top1
     runs = [float_record("demo", value or 0.0, source, seed, f"corank demo --seed {seed}")]
-    with progress_bar(quiet) as progress, tempfile.TemporaryDirectory(prefix="corank-demo-") as folder:
+    with (
+        progress_bar(quiet) as progress,
+        _one_thread(),
+        tempfile.TemporaryDirectory(prefix="corank-demo-") as folder,
+    ):
         for preset, bits, budget in RUNS:
             runs.append(_run(source, images, scored, preset, bits, budget, seed, Path(folder), progress))
     whole = {
@@ -68,9 +75,18 @@ def demo(
     if not quiet:
         console = results_console()
         console.print(comparison_table(runs))
-        show_lines(
-            console, [f"scored on {len(scored)} images of {TEST}", *(f"wrote {path}" for path in written)]
-        )
+        show_lines(console, [f"scored on {len(scored)} images of {TEST}", *(f"wrote {path}" for path in written)])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The network is so small that a second thread costs several times what it brings, on busy cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _run(

@@ -26,9 +26,7 @@ def inspect(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="Written by corank quantize.")],
     layers: Annotated[bool, typer.Option("--layers", help="One row per layer.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The record as JSON on stdout instead of tables.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The record as JSON on stdout instead of tables.")] = False,
     record: options.RecordFile = None,
 ) -> None:
     """Check a quantized file (format, SHA-256) and say what it holds; no model is built."""

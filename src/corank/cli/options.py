@@ -45,9 +45,7 @@ Pretrained = Annotated[
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(
-        help="Side in pixels. This, mean and std come from the model if not given.", rich_help_panel=INPUT
-    ),
+    typer.Option(help="Side in pixels. This, mean and std come from the model if not given.", rich_help_panel=INPUT),
 ]
 Mean = Annotated[
     str | None, typer.Option(metavar="A,B,C", help="Per channel; one number for grey.", rich_help_panel=INPUT)
@@ -61,9 +59,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int, typer.Option(help="Draws samples and batches; the same seed gives the same result.")]
 RecordFile = Annotated[
     Path | None,
-    typer.Option(
-        "--record", metavar="FILE.json", help="Write what was done as JSON.", rich_help_panel=OUTPUT
-    ),
+    typer.Option("--record", metavar="FILE.json", help="Write what was done as JSON.", rich_help_panel=OUTPUT),
 ]
 ReportFolder = Annotated[
     Path | None,

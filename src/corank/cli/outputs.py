@@ -24,13 +24,9 @@ def check_file(path: Path | None) -> None:
     if path is None:
         return
     if path.exists() and not path.is_file():
-        raise OutputError(
-            f"cannot write {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}"
-        )
+        raise OutputError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}")
     if not path.parent.is_dir():
-        raise OutputError(
-            f"cannot write {path}: there is no folder {path.parent}; create it, or give another path"
-        )
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it, or give another path")
     _probe(path, path.parent)
 
 
@@ -91,6 +87,4 @@ def _probe(path: Path, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             return
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; give a path you may write to"
-        ) from error
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; give a path you may write to") from error

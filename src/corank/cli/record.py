@@ -96,9 +96,7 @@ def record_of(
     }
 
 
-def float_record(
-    command: str, value: float, source: ResolvedModel, seed: int, reproduce: str
-) -> dict[str, Any]:
+def float_record(command: str, value: float, source: ResolvedModel, seed: int, reproduce: str) -> dict[str, Any]:
     """The record of the float model itself, for comparisons: 32 bits a weight, nothing quantized."""
     size = float_bytes(source.model)
     nothing = ("bits", "budget", "preset", "search", "iterations", "seconds", "plan")

@@ -97,8 +97,6 @@ def _exceptions(given: Sequence[str]) -> dict[str, int | str]:
     for text in given:
         pattern, equals, choice = text.rpartition("=")
         if not pattern or not equals or not (choice == "float" or (choice.isascii() and choice.isdigit())):
-            raise ConfigError(
-                f"--layer {text}: give PATTERN=BITS or PATTERN=float, e.g. --layer 'layer4.*=8'"
-            )
+            raise ConfigError(f"--layer {text}: give PATTERN=BITS or PATTERN=float, e.g. --layer 'layer4.*=8'")
         found[pattern] = choice if choice == "float" else int(choice[:6])
     return found

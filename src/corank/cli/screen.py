@@ -43,9 +43,7 @@ def show_skipped(console: Console, skipped: Mapping[str, str]) -> None:
         return
     lines = [f"  {name or '(model)'}: {reason}" for name, reason in list(skipped.items())[:MOST_SKIPPED]]
     more = len(skipped) - MOST_SKIPPED
-    show_lines(
-        console, [f"left in float ({len(skipped)}):", *lines, *([f"  and {more} more"] if more > 0 else [])]
-    )
+    show_lines(console, [f"left in float ({len(skipped)}):", *lines, *([f"  and {more} more"] if more > 0 else [])])
 
 
 def facts_table(facts: Mapping[str, str]) -> Table:

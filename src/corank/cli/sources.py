@@ -91,6 +91,4 @@ def _numbers(option: str, given: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in given.split(","))
     except ValueError as error:
-        raise ConfigError(
-            f"{option} {given}: give numbers with commas, e.g. {option} 0.485,0.456,0.406"
-        ) from error
+        raise ConfigError(f"{option} {given}: give numbers with commas, e.g. {option} 0.485,0.456,0.406") from error

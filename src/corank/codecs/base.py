@@ -48,7 +48,13 @@ class Codebook(ABC):
 
 
 class Codec(ABC):
-    """A description of which values weights may take: numbers only, no tensors, no state."""
+    """A description of which values weights may take: numbers only, no tensors, no state.
+
+    Attributes:
+        bits: of one code.
+    """
+
+    bits: int
 
     @abstractmethod
     def fit(self, weight: Tensor) -> Codebook:
@@ -61,11 +67,6 @@ class Codec(ABC):
     @abstractmethod
     def size_bits(self, rows: int, columns: int) -> int:
         """Bits that a weight of that shape will take, codes and codebook together."""
-
-    @property
-    @abstractmethod
-    def bits(self) -> int:
-        """Bits of one code."""
 
 
 @dataclass(frozen=True)

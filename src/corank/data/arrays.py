@@ -67,7 +67,5 @@ def class_labels(labels: NDArray[np.generic], count: int, name: str) -> NDArray[
     """Check labels, any integers (N,) or (N, 1), and return them as int64 (N,)."""
     flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if flat.dtype.kind not in "iu" or flat.shape != (count,):
-        raise DataError(
-            f"{name} is {labels.dtype} {labels.shape}; it must hold one integer for each of {count} images"
-        )
+        raise DataError(f"{name} is {labels.dtype} {labels.shape}; it must hold one integer for each of {count} images")
     return flat.astype(np.int64)

@@ -62,8 +62,7 @@ class ImageSet:
             return
         if self.labels.shape != (len(self),) or self.labels.dtype != np.int64:
             raise DataError(
-                f"labels are {self.labels.dtype} {self.labels.shape} for {len(self)} images; "
-                f"give int64 ({len(self)},)"
+                f"labels are {self.labels.dtype} {self.labels.shape} for {len(self)} images; give int64 ({len(self)},)"
             )
         if self.labels.min() < 0:
             raise DataError(f"a label is {self.labels.min()}; labels are class indices from 0")
@@ -115,9 +114,7 @@ class ImageSet:
         match = SLICE.fullmatch(text.strip())
         start, stop, step = (int(part) if part else None for part in match.groups()) if match else (0, 0, 0)
         if step == 0:
-            raise DataError(
-                f"{text!r} is not a slice; write [start:stop] or [start:stop:step], such as [0::2]"
-            )
+            raise DataError(f"{text!r} is not a slice; write [start:stop] or [start:stop:step], such as [0::2]")
         chosen = np.arange(len(self), dtype=np.int64)[start:stop:step]
         if chosen.size == 0:
             raise DataError(f"the slice {text!r} holds none of the {len(self)} images")
@@ -142,9 +139,7 @@ class ImageSet:
         for start in range(0, len(self), batch_size):
             images = self.source.batch(indices[start : start + batch_size], self.preprocessing)
             if shape is not None and images.shape[1:] != shape:
-                raise DataError(
-                    different_sizes(shape[1:], "image 0", images.shape[2:], f"image {start} of the set")
-                )
+                raise DataError(different_sizes(shape[1:], "image 0", images.shape[2:], f"image {start} of the set"))
             shape = images.shape[1:]
             labels = None
             if self.labels is not None:
@@ -170,9 +165,7 @@ class ImageSet:
         whole, filled = first.new_empty((len(self), *first.shape[1:])), 0
         for images, _ in self.batches(256):
             if images.shape[1:] != whole.shape[1:]:
-                raise DataError(
-                    different_sizes(whole.shape[2:], "image 0", images.shape[2:], f"image {filled}")
-                )
+                raise DataError(different_sizes(whole.shape[2:], "image 0", images.shape[2:], f"image {filled}"))
             whole[filled : filled + len(images)] = images
             filled += len(images)
         return whole

@@ -54,9 +54,7 @@ def list_images(files: Iterable[str], folders: Iterable[str], root: str) -> List
     seen = ((name, PurePosixPath(name).parts) for name in files if name.lower().endswith(EXTENSIONS))
     images = sorted((name, parts) for name, parts in seen if not any(map(is_hidden, parts)))
     if not images:
-        raise DataError(
-            f"{root} holds no image; looked for {' '.join(EXTENSIONS)} directly in it and in its folders"
-        )
+        raise DataError(f"{root} holds no image; looked for {' '.join(EXTENSIONS)} directly in it and in its folders")
     names, paths = tuple(name for name, _ in images), [parts for _, parts in images]
     directories = [PurePosixPath(name).parts for name in folders] + [parts[:-1] for parts in paths]
     depth = 0
@@ -65,9 +63,7 @@ def list_images(files: Iterable[str], folders: Iterable[str], root: str) -> List
     if len(inside) < 2 or not _all_deeper(paths, depth):
         return Listing(names, None, None)
     if inside <= SPLITS:
-        raise DataError(
-            f"the folders of {root} are splits, not classes: {', '.join(sorted(inside))}; give one of them"
-        )
+        raise DataError(f"the folders of {root} are splits, not classes: {', '.join(sorted(inside))}; give one of them")
     classes = tuple(sorted(inside))
     index = {name: position for position, name in enumerate(classes)}
     labels = np.array([index[parts[depth]] for parts in paths], dtype=np.int64)

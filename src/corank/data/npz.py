@@ -56,9 +56,7 @@ def load_npz(
     try:
         with zipfile.ZipFile(path) as archive:
             known = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-            image_key = image_key or next(
-                (key for key in LABELS_OF if key in known), known[0] if known else "x"
-            )
+            image_key = image_key or next((key for key in LABELS_OF if key in known), known[0] if known else "x")
             pixels = _read(archive, image_key, known, path)
             wanted = label_key is not None or labelled
             partner = label_key or LABELS_OF.get(image_key, "y")
@@ -77,9 +75,7 @@ def load_npz(
 def _read(archive: zipfile.ZipFile, key: str, known: list[str], path: Path) -> NDArray[np.generic]:
     """One array, its header checked against its size before anything is allocated; never a pickle."""
     if key not in known:
-        raise DataError(
-            f"{path} has no array {key!r}; it has {', '.join(known) or 'none'}: give a key by name"
-        )
+        raise DataError(f"{path} has no array {key!r}; it has {', '.join(known) or 'none'}: give a key by name")
     entry = archive.getinfo(f"{key}.npy")
     with archive.open(entry) as stream:
         version = npy.read_magic(stream)

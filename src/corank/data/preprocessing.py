@@ -55,14 +55,10 @@ class Preprocessing:
         if self.channels not in MODES:
             raise ConfigError(f"channels is {self.channels}; give 1 (grey) or 3 (RGB)")
         if self.interpolation not in INTERPOLATIONS:
-            raise ConfigError(
-                f"interpolation is {self.interpolation!r}; give one of {', '.join(INTERPOLATIONS)}"
-            )
+            raise ConfigError(f"interpolation is {self.interpolation!r}; give one of {', '.join(INTERPOLATIONS)}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (len(values) != self.channels or not all(map(math.isfinite, values))):
-                raise ConfigError(
-                    f"{name} is {values}; give {self.channels} finite numbers, one per channel, or None"
-                )
+                raise ConfigError(f"{name} is {values}; give {self.channels} finite numbers, one per channel, or None")
         if self.std is not None and min(self.std) <= 0:
             raise ConfigError(f"std is {self.std}; every value must be above 0")
 
@@ -103,8 +99,7 @@ class Preprocessing:
         """
         if batch.dtype != torch.uint8 or batch.ndim != 4 or batch.shape[3] != self.channels:
             raise DataError(
-                f"a batch of {batch.dtype} {tuple(batch.shape)} was given; "
-                f"it must be uint8 (N, H, W, {self.channels})"
+                f"a batch of {batch.dtype} {tuple(batch.shape)} was given; it must be uint8 (N, H, W, {self.channels})"
             )
         values = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
         if self.mean is not None:
@@ -116,9 +111,7 @@ class Preprocessing:
     def _resize_and_crop(self, image: Image.Image, size: int) -> Image.Image:
         short, (width, height) = round(size / self.crop), image.size
         # the longer side is truncated, not rounded, because that is what torchvision and timm do
-        scaled = (
-            (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-        )
+        scaled = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
         if max(scaled) > LARGEST_SIDE:
             raise DataError(
                 f"an image of {width} x {height} pixels would grow to {scaled[0]} x {scaled[1]}; "
@@ -132,9 +125,7 @@ class Preprocessing:
 
 def _check_array(image: NDArray[np.uint8]) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in MODES or image.size == 0:
-        raise DataError(
-            f"an image of {image.dtype} {image.shape} was given; it must be uint8 (H, W, 1) or (H, W, 3)"
-        )
+        raise DataError(f"an image of {image.dtype} {image.shape} was given; it must be uint8 (H, W, 1) or (H, W, 3)")
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -50,9 +50,7 @@ def load_function(path: Path, function: str, preprocessing: Preprocessing | None
 
 def _check_inputs(values: Tensor, name: str) -> Tensor:
     if values.dtype != torch.float32 or values.ndim < 2 or values.numel() == 0:
-        raise DataError(
-            f"{name} returned a tensor {values.dtype} {tuple(values.shape)}; return float32 (N, C, H, W)"
-        )
+        raise DataError(f"{name} returned a tensor {values.dtype} {tuple(values.shape)}; return float32 (N, C, H, W)")
     if not bool(torch.isfinite(values).all()):
         raise DataError(f"{name} returned a tensor with NaN or infinite values")
     return values.detach().cpu()

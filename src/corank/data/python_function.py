@@ -43,9 +43,7 @@ def call_function(path: Path, function: str, error_type: type[CorankError]) -> o
         raise
     except (Exception, SystemExit) as error:
         last = traceback.format_exception_only(error)[-1].strip()
-        lines = [
-            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-        ]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         place = f" (line {lines[-1]})" if lines else ""
         raise error_type(f"{path}:{function} failed{place}: {last}") from error
     finally:
@@ -64,9 +62,7 @@ def _module(path: Path) -> ModuleType:
     return module
 
 
-def _function(
-    module: ModuleType, name: str, path: Path, error_type: type[CorankError]
-) -> Callable[[], object]:
+def _function(module: ModuleType, name: str, path: Path, error_type: type[CorankError]) -> Callable[[], object]:
     known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     found = vars(module).get(name)
     if not callable(found):

@@ -83,16 +83,20 @@ def evaluate(
     finally:
         for part, was in training.items():
             part.training = was
-    if seen == 0:
-        raise DataError("the evaluation data is empty")
-    if labelled == 0 and reference is None:
-        raise DataError("the data has no labels; give labelled data, or evaluate(..., reference=float_model)")
-    if labelled not in (0, seen):
-        raise DataError(f"only {labelled} of {seen} samples have labels; label all or none")
+    _check_counts(seen, labelled, reference is not None)
     top1 = 100.0 * hits / seen if labelled else None
     if reference is None:
         return Evaluation(seen, top1)
     return Evaluation(seen, top1, 100.0 * same / seen, divergence / seen)
+
+
+def _check_counts(seen: int, labelled: int, compared: bool) -> None:
+    if seen == 0:
+        raise DataError("the evaluation data is empty")
+    if labelled == 0 and not compared:
+        raise DataError("the data has no labels; give labelled data, or evaluate(..., reference=float_model)")
+    if labelled not in (0, seen):
+        raise DataError(f"only {labelled} of {seen} samples have labels; label all or none")
 
 
 def _batches(data: ImageSet | Iterable[Any], batch_size: int) -> Iterable[tuple[Any, Tensor | None]]:
@@ -112,7 +116,9 @@ def _batches(data: ImageSet | Iterable[Any], batch_size: int) -> Iterable[tuple[
 def _logits(output: Any) -> Tensor:
     logits = logits_of(output)
     if logits is None:
-        raise ModelError("top-1 needs logits (N, classes), as a tensor or under 'logits'; this model gives something else")
+        raise ModelError(
+            "top-1 needs logits (N, classes), as a tensor or under 'logits'; this model gives something else"
+        )
     return logits
 
 

@@ -31,9 +31,9 @@ __all__ = [
 ]
 
 _GEOMETRY = (
-    "in_channels out_channels kernel_size stride padding dilation transposed output_padding groups padding_mode "
-    "_reversed_padding_repeated_twice in_features out_features"
-).split()
+    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "transposed", "output_padding",
+    "groups", "padding_mode", "_reversed_padding_repeated_twice", "in_features", "out_features",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -208,31 +208,31 @@ def _forget(module: nn.Module, _incompatible: object) -> None:
     cast(CodedLayer, module)._cache = None
 
 
-class CodedLinear(CodedLayer, nn.Linear):
+class CodedLinear(CodedLayer, nn.Linear):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A ``Linear`` layer with a coded weight."""
 
 
-class CodedConv1d(CodedLayer, nn.Conv1d):
+class CodedConv1d(CodedLayer, nn.Conv1d):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A ``Conv1d`` layer with a coded weight."""
 
 
-class CodedConv2d(CodedLayer, nn.Conv2d):
+class CodedConv2d(CodedLayer, nn.Conv2d):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A ``Conv2d`` layer with a coded weight."""
 
 
-class CodedConv3d(CodedLayer, nn.Conv3d):
+class CodedConv3d(CodedLayer, nn.Conv3d):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A ``Conv3d`` layer with a coded weight."""
 
 
-class CodedConvTranspose1d(CodedLayer, nn.ConvTranspose1d):
+class CodedConvTranspose1d(CodedLayer, nn.ConvTranspose1d):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A ``ConvTranspose1d`` layer with a coded weight."""
 
 
-class CodedConvTranspose2d(CodedLayer, nn.ConvTranspose2d):
+class CodedConvTranspose2d(CodedLayer, nn.ConvTranspose2d):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A ``ConvTranspose2d`` layer with a coded weight."""
 
 
-class CodedConvTranspose3d(CodedLayer, nn.ConvTranspose3d):
+class CodedConvTranspose3d(CodedLayer, nn.ConvTranspose3d):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A ``ConvTranspose3d`` layer with a coded weight."""
 
 
@@ -270,5 +270,5 @@ def coded_class(layer: nn.Module) -> type[CodedLayer]:
 
 def _convolves_otherwise(own: type, kind: type) -> bool:
     return issubclass(kind, nn.modules.conv._ConvNd) and (
-        "_conv_forward" in kind.__dict__ and own._conv_forward is not kind._conv_forward  # pyright: ignore
+        "_conv_forward" in kind.__dict__ and own._conv_forward is not kind._conv_forward
     )

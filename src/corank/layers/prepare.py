@@ -1,4 +1,4 @@
-"""From any eager model to a copy whose layers are ready to be coded: norms folded, targets named, the rest explained."""
+"""From any eager model to a copy ready to be coded: norms folded, targets named, the rest explained."""
 
 from __future__ import annotations
 

@@ -38,9 +38,7 @@ class DigitsNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         small, middle, large = WIDTHS
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, small, 3, padding=1, bias=False), nn.BatchNorm2d(small), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(1, small, 3, padding=1, bias=False), nn.BatchNorm2d(small), nn.ReLU())
         self.stage1 = nn.Sequential(Block(small, small, 1), Block(small, small, 1))
         self.stage2 = nn.Sequential(Block(small, middle, 2), Block(middle, middle, 1))
         self.stage3 = nn.Sequential(Block(middle, large, 2), Block(large, large, 1))

@@ -41,17 +41,11 @@ def load_hf(request: Request) -> Built:
         raise ModelError(f"there is no folder {request.name}")
     name = str(folder) if is_local else request.name
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            name, local_files_only=is_local, trust_remote_code=False
-        )
+        config = transformers.AutoConfig.from_pretrained(name, local_files_only=is_local, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"hf:{request.name} cannot be read: {error}") from error
     kind = _kind(config.architectures, request.name)
-    auto = (
-        transformers.AutoModelForCausalLM
-        if kind == "ForCausalLM"
-        else transformers.AutoModelForImageClassification
-    )
+    auto = transformers.AutoModelForCausalLM if kind == "ForCausalLM" else transformers.AutoModelForImageClassification
     preprocessing = Preprocessing()
     if kind == "ForImageClassification":
         preprocessing = _preprocessing(_image_settings(name, is_local))
@@ -65,9 +59,7 @@ def load_hf(request: Request) -> Built:
 
 def _kind(architectures: list[str] | None, name: str) -> str:
     for kind in ("ForCausalLM", "ForImageClassification"):
-        if architectures and architectures[0].endswith(
-            (kind, "LMHeadModel") if kind == "ForCausalLM" else kind
-        ):
+        if architectures and architectures[0].endswith((kind, "LMHeadModel") if kind == "ForCausalLM" else kind):
             return kind
     raise ModelError(
         f"hf:{name} is {architectures or 'of no stated architecture'}; image classifiers "

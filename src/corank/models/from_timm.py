@@ -29,9 +29,7 @@ def load_timm(request: Request) -> Built:
     except ImportError as error:
         raise ConfigError("timm: models need timm: pip install 'corank[vision]'") from error
     except RuntimeError as error:
-        raise ConfigError(
-            f"torchvision and torch are of different builds, install them together: {error}"
-        ) from error
+        raise ConfigError(f"torchvision and torch are of different builds, install them together: {error}") from error
     if not timm.is_model(request.name):
         raise unknown_name("timm", request.name, timm.list_models())
     try:

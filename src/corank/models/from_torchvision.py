@@ -35,18 +35,13 @@ def load_torchvision(request: Request) -> Built:
     except ImportError as error:
         raise ConfigError("torchvision: models need torchvision: pip install 'corank[vision]'") from error
     except RuntimeError as error:
-        raise ConfigError(
-            f"torchvision and torch are of different builds, install them together: {error}"
-        ) from error
+        raise ConfigError(f"torchvision and torch are of different builds, install them together: {error}") from error
     known = [name for name in zoo.list_models() if not name.startswith("quantized_")]
     if request.name not in known:
         raise unknown_name("torchvision", request.name, known)
     published = zoo.get_model_weights(request.name)["DEFAULT"]
     options: dict[str, Any] = {"weights": published if request.pretrained else None}
-    if (
-        "weights_backbone" in signature(zoo.get_model_builder(request.name)).parameters
-        and not request.pretrained
-    ):
+    if "weights_backbone" in signature(zoo.get_model_builder(request.name)).parameters and not request.pretrained:
         options["weights_backbone"] = None  # or it would be downloaded
     if request.name in STATES_ITS_START and not request.pretrained:
         options["init_weights"] = True

@@ -54,7 +54,5 @@ def unknown_name(scheme: str, name: str, known: Iterable[str]) -> ModelError:
     """The error for a name that a source does not have, with the closest that it has."""
     names = list(known)
     near = get_close_matches(name, names, n=5, cutoff=0.5)
-    hint = (
-        f"did you mean {', '.join(near)}?" if near else f"it has {len(names)}, such as {', '.join(names[:5])}"
-    )
+    hint = f"did you mean {', '.join(near)}?" if near else f"it has {len(names)}, such as {', '.join(names[:5])}"
     return ModelError(f"{scheme} has no model {name!r}; {hint}")

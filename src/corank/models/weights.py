@@ -92,9 +92,7 @@ def _unwrap(content: object, file: Path) -> dict[str, Tensor]:
             content = content[wrapper]
             break
     if not isinstance(content, Mapping) or not content:
-        raise ModelError(
-            f"{file} holds no state dict (names to tensors), bare or under {' or '.join(WRAPPERS)}"
-        )
+        raise ModelError(f"{file} holds no state dict (names to tensors), bare or under {' or '.join(WRAPPERS)}")
     given: dict[str, Tensor] = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):

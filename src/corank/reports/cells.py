@@ -124,9 +124,7 @@ def headline_run(runs: Sequence[Record]) -> tuple[Record, str]:
     rated = [run for run in runs if number(run, "quantized_value") is not None]
     near = [run for run in rated if _drop(run) <= 1 and number(run, "stored_bytes") is not None]
     if near:
-        return min(
-            near, key=lambda run: number(run, "stored_bytes") or 0
-        ), "the smallest within one point of float"
+        return min(near, key=lambda run: number(run, "stored_bytes") or 0), "the smallest within one point of float"
     if rated:
         return max(rated, key=lambda run: number(run, "quantized_value") or 0), "the most accurate"
     return runs[0], "the first"

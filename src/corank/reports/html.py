@@ -96,9 +96,7 @@ def _render(page: PageView) -> str:
     except ImportError as error:
         raise ConfigError("reports need jinja2: pip install 'corank[report]'") from error
     source = files("corank.reports").joinpath("template.html").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source).render(page=page)
 
 

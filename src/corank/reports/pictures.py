@@ -23,8 +23,7 @@ PLOTS = (
     (
         "errors",
         errors,
-        "Error of each layer's output, relative to the output's energy. Layers over twice the median "
-        "are fragile.",
+        "Error of each layer's output, relative to the output's energy. Layers over twice the median are fragile.",
     ),
     (
         "spectrum",

@@ -191,9 +191,7 @@ def _is_list_of_numbers(value: object) -> bool:
 
 def _plain(value: object, where: str, depth: int) -> Any:
     if depth > MAX_DEPTH:
-        raise ConfigError(
-            f"{where[:200]} is nested more than {MAX_DEPTH} deep; a record is a flat, plain object"
-        )
+        raise ConfigError(f"{where[:200]} is nested more than {MAX_DEPTH} deep; a record is a flat, plain object")
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):
@@ -210,9 +208,7 @@ def _plain(value: object, where: str, depth: int) -> Any:
 
 def _key(key: object, where: str) -> str:
     if not isinstance(key, str):
-        raise ConfigError(
-            f"{where[:200]} has the key {key!r}; the keys of a record are texts: write str(key)"
-        )
+        raise ConfigError(f"{where[:200]} has the key {key!r}; the keys of a record are texts: write str(key)")
     return key
 
 

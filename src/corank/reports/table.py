@@ -64,6 +64,4 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> 
 
 
 def _markdown(cell: str) -> str:
-    return "".join(
-        "\\" + letter if letter in MARKDOWN_SIGNS else letter for letter in cell.replace("\n", " ")
-    )
+    return "".join("\\" + letter if letter in MARKDOWN_SIGNS else letter for letter in cell.replace("\n", " "))

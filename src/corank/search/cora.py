@@ -1,9 +1,9 @@
-"""CoRa's search (arXiv 2408.00923): one trainable cut-off per layer, a Butterworth mask over the residual's directions."""
+"""CoRa's search (arXiv 2408.00923): a trainable cut-off for each layer, a Butterworth mask over its directions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ _REMEMBERED_BYTES = 1 << 28  # of the float model's outputs kept between steps
 
 
 def butterworth(cutoff: Tensor, full_rank: int, order: int = 4) -> Tensor:
-    """The low-pass mask ``t_i = (1 + (i / (R c))^(2n))^(-1/2)`` over ``i = 0 .. R - 1``, divided by its detached maximum.
+    """The low-pass mask ``t_i = (1 + (i / (R c))^(2n))^(-1/2)``, ``i = 0 .. R - 1``, divided by its detached maximum.
 
     Args:
         cutoff: scalar ``c``, the normalised cut-off rank, above 0.
@@ -63,7 +63,7 @@ class CoRa(Search):
 
     Loss: ``divergence(float, quantized) + gamma * exp(relu(sum_l c_l p_l / P - budget))``, with p_l the layer's
     adapter parameters at full rank and P the quantized weights; Adam, gradients clipped, c clamped after each step,
-    norms in evaluation mode (the paper's equations 5 to 8 as reconstructed in the documentation).
+    norms in evaluation mode (a reconstruction: see the documentation).
 
     Args:
         iterations: gradient steps at most.
@@ -203,7 +203,7 @@ class Teacher:
         self._model, self._device = model, device
         self._outputs = self._remember(samples) if samples.stacked else None
 
-    def __call__(self, draw: Tensor, load) -> object:  # noqa: ANN001
+    def __call__(self, draw: Tensor, load: Callable[[Tensor], object]) -> object:
         if self._outputs is not None:
             return tree_map(lambda leaf: leaf[draw.to(leaf.device)], self._outputs)
         with torch.no_grad():

@@ -53,21 +53,13 @@ class _Moments(Statistic):
 class Gram(_Moments):
     """Second moment of a layer's inputs as its weight's columns see them (the "Hessian" of GPTQ, halved)."""
 
-    def centred(self) -> CentredGram:
+    def centred(self) -> Gram:
         """The same inputs less their mean: what matters once the bias absorbs the mean error."""
-        return CentredGram(self)
-
-
-class CentredGram(Gram):
-    """A :class:`Gram` that reports the covariance as its matrix."""
-
-    def __init__(self, gram: Gram) -> None:
-        self.__dict__.update(gram.__dict__)
-        self._covariance = gram.covariance
-
-    @property
-    def matrix(self) -> Tensor:
-        return self._covariance
+        groups, columns = self._sum.shape
+        centred = Gram(groups, columns, self._sum.device)
+        centred.count, centred.samples, centred._positions = self.count, self.samples, self._positions
+        centred._outer = self.covariance * max(self.count, 1)
+        return centred
 
 
 class OutputGradient(_Moments):

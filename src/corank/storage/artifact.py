@@ -84,14 +84,18 @@ def read(path: str | Path) -> tuple[Run, Contents]:
         raise ArtifactError(f"{path} cannot be read as an artifact: {error}") from error
     text = metadata.get("corank")
     if text is None:
-        raise ArtifactError(f"{path} is a safetensors file but not a corank artifact; write one with corank.save(model, path)")
+        raise ArtifactError(
+            f"{path} is a safetensors file but not a corank artifact; write one with corank.save(model, path)"
+        )
     try:
         header = json.loads(text)
         version = header["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path}: the header is not sound: {error}") from error
     if version != FORMAT:
-        raise ArtifactError(f"{path} is of format {version!r}; this version of corank reads format {FORMAT}; upgrade corank")
+        raise ArtifactError(
+            f"{path} is of format {version!r}; this version of corank reads format {FORMAT}; upgrade corank"
+        )
     if digest(text, blobs) != metadata.get("sha256"):
         raise ArtifactError(f"{path} was altered: its SHA-256 does not match; copy the file anew")
     try:
@@ -116,13 +120,23 @@ def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: s
     run, contents = read(path)
     given = model if isinstance(model, nn.Module) else model() if callable(model) else None
     if not isinstance(given, nn.Module):
-        raise ConfigError(f"load(path, model): a torch.nn.Module or a function that makes one, not {type(model).__name__}")
+        raise ConfigError(
+            f"load(path, model): a torch.nn.Module or a function that makes one, not {type(model).__name__}"
+        )
     built = copy.deepcopy(given).eval() if isinstance(model, nn.Module) else given.eval()
     try:
         _build(built, run, contents)
     except ArtifactError as error:
         raise ArtifactError(f"{path} does not fit this {type(built).__name__}: {error}") from error
-    except (CorankError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+    except (
+        CorankError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+    ) as error:
         raise ArtifactError(f"{path} does not fit this {type(built).__name__}: {error}") from error
     built.__dict__[ATTRIBUTE] = run
     return built.to(device)
@@ -225,5 +239,3 @@ class _Reader:
             raise ArtifactError("a blob is shorter than its index")
         self._at += count
         return self._blob[self._at - count : self._at].clone()
-
-

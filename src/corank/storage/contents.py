@@ -43,7 +43,7 @@ def digest(header: str, blobs: Mapping[str, Tensor]) -> str:
     for name in sorted(blobs):
         blob = blobs[name]
         total.update(f"\0{name}:{blob.dtype}:{blob.numel()}\0".encode())
-        total.update(memoryview(blob.contiguous().view(torch.uint8).numpy()))
+        total.update(blob.contiguous().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -81,7 +81,9 @@ def header_of(run: Run, index: Mapping[str, list[Any]], dtype: str) -> dict[str,
         "iterations": run.iterations,
         "dtype": dtype,
         "plan": run.plan.to_json(),
-        "layers": {name: [*layer.shape, float(f"{layer.relative_output_error:.3g}")] for name, layer in run.layers.items()},
+        "layers": {
+            name: [*layer.shape, float(f"{layer.relative_output_error:.3g}")] for name, layer in run.layers.items()
+        },
         "folded": list(run.folded),
         "skipped": dict(run.skipped),
         "tensors": {kind: entries for kind, entries in index.items()},
@@ -92,7 +94,7 @@ def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and persistent buffer that is not part of a coded weight; shared ones once."""
     coded = {id(buffer) for module in model.modules() if isinstance(module, CodedLayer) for buffer in module.buffers()}
     persistent = set(model.state_dict())
-    found = dict(model.named_parameters())
+    found: dict[str, Tensor] = {name: parameter for name, parameter in model.named_parameters()}
     found.update({name: buffer for name, buffer in model.named_buffers() if name in persistent})
     return {name: tensor.detach().cpu() for name, tensor in found.items() if id(tensor) not in coded}
 

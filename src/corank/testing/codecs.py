@@ -20,9 +20,7 @@ def check_codec(codec: Codec) -> None:
     """
     hash(codec)
     table: dict[str, type[Codec]] = {"checked": type(codec)}
-    assert from_json(to_json(codec, table), table, "codec") == codec, (
-        "plain JSON and back gives another codec"
-    )
+    assert from_json(to_json(codec, table), table, "codec") == codec, "plain JSON and back gives another codec"
     for name, weight in _weights().items():
         before = weight.clone()
         codebook = codec.fit(weight)
@@ -67,13 +65,9 @@ def _check_fitted(name: str, codec: Codec, codebook: Codebook, weight: Tensor) -
     promised = codec.size_bits(*weight.shape)
     assert promised == counted, f"{name}: size_bits() promises {promised}, codes and codebook take {counted}"
     values = codebook.values(codes)
-    assert values.dtype == torch.float32 and values.shape == weight.shape, (
-        f"{name}: values are float32 (R, C)"
-    )
+    assert values.dtype == torch.float32 and values.shape == weight.shape, f"{name}: values are float32 (R, C)"
     assert bool(torch.isfinite(values).all()), f"{name}: a value is not finite"
-    assert torch.equal(codebook.values(codebook.nearest(values)), values), (
-        f"{name}: a value is not its own nearest"
-    )
+    assert torch.equal(codebook.values(codebook.nearest(values)), values), f"{name}: a value is not its own nearest"
     _check_closest(name, codebook, weight.float(), values, codec.bits)
     _check_neighbours(name, codebook, weight.float())
     _check_columns(name, codebook, weight.float(), codes)
@@ -103,9 +97,7 @@ def _check_columns(name: str, codebook: Codebook, weight: Tensor, codes: Tensor)
     order = torch.randperm(weight.shape[1], generator=generator)
     for index in (order, order[:1], order[: max(1, len(order) // 2)]):
         part = codebook.columns(index)
-        assert torch.equal(part.nearest(weight[:, index]), codes[:, index]), (
-            f"{name}: columns() picks other codes"
-        )
+        assert torch.equal(part.nearest(weight[:, index]), codes[:, index]), f"{name}: columns() picks other codes"
         expected = codebook.values(codes)[:, index]
         assert torch.equal(part.values(codes[:, index]), expected), f"{name}: columns() gives other values"
 

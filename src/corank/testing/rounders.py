@@ -51,9 +51,7 @@ def _check_rounded(
     assert torch.equal(weight, before), f"{name}: the weight was changed"
     assert codes.dtype == torch.uint8 and codes.shape == weight.shape, f"{name}: codes are uint8 (G * R, C)"
     assert int(codes.max()) < 1 << codebook.code_bits, f"{name}: a code is out of range"
-    assert torch.equal(codes, rounder(weight, codebook, statistics)), (
-        f"{name}: rounding twice gives other codes"
-    )
+    assert torch.equal(codes, rounder(weight, codebook, statistics)), f"{name}: rounding twice gives other codes"
     exact = codebook.values(codes)
     kept = codebook.values(rounder(exact, codebook, statistics))
     assert torch.equal(kept, exact), f"{name}: a weight that is a value of the codebook was moved"
@@ -61,9 +59,7 @@ def _check_rounded(
     if Gram in rounder.needs and isinstance(gram, Gram):
         plain = codebook.values(codebook.nearest(weight))
         ours, theirs = _lost(weight - exact, gram), _lost(weight - plain, gram)
-        assert ours <= theirs * 1.0001, (
-            f"{name}: loses {ours:.4g} of the output, rounding to nearest {theirs:.4g}"
-        )
+        assert ours <= theirs * 1.0001, f"{name}: loses {ours:.4g} of the output, rounding to nearest {theirs:.4g}"
 
 
 def _lost(error: Tensor, gram: Gram) -> float:

@@ -33,9 +33,7 @@ def _check_found(search: Search, problem: Problem) -> None:
     directions = {layer: problem.layers[layer].directions.product() for layer in problem.layers}
     found = search(problem)
     ranks = found.ranks
-    assert set(ranks) == set(problem.layers), (
-        f"{name}: ranks for {sorted(ranks)}, not for the problem's layers"
-    )
+    assert set(ranks) == set(problem.layers), f"{name}: ranks for {sorted(ranks)}, not for the problem's layers"
     for layer, rank in ranks.items():
         full = problem.layers[layer].full_rank
         assert type(rank) is int and 0 <= rank <= full, f"{name}: {layer} has rank {rank!r} of {full}"
@@ -44,12 +42,8 @@ def _check_found(search: Search, problem: Problem) -> None:
     assert dict(search(problem).ranks) == dict(ranks), f"{name}: the same seed gives other ranks"
     after = problem.model.state_dict()
     assert list(after) == list(before), f"{name}: the model has other tensors than before"
-    assert all(torch.equal(after[key], before[key]) for key in before), (
-        f"{name}: the model's tensors were changed"
-    )
-    assert [module.training for module in problem.model.modules()] == flags, (
-        f"{name}: training flags were changed"
-    )
+    assert all(torch.equal(after[key], before[key]) for key in before), f"{name}: the model's tensors were changed"
+    assert [module.training for module in problem.model.modules()] == flags, f"{name}: training flags were changed"
     still = [parameter.requires_grad for parameter in problem.model.parameters()]
     assert still == trained, f"{name}: requires_grad was changed"
     for layer, product in directions.items():

@@ -52,9 +52,7 @@ def test_errors_are_in_percent_and_only_the_fragile_layer_is_marked(run: dict[st
     steady, fragile = axes.collections[-2], axes.collections[-1]
     (place,) = [place for place, layer in enumerate(run["layers"]) if layer["name"] == "layer2.1.conv2"]
     assert points(fragile.get_offsets()) == [(50.0, place)]
-    expected = {
-        (100 * layer["relative_output_error"], i) for i, layer in enumerate(run["layers"]) if i != place
-    }
+    expected = {(100 * layer["relative_output_error"], i) for i, layer in enumerate(run["layers"]) if i != place}
     assert set(points(steady.get_offsets())) == expected
     assert to_hex(axes.get_yticklabels()[place].get_color()) == VERMILION
 
@@ -108,9 +106,7 @@ def test_accuracy_has_one_line_per_family_and_one_for_float(runs: list[dict[str,
     assert points(found["nearest"].get_xydata()) == [(110.0, 45.25), (145.0, 74.0)]
     assert found["fast"].get_color() != found["nearest"].get_color()
     assert set(line(axes, "float")[1]) == {81.0}
-    assert {"3", "4", "2+0.4", "3+0.2", "4+0.1", "float 81.0 % at 1.09 MB"} == {
-        note.get_text() for note in axes.texts
-    }
+    assert {"3", "4", "2+0.4", "3+0.2", "4+0.1", "float 81.0 % at 1.09 MB"} == {note.get_text() for note in axes.texts}
     assert "KB" in axes.get_xlabel() and axes.get_ylabel() == "top-1 (%)"
 
 

@@ -46,11 +46,7 @@ def draw(run: Record) -> Figure:
     Where the course is long, what was recorded is drawn lightly and its running mean over it.
     """
     history = entries(run, "search_history")
-    losses = [
-        (key, colour)
-        for key, colour in (("loss", BLUE), ("divergence", PURPLE))
-        if _line(history, key).values
-    ]
+    losses = [(key, colour) for key, colour in (("loss", BLUE), ("divergence", PURPLE)) if _line(history, key).values]
     spends = bool(_line(history, "extra_bits").values)
     count = max(1, len(losses) + spends)
     figure = new_figure(0.9 + 1.75 * count)

@@ -49,9 +49,7 @@ def draw(run: Record) -> Figure:
     largest = max(ranks, default=0.0)
     axes.set_xlim(0, max(largest, 1.0) * 1.18)
     axes.locator_params(axis="x", integer=True)
-    style_axes(
-        axes, "Ranks along the network", "rank of the adapter (and the most it could be)", "", grid="x"
-    )
+    style_axes(axes, "Ranks along the network", "rank of the adapter (and the most it could be)", "", grid="x")
     label_layers(axes, [layer_name(layer) for layer in layers])
     add_legend(axes, columns=5)
     if len(layers) <= MOST_NOTED_LAYERS:

@@ -45,9 +45,7 @@ def draw(run: Record, names: Sequence[str] | None = None) -> Figure:
     layers = _choose(run, names)
     rows = max(1, -(-len(layers) // COLUMNS))
     figure = new_figure(0.7 + 1.45 * rows)
-    figure.suptitle(
-        "Error spectrum and the cut", x=0.02, ha="left", fontsize=TITLE_SIZE, fontweight="bold", color=INK
-    )
+    figure.suptitle("Error spectrum and the cut", x=0.02, ha="left", fontsize=TITLE_SIZE, fontweight="bold", color=INK)
     for index, layer in enumerate(layers):
         _draw_panel(figure.add_subplot(rows, COLUMNS, index + 1), layer)
     figure.supxlabel("singular direction of the residual", fontsize=LABEL_SIZE, color=INK)

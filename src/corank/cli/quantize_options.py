@@ -1,0 +1,54 @@
+"""The options that only `corank quantize` has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corank.cli.options import INPUT, OUTPUT
+
+__all__ = [
+    "AdapterBits",
+    "AllLayers",
+    "Bits",
+    "Budget",
+    "Evaluation",
+    "Layer",
+    "MaxDrop",
+    "Out",
+    "Plan",
+    "Preset",
+    "Samples",
+    "SavePlan",
+    "Search",
+    "Size",
+]
+
+HOW = "How small"
+PLAN = "Plan"
+
+Out = Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file.", rich_help_panel=OUTPUT)]
+Bits = Annotated[int | None, typer.Option(help="Of a code, 1 to 8; 4 unless --size is given.", rich_help_panel=HOW)]
+Budget = Annotated[
+    float | None, typer.Option(help="Extra bits per weight for the adapters; 0.25.", rich_help_panel=HOW)
+]
+Size = Annotated[str | None, typer.Option(help="Of the file, such as 1.2MB.", rich_help_panel=HOW)]
+MaxDrop = Annotated[
+    float | None, typer.Option(help="Find the smallest file within so many points.", rich_help_panel=HOW)
+]
+Preset = Annotated[str | None, typer.Option(help="fast (if not given), paper or nearest.", rich_help_panel=PLAN)]
+Search = Annotated[str | None, typer.Option(help="cora, cora-from-0.9, greedy or uniform.", rich_help_panel=PLAN)]
+Plan = Annotated[Path | None, typer.Option(help="Carry out this plan; search nothing.", rich_help_panel=PLAN)]
+SavePlan = Annotated[Path | None, typer.Option(help="Write the plan as JSON.", rich_help_panel=OUTPUT)]
+Layer = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN=BITS", help="Bits or float for some layers; repeat it.", rich_help_panel=PLAN),
+]
+AllLayers = Annotated[
+    bool, typer.Option("--all-layers", help="No 8 bits for the first and last layer.", rich_help_panel=PLAN)
+]
+AdapterBits = Annotated[int | None, typer.Option(help="Of the adapters, 2 to 8; 8.", rich_help_panel=PLAN)]
+Evaluation = Annotated[str | None, typer.Option("--eval", help="Images to score on, as --data.", rich_help_panel=INPUT)]
+Samples = Annotated[int, typer.Option(help="Calibration images, at most.", rich_help_panel=INPUT)]

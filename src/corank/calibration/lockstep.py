@@ -1,8 +1,8 @@
 """Forward passes that pause at every layer: sequential calibration at the cost of one pass, without tracing.
 
 Each batch runs through the model in a thread of its own. At every target layer the thread waits until it is told to
-Each batch runs through the model in a thread of its own. At every target layer the thread waits until it is told to
-compute; who waits for whom is fixed, so the result does not depend on scheduling.
+go on, so all batches stand before the same layer while that layer is coded, and then see its coded weights. Threads
+only compute; who waits for whom is fixed, so the result does not depend on scheduling.
 """
 
 from __future__ import annotations

@@ -37,11 +37,9 @@ class Gptq(Rounder):
             raise ConfigError(f"Gptq(damping={self.damping!r}, block={self.block!r}): both are positive")
 
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
-        gram = need(statistics, Gram, "Gptq").matrix
-        groups, columns = gram.shape[0], gram.shape[-1]
-        energy = gram.diagonal(dim1=1, dim2=2)
-        order = (energy / energy.mean(1, keepdim=True).clamp(min=1e-30)).sum(0).argsort(descending=True, stable=True)
-        factor = inverse_factor(gram[:, order][:, :, order], self.damping)
+        gram = need(statistics, Gram, "Gptq")
+        order, factor = gram.derived(("gptq", self.damping), lambda: _ordered_factor(gram.matrix, self.damping))
+        groups, columns = factor.shape[0], factor.shape[-1]
         rest = weight.float().reshape(groups, -1, columns)[:, :, order].clone()
         codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
         for start in range(0, columns, self.block):
@@ -57,6 +55,13 @@ class Gptq(Rounder):
                 errors[:, :, column - start] = error
             rest[:, :, end:] -= errors @ factor[:, start:end, end:]
         return codes
+
+
+def _ordered_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    energy = gram.diagonal(dim1=1, dim2=2)
+    relative = energy / energy.mean(1, keepdim=True).clamp(min=1e-30)
+    order = relative.sum(0).argsort(descending=True, stable=True)
+    return order, inverse_factor(gram[:, order][:, :, order], damping)
 
 
 def inverse_factor(gram: Tensor, damping: float) -> Tensor:

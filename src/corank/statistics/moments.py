@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
 
 from corank.statistics.base import Statistic
 
 __all__ = ["Gram", "OutputGradient"]
+
+D = TypeVar("D")
 
 
 class _Moments(Statistic):
@@ -17,10 +22,18 @@ class _Moments(Statistic):
         self.count = 0
         self.samples = 0
         self._positions = 0
+        self._derived: dict[Hashable, Any] = {}
         self._outer = torch.zeros(groups, width, width, device=device)
         self._sum = torch.zeros(groups, width, device=device)
 
+    def derived(self, key: Hashable, make: Callable[[], D]) -> D:
+        """What ``make`` computes from these moments, computed once until the next update."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
+
     def update(self, rows: Tensor, positions: int) -> None:
+        self._derived.clear()
         rows = rows.detach().float()
         self._outer.baddbmm_(rows.transpose(1, 2), rows)
         self._sum += rows.sum(1)

@@ -1,0 +1,40 @@
+"""The weight that best gives the float outputs from quantized inputs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from corank.statistics import Drift
+
+
+def brute_force(weight: Tensor, ideal: Tensor, real: Tensor, ridge: float) -> Tensor:
+    """Ridge regression of the float outputs on the quantized inputs, pulled to ``weight``: stacked least squares."""
+    pull = (ridge * real.square().mean() * len(real)) ** 0.5 * torch.eye(real.shape[1], dtype=real.dtype)
+    left = torch.cat([real, pull])
+    right = torch.cat([ideal @ weight.T, pull @ weight.T])
+    return torch.linalg.lstsq(left, right).solution.T
+
+
+def test_corrected_weight_is_the_ridge_regression() -> None:
+    ideal = torch.randn(300, 6)
+    real = ideal + 0.3 * torch.randn(300, 6) + 0.2
+    weight = torch.randn(1, 4, 6)
+    drift = Drift(1, 6)
+    for rows in (slice(0, 100), slice(100, 300)):
+        drift.update_pair(ideal[None, rows], real[None, rows], 5)
+    expected = brute_force(weight[0].double(), ideal.double(), real.double(), 0.05)
+    assert torch.allclose(drift.corrected(weight, False, 0.05)[0].double(), expected, atol=1e-4)
+    centred = brute_force(weight[0].double(), (ideal - ideal.mean(0)).double(), (real - real.mean(0)).double(), 0.05)
+    assert torch.allclose(drift.corrected(weight, True, 0.05)[0].double(), centred, atol=1e-4)
+
+
+def test_without_drift_the_weight_stays_and_with_a_large_pull_too() -> None:
+    rows, weight = torch.randn(2, 50, 3), torch.randn(2, 4, 3)
+    same = Drift(2, 3)
+    same.update_pair(rows, rows, 1)
+    assert torch.allclose(same.corrected(weight, True, 0.01), weight, atol=1e-5)
+    other = Drift(2, 3)
+    other.update_pair(rows, torch.randn(2, 50, 3), 1)
+    assert not torch.allclose(other.corrected(weight, False, 0.01), weight, atol=1e-2)
+    assert torch.allclose(other.corrected(weight, False, 1e6), weight, atol=1e-4)

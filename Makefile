@@ -7,8 +7,6 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 SHARED ?=
 JOBS   ?= 2
-# Every file of bench/ but the models and the training of the shipped network.
-BENCHES := $(filter-out bench/models.py bench/train_digits.py,$(wildcard bench/*.py))
 
 .PHONY: venv demo test lint format bench docs clean
 
@@ -38,7 +36,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)
-	set -e; for file in $(BENCHES); do $(BIN)/python $$file; done
+	$(BIN)/python bench/search_cost.py
+	$(BIN)/python bench/resources.py
+	$(if $(SHARED),$(BIN)/python bench/cifar.py --shared $(SHARED))
+	$(if $(SHARED),$(BIN)/python bench/imagenet.py --shared $(SHARED))
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install -q 'mkdocs-material>=9.5'

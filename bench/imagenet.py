@@ -2,7 +2,8 @@
 
     python bench/imagenet.py --shared DIR [--out results.json]
 
-Calibration on the even photographs of the sample, scores on the odd ones (500; the standard error of top-1 is 2 points).
+Calibration on the even photographs of the sample, scores on the odd ones (500: the standard error of top-1 is 2
+points).
 """
 
 from __future__ import annotations

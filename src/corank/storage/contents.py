@@ -32,9 +32,18 @@ class Contents:
     def serialize(self) -> bytes:
         """The bytes of the file."""
         text = json.dumps(self.header, separators=(",", ":"))
-        return safetensors.torch.save(
+        data = safetensors.torch.save(
             self.blobs, metadata={"corank": text, "sha256": digest(text, self.blobs), "format": "pt"}
         )
+        return _in_order(data)
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its frame's keys in order, which the library does not keep: equal models give equal bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    frame = json.dumps(json.loads(data[8:end]), separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+    frame += b" " * (-len(frame) % 8)
+    return len(frame).to_bytes(8, "little") + frame + data[end:]
 
 
 def digest(header: str, blobs: Mapping[str, Tensor]) -> str:

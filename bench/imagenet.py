@@ -21,8 +21,10 @@ from corank.models import resolve
 
 CASES: dict[str, dict[str, object]] = {
     "nearest 4": {"preset": "nearest", "bits": 4, "budget": 0.0},
-    "fast 4+0.1": {"bits": 4, "budget": 0.1},
+    "fast 4+0.1 greedy": {"bits": 4, "budget": 0.1, "search": "greedy"},
     "nearest 3": {"preset": "nearest", "bits": 3, "budget": 0.0},
+    "fast 3+0.2 greedy": {"bits": 3, "budget": 0.2, "search": "greedy"},
+    "fast 4+0.1": {"bits": 4, "budget": 0.1},
     "fast 3+0.2": {"bits": 3, "budget": 0.2},
 }
 

@@ -66,11 +66,9 @@ def demo(
     }
     if report is not None and not quiet:
         show_lines(errors_console(), ["drawing the report"])
-    # The page draws float as a line: as a point, ten times larger, it would squeeze the others into a corner.
-    shown = runs[1:]
     written = write_all(
         (record, lambda path: write_record(path, whole)),
-        (report, lambda path: write_report(path, shown, "corank demo: handwritten digits")),
+        (report, lambda path: write_report(path, runs, "corank demo: handwritten digits")),
     )
     if not quiet:
         console = results_console()

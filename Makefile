@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/torchvision_hook.py
 	touch $@
 
 demo: $(STAMP)
+	mkdir -p build
 	$(BIN)/corank demo --report build/demo --record build/demo.json
 
 # One torch thread in each of two workers beats two threads in one.

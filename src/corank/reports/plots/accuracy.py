@@ -97,17 +97,9 @@ def _draw_float_lines(axes: Axes, runs: list[Record]) -> None:
     known = dict.fromkeys((number(run, "float_value"), number(run, "float_bytes")) for run in runs)
     floats = [(value, size) for value, size in known if value is not None]
     for value, size_bytes in floats[:MOST_FLOAT_LINES]:
-        axes.axhline(value, color=INK, linewidth=1.0, linestyle=(0, (5, 3)), gid="float")
-        size = "" if size_bytes is None else f" at {show_bytes(size_bytes)}"
-        axes.annotate(
-            f"float {value:.1f} %{size}",
-            (0.0, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize=NOTE_SIZE,
-            color=INK,
-        )
+        size = "" if size_bytes is None else f", {show_bytes(size_bytes)}"
+        label = plot_text(f"float {value:.1f} %{size}")
+        axes.axhline(value, color=INK, linewidth=1.0, linestyle=(0, (5, 3)), gid="float", label=label)
 
 
 def _note_runs(axes: Axes, runs: list[Record]) -> None:

@@ -143,7 +143,9 @@ def coded_module(layer: nn.Module, result: CodedResult) -> nn.Module:
     """The coded counterpart of ``layer`` holding ``result``."""
     adapter = result.code.adapter
     rank = adapter.rank if adapter else 0
-    module = coded_class(layer)(layer, result.code.codec, rank, result.code.adapter_bits, result.bias is not None)
+    module = coded_class(layer, seen_alike=True)(
+        layer, result.code.codec, rank, result.code.adapter_bits, result.bias is not None
+    )
     module.fill(result.code, result.bias)
     return module
 

@@ -257,3 +257,24 @@ def test_norms_that_also_activate() -> None:
     result = prepared(nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Conv2d(4, 2, 1)), torch.randn(2, 3, 6, 6))
     assert result.folded == ("1",)
     assert any(isinstance(module, nn.SiLU) for module in result.model.modules())
+
+
+class Cast(nn.Linear):
+    """Computes as a Linear does, in a forward() of its own."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(inputs, self.weight, self.bias)
+
+
+class Doubled(nn.Linear):
+    """Computes otherwise."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(inputs)
+
+
+def test_a_subclass_is_coded_if_it_was_seen_to_compute_as_its_kind() -> None:
+    model = nn.Sequential(Cast(4, 4), Doubled(4, 4), nn.Linear(4, 2))
+    prepared = prepare(model, lambda one: one(torch.rand(2, 4)))
+    assert list(prepared.targets) == ["0", "2"]
+    assert "computes otherwise" in prepared.skipped["1"]

@@ -26,6 +26,7 @@ __all__ = [
     "CodedLayer",
     "CodedLinear",
     "LayerCode",
+    "base_class",
     "coded_class",
     "stored_tensors",
 ]
@@ -247,25 +248,31 @@ _CODED: dict[type[nn.Module], type[CodedLayer]] = {
 }
 
 
-def coded_class(layer: nn.Module) -> type[CodedLayer]:
+def base_class(layer: nn.Module) -> type[nn.Module] | None:
+    """The supported kind of layer that ``layer`` is, or a subclass of; None if there is none."""
+    return next((kind for kind in _CODED if isinstance(layer, kind)), None)
+
+
+def coded_class(layer: nn.Module, seen_alike: bool = False) -> type[CodedLayer]:
     """The coded counterpart of a float layer.
 
-    A subclass of a supported layer counts as that layer if it computes as it does.
+    Args:
+        layer: of a supported kind, or of a subclass that computes as it does.
+        seen_alike: a subclass's own ``forward()`` was seen to give what the supported kind gives.
 
     Raises:
         ModelError: for a layer that has none, saying why.
     """
-    for kind, coded in _CODED.items():
-        if isinstance(layer, kind):
-            own = type(layer)
-            if own.forward is not kind.forward or _convolves_otherwise(own, kind):
-                raise ModelError(f"{own.__name__} has a forward() of its own")
-            if isinstance(layer, CodedLayer):
-                raise ModelError(f"{own.__name__} is coded already")
-            if "weight" not in layer._parameters:
-                raise ModelError(f"{own.__name__} computes its weight (a parametrization); remove it first")
-            return coded
-    raise ModelError(f"{type(layer).__name__} is not a kind of layer that corank codes")
+    own, kind = type(layer), base_class(layer)
+    if kind is None:
+        raise ModelError(f"{own.__name__} is not a kind of layer that corank codes")
+    if (own.forward is not kind.forward and not seen_alike) or _convolves_otherwise(own, kind):
+        raise ModelError(f"{own.__name__} has a forward() of its own, which computes otherwise")
+    if isinstance(layer, CodedLayer):
+        raise ModelError(f"{own.__name__} is coded already")
+    if "weight" not in layer._parameters:
+        raise ModelError(f"{own.__name__} computes its weight (a parametrization); remove it first")
+    return _CODED[kind]
 
 
 def _convolves_otherwise(own: type, kind: type) -> bool:

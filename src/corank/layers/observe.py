@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from corank.layers.coded import base_class
+
 __all__ = ["Observation", "names_of", "observe"]
 
 _OUTSIDE = -1
@@ -23,11 +25,13 @@ class Observation:
     Attributes:
         calls: how often each ran, in order of first run.
         norms: layer to the one module that alone read its output.
+        alike: layers with a ``forward()`` of their own that gave exactly what their supported kind gives.
         outputs: what the model returned.
     """
 
     calls: dict[int, int] = field(default_factory=dict)
     norms: dict[int, int] = field(default_factory=dict)
+    alike: set[int] = field(default_factory=set)
     outputs: Any = None
 
 
@@ -70,7 +74,8 @@ def observe(model: nn.Module, run: Callable[[nn.Module], Any], watched: tuple[ty
         mode.stack.append(id(module))
         seen.calls[id(module)] = seen.calls.get(id(module), 0) + 1
 
-    def leave(module: nn.Module, _inputs: object, output: object) -> None:
+    def leave(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        seen.alike.update(_alike(module, inputs, output))
         mode.stack.pop()
         if isinstance(module, watched) and isinstance(output, Tensor):
             mode.watch(id(module), output)
@@ -94,6 +99,19 @@ def observe(model: nn.Module, run: Callable[[nn.Module], Any], watched: tuple[ty
         if len(readers) == 1 and _OUTSIDE not in readers:
             seen.norms[layer] = next(iter(readers))
     return seen
+
+
+def _alike(module: nn.Module, inputs: tuple[object, ...], output: object) -> set[int]:
+    """The module's id, if its own ``forward()`` gave what its supported kind's gives; else nothing."""
+    kind = base_class(module)
+    if kind is None or type(module).forward is kind.forward or not isinstance(output, Tensor):
+        return set()
+    try:
+        expected = kind.forward(module, *inputs)
+    except (RuntimeError, TypeError, ValueError, AttributeError):
+        return set()
+    same = isinstance(expected, Tensor) and expected.shape == output.shape and torch.equal(expected, output)
+    return {id(module)} if same else set()
 
 
 def names_of(model: nn.Module) -> dict[int, list[str]]:

@@ -125,7 +125,12 @@ def _twin_norms(model: nn.Module, trial: nn.Module, seen: Observation) -> list[t
         norm = modules[norm_id]
         foldable = type(norm) in _NORMS or type(norm).__name__ == _NORMS_WITH_ACTIVATION
         once = seen.calls[layer_id] == 1 and seen.calls[norm_id] == 1
-        if foldable and once and isinstance(norm.running_mean, Tensor) and _codable(modules[layer_id]):
+        if (
+            foldable
+            and once
+            and isinstance(norm.running_mean, Tensor)
+            and _codable(modules[layer_id], layer_id in seen.alike)
+        ):
             pairs.append((twins[layer_id], twins[norm_id], names[norm_id][0]))
     return pairs
 
@@ -151,7 +156,7 @@ def _find(model: nn.Module, seen: Observation) -> tuple[dict[str, nn.Module], di
     for module in sorted(candidates, key=lambda one: order.get(id(one), len(order))):
         name = names[id(module)][0]
         try:
-            coded_class(module)
+            coded_class(module, id(module) in seen.alike)
         except ModelError as error:
             skipped[name] = str(error)
             continue
@@ -164,9 +169,9 @@ def _find(model: nn.Module, seen: Observation) -> tuple[dict[str, nn.Module], di
     return targets, skipped
 
 
-def _codable(layer: nn.Module) -> bool:
+def _codable(layer: nn.Module, alike: bool) -> bool:
     try:
-        coded_class(layer)
+        coded_class(layer, alike)
     except ModelError:
         return False
     return True

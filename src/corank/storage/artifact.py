@@ -185,7 +185,7 @@ def _build(model: nn.Module, run: Run, contents: Contents) -> None:
         shape = Geometry.of(layer).matrix_shape
         if shape != layer_run.shape or plan.codec is None:
             raise ArtifactError(f"layer {name!r} is {shape} there and {layer_run.shape} in the file")
-        kind = coded_class(layer)
+        kind = coded_class(layer, seen_alike=True)
         coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, f"{name}.bias" in index)
         for slot_name, slot in coded.slots().items():
             size = slot.count if slot.scale else packed_bytes(slot.count, slot.bits)

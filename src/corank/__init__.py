@@ -18,6 +18,7 @@ from corank.plan import LayerPlan, Plan
 from corank.presets import Preset
 from corank.quantize import quantize, to_float
 from corank.quantize_smallest import quantize_smallest
+from corank.refine import Refinement
 from corank.rounding import Gptq, Nearest, Rounder
 from corank.search import CoRa, Greedy, Search, UniformRanks
 from corank.storage.artifact import load, save
@@ -41,6 +42,7 @@ __all__ = [
     "OutputError",
     "Plan",
     "Preset",
+    "Refinement",
     "Rounder",
     "Search",
     "Uniform",

@@ -8,6 +8,7 @@ from corank.codecs import Uniform
 from corank.config import choose
 from corank.errors import ConfigError
 from corank.plan import LayerPlan
+from corank.refine import Refinement
 from corank.rounding import Gptq, Nearest
 from corank.search import CoRa, Greedy, Search, UniformRanks
 
@@ -23,12 +24,14 @@ class Preset:
         search: how ranks are found, unless the caller says otherwise.
         edge: what the first and last layer get.
         budget: extra bits per quantized weight for adapters, unless the caller says otherwise.
+        refinement: the distillation that follows, if any.
     """
 
     layer: LayerPlan
     search: Search
     edge: LayerPlan
     budget: float = 0.25
+    refinement: Refinement | None = None
 
     def layer_plan(self, bits: int, adapter_bits: int | None) -> LayerPlan:
         """The plan of a layer of ``bits`` bits."""
@@ -42,16 +45,19 @@ _FAST = LayerPlan(
     codec=Uniform(range="mse"), rounder=Gptq(), fit="loss", rounds=4, bias_correction=True, sequential=True
 )
 
+_EDGE = replace(_FAST, codec=Uniform(8, range="mse"), fit="svd", rounds=1)
+
 PRESETS: dict[str, Preset] = {
     "nearest": Preset(
         replace(_PAPER, codec=Uniform(range="mse")), UniformRanks(), LayerPlan(Uniform(8, range="mse")), 0.0
     ),
     "paper": Preset(_PAPER, CoRa.paper(), LayerPlan(Uniform(8))),
-    "fast": Preset(_FAST, CoRa(), replace(_FAST, codec=Uniform(8, range="mse"), fit="svd", rounds=1)),
+    "fast": Preset(_FAST, CoRa(), _EDGE),
+    "best": Preset(_FAST, UniformRanks(), _EDGE, 0.0, Refinement()),
 }
 """``nearest``: rounding alone. ``paper``: CoRa as published (nearest, plain SVD, Butterworth search from 0.9).
 ``fast``: GPTQ layer after layer, loss-weighted adapters alternated with the rounding, Butterworth search from the
-closed form."""
+closed form. ``best``: the same coding, then 250 steps of distillation over scales, biases, adapters and codes."""
 
 SEARCH_NAMES = ("cora", "cora-from-0.9", "greedy", "uniform")
 

@@ -24,6 +24,7 @@ from corank.presets import PRESETS, Preset, chosen_search
 from corank.quantize_plan import BasePlan, Choice, check_plan
 from corank.quantize_search import problem_of
 from corank.quantize_size import bits_for_size, budget_for_size, parse_size
+from corank.refine import Refinement, refine
 from corank.search import Found, Search
 from corank.statistics import OutputGradient, Statistic
 from corank.storage.contents import placeholder_layers
@@ -48,6 +49,7 @@ def quantize(
     search: str | Search | None = None,
     adapter_bits: int | None = None,
     all_layers: bool = False,
+    refinement: Refinement | None = None,
     loss: Loss | None = None,
     samples: int = 1600,
     batch_size: int = 32,
@@ -59,7 +61,8 @@ def quantize(
 ) -> nn.Module:
     """A copy of a trained model whose weights are low-bit codes plus low-rank adapters of the residual (CoRa).
 
-    No weight is trained and no label is read. The model is watched, never traced: any eager module works.
+    No label is read, and without a ``refinement`` no weight is trained. The model is watched, never traced: any eager
+    module works.
 
     Args:
         model: the trained float network; it is not changed.
@@ -72,12 +75,14 @@ def quantize(
         plan: carries this plan out; nothing is searched.
         layers: exceptions by name pattern, later ones winning: bits, "float", a codec or a
             :class:`~corank.plan.LayerPlan`, e.g. ``{"conv1": 8, "*.downsample.*": "float"}``.
-        preset: "fast", "paper", "nearest", or a :class:`~corank.presets.Preset`.
+        preset: "fast", "best", "paper", "nearest", or a :class:`~corank.presets.Preset`.
         search: "cora", "cora-from-0.9", "greedy", "uniform", or a :class:`~corank.search.Search`; None: the preset's.
         adapter_bits: of the adapters' factors, 2 to 8; None: the preset's (8).
         all_layers: also give the first and the last layer ``bits``; as in the literature they get 8 otherwise.
-        loss: ``(output, reference_output) -> scalar`` for the search; None: KL of the logits for classifiers, else
-            the relative squared error of every output.
+        refinement: a :class:`~corank.refine.Refinement` to run after the coding, ``Refinement(iterations=0)`` for none;
+            None: the preset's.
+        loss: ``(output, reference_output) -> scalar`` for search and refinement; None: KL of the logits for
+            classifiers, else the relative squared error of every output.
         samples: at most this many are used; an image set is sampled by ``seed``, anything else read from the front.
         batch_size: of the batches that a tensor or an image set is cut into.
         fold: fold norms into the layer before them, where that is proved to be sound.
@@ -111,17 +116,25 @@ def quantize(
         found = finder(problem)
         final = final.with_ranks(found.ranks)
         draft = replace(draft, budget=round(extra, 6), search=_search_name(search, finder))
+    tuning = refinement or recipe.refinement or Refinement(iterations=0)
+    tuning = replace(tuning, iterations=max(0, tuning.iterations - found.iterations))
+    teacher = copy.deepcopy(prepared.model) if tuning.iterations else nn.Identity()
     results = apply_plan(prepared, final, statistics, progress, inputs, seed)
+    course = refine(prepared.model, teacher, inputs, tuning, loss or output_distance, seed, progress)
     outcome = replace(
         draft,
         plan=final,
         layers={name: _layer_run(result, draft.layers[name]) for name, result in results.items()},
-        iterations=found.iterations,
-        history=found.history,
+        iterations=found.iterations + len(course),
+        history=(*found.history, *_continued(course, found.iterations)),
         seconds=time.perf_counter() - started,
     )
     prepared.model.__dict__[ATTRIBUTE] = outcome
     return prepared.model.to(home)
+
+
+def _continued(course: tuple[Mapping[str, float], ...], iterations: int) -> list[Mapping[str, float]]:
+    return [{**step, "iteration": step["iteration"] + iterations} for step in course]
 
 
 def to_float(model: nn.Module) -> nn.Module:

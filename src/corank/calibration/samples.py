@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.errors import DataError
 
-__all__ = ["Samples"]
+__all__ = ["Samples", "live_numbers", "run"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,26 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
         shapes = ", ".join(str(tuple(leaf.shape)) for leaf in tree_leaves(batch))
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"the model could not run on a batch of shape {shapes}: {first}") from error
+
+
+def live_numbers(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> int:
+    """Numbers that the model's innermost modules put out for the first sample of a batch: what a backward pass needs
+    kept, more or less."""
+    total = 0
+
+    def count(_module: nn.Module, _inputs: object, output: Any) -> None:
+        nonlocal total
+        total += sum(leaf.numel() for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+
+    inner = [module for module in model.modules() if not any(True for _ in module.children())]
+    handles = [module.register_forward_hook(count) for module in inner]
+    try:
+        with torch.no_grad():
+            run(model, tree_map(lambda leaf: leaf[:1], batch), device)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(1, total)
 
 
 def _inputs(batch: Any) -> Any:

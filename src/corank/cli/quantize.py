@@ -38,6 +38,7 @@ def quantize(
     max_drop: asked.MaxDrop = None,
     preset: asked.Preset = None,
     search: asked.Search = None,
+    iterations: asked.Iterations = None,
     plan: asked.Plan = None,
     save_plan: asked.SavePlan = None,
     layer: asked.Layer = None,
@@ -64,7 +65,7 @@ def quantize(
     check_report(report)
     check_distinct((out, save_plan, record, report), (weights, plan))
     request = Request(
-        bits, budget, size, max_drop, preset, search, plan, tuple(layer or ()), all_layers, adapter_bits,
+        bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
         samples, seed, model, chosen_device(device),
     )  # fmt: skip
     request.check(scored=evaluation is not None)

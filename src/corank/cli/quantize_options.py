@@ -15,6 +15,7 @@ __all__ = [
     "Bits",
     "Budget",
     "Evaluation",
+    "Iterations",
     "Layer",
     "MaxDrop",
     "Out",
@@ -38,8 +39,11 @@ Size = Annotated[str | None, typer.Option(help="Of the file, such as 1.2MB.", ri
 MaxDrop = Annotated[
     float | None, typer.Option(help="Find the smallest file within so many points.", rich_help_panel=HOW)
 ]
-Preset = Annotated[str | None, typer.Option(help="fast (if not given), paper or nearest.", rich_help_panel=PLAN)]
+Preset = Annotated[str | None, typer.Option(help="fast (if not given), best, paper or nearest.", rich_help_panel=PLAN)]
 Search = Annotated[str | None, typer.Option(help="cora, cora-from-0.9, greedy or uniform.", rich_help_panel=PLAN)]
+Iterations = Annotated[
+    int | None, typer.Option(help="Steps of distillation after the coding; 250 for best.", rich_help_panel=PLAN)
+]
 Plan = Annotated[Path | None, typer.Option(help="Carry out this plan; search nothing.", rich_help_panel=PLAN)]
 SavePlan = Annotated[Path | None, typer.Option(help="Write the plan as JSON.", rich_help_panel=OUTPUT)]
 Layer = Annotated[

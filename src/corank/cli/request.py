@@ -27,6 +27,7 @@ class Request:
     max_drop: float | None
     preset: str | None
     search: str | None
+    iterations: int | None
     plan: Path | None
     layers: tuple[str, ...]
     all_layers: bool
@@ -47,6 +48,7 @@ class Request:
             _refuse("--plan", "the plan says everything", clash)
         if self.max_drop is not None:
             _refuse("--max-drop", "bits and budget are found", common)
+            _refuse("--max-drop", "the preset says how many", {"--iterations": self.iterations})
             if not scored:
                 raise ConfigError("--max-drop needs images to measure the drop on; add --eval DATA")
         if self.size is not None:
@@ -75,6 +77,7 @@ class Request:
             layers=_exceptions(self.layers),
             preset=preset,
             search=self.search,
+            refinement=None if self.iterations is None else corank.Refinement(self.iterations),
             adapter_bits=self.adapter_bits,
             all_layers=self.all_layers,
             samples=self.samples,

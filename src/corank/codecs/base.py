@@ -107,7 +107,7 @@ class ScalarCodebook(Codebook):
 
     def values(self, codes: Tensor) -> Tensor:
         columns = codes.shape[1]
-        return self._spread(self.scale, columns) * (self.levels[codes.long()] - self._spread(self.offset, columns))
+        return self.spread(self.scale, columns) * (self.levels[codes.long()] - self.spread(self.offset, columns))
 
     def columns(self, index: Tensor) -> ScalarCodebook:
         if self.scale.shape[1] == 1:
@@ -121,9 +121,9 @@ class ScalarCodebook(Codebook):
 
     def _in_levels(self, weight: Tensor) -> Tensor:
         columns = weight.shape[1]
-        return weight / self._spread(self.scale, columns) + self._spread(self.offset, columns)
+        return weight / self.spread(self.scale, columns) + self.spread(self.offset, columns)
 
-    def _spread(self, values: Tensor, columns: int) -> Tensor:
+    def spread(self, values: Tensor, columns: int) -> Tensor:
         if values.shape[1] in (1, columns):
             return values
         return values.repeat_interleave(self.group_size, dim=1)[:, :columns]

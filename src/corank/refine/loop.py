@@ -1,0 +1,173 @@
+"""The distillation loop: at most a few hundred steps from the float network, over what ships anyway."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from corank.calibration import Samples, live_numbers, run
+from corank.losses import Loss
+from corank.refine.augment import flip_and_shift
+from corank.refine.refinement import Refinement
+from corank.refine.student import Student, coded_layers
+
+__all__ = ["refine"]
+
+_JUDGED = 512  # samples that decide whether the refined model is kept
+_LIVE_BYTES = 3 << 30  # of activations that wait for the backward pass
+
+
+def refine(
+    model: nn.Module,
+    teacher: nn.Module,
+    samples: Samples,
+    refinement: Refinement,
+    loss: Loss,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[Mapping[str, float], ...]:
+    """Tunes a coded model in place: scales, biases, norms, adapter factors and, if asked, the codes themselves.
+
+    Norm statistics stay as they are. If the distance on the samples is not smaller afterwards, the model is left as
+    it was. Batches too large for memory are run in parts.
+
+    Args:
+        model: holds :class:`~corank.layers.CodedLayer` modules.
+        teacher: the float model, norms folded as in ``model``.
+        samples: unlabelled calibration samples.
+        refinement: how.
+        loss: ``(output, reference_output) -> scalar``.
+        seed: draws batches and augmentation.
+        progress: called with (what, done, total).
+
+    Returns:
+        One entry for each step: iteration, divergence.
+    """
+    if refinement.iterations == 0:
+        return ()
+    steps = _Steps(Student(model, refinement), teacher, samples, refinement, loss, seed)
+    judge = _Judge(teacher, samples, loss, steps.device)
+    before = judge(model)
+    history = []
+    for number in range(refinement.iterations):
+        history.append({"iteration": number + 1, "divergence": steps.step(number)})
+        if progress is not None:
+            progress("refining", number + 1, refinement.iterations)
+    kept = copy.deepcopy(model.state_dict())
+    steps.student.harden_into(model)
+    if not judge(model) < before:
+        model.load_state_dict(kept)
+    return tuple(history)
+
+
+class _Steps:
+    """One refinement under way."""
+
+    def __init__(
+        self, student: Student, teacher: nn.Module, samples: Samples, refinement: Refinement, loss: Loss, seed: int
+    ) -> None:
+        self.student, self._teacher, self._loss, self._how = student, teacher, loss, refinement
+        self.device = next(iter(student.latents.values())).gain.device
+        self.generator = torch.Generator().manual_seed(seed)
+        self._draws = samples.draws(min(refinement.batch_size, len(samples)), self.generator)
+        self._load = samples.loader()
+        groups = [{"params": [parameter], "lr": rate, "peak": rate} for _, parameter, rate in student.trained()]
+        self.optimizer = torch.optim.Adam(groups)
+        live = live_numbers(student.model, samples.first(1), self.device)
+        self._part = max(1, _LIVE_BYTES // (8 * live))
+        self._features = _Features(student.model, teacher) if refinement.features > 0 else None
+
+    def step(self, number: int) -> float:
+        """One gradient step; returns the loss before it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * _one_cycle(number / self._how.iterations)
+        batch = self._load(next(self._draws))
+        if self._how.augment and isinstance(batch, Tensor):
+            batch = flip_and_shift(batch, self.generator)
+        total, count = 0.0, len(tree_leaves(batch)[0])
+        self.optimizer.zero_grad()
+        for start in range(0, count, self._part):
+            part = tree_map(lambda leaf, at=start: leaf[at : at + self._part], batch)
+            share = len(tree_leaves(part)[0]) / count
+            total += share * self._backward(part, share)
+        self.optimizer.step()
+        return total
+
+    def _backward(self, batch: Any, share: float) -> float:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._how.uses_bfloat16(self.device)):
+            with torch.no_grad():
+                reference = run(self._teacher, batch, self.device)
+            output = self.student(batch, self.device)
+        distance = self._loss(_as_float(output), _as_float(reference))
+        whole = distance
+        if self._features is not None:
+            whole = distance + self._how.features * self._features.take()
+        (whole * share).backward()
+        return float(distance.detach())
+
+
+class _Features:
+    """The coded layers' outputs in both networks during one pass."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        names = list(coded_layers(student))
+        self._given: dict[str, Tensor] = {}
+        self._expected: dict[str, Tensor] = {}
+        for network, found in ((student, self._given), (teacher, self._expected)):
+            modules = dict(network.named_modules(remove_duplicate=False))
+            for name in names:
+                modules[name].register_forward_hook(_keeper(found, name))
+
+    def take(self) -> Tensor:
+        """The mean over layers of the squared error relative to the float output's energy."""
+        errors = []
+        for name, given in self._given.items():
+            expected = self._expected[name].float()
+            errors.append((given.float() - expected).square().sum() / expected.square().sum().clamp(min=1e-12))
+        self._given.clear()
+        self._expected.clear()
+        return torch.stack(errors).mean()
+
+
+def _keeper(found: dict[str, Tensor], name: str) -> Callable[[nn.Module, object, Tensor], None]:
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        found[name] = output
+
+    return keep
+
+
+class _Judge:
+    """Mean distance from the float model on the first samples, as they are."""
+
+    def __init__(self, teacher: nn.Module, samples: Samples, loss: Loss, device: torch.device) -> None:
+        self._batches, self._loss, self._device = samples.take(_JUDGED).batches, loss, device
+        with torch.no_grad():
+            self._references = [run(teacher, batch, device) for batch in self._batches]
+
+    def __call__(self, model: nn.Module) -> float:
+        total, count = 0.0, 0
+        with torch.no_grad():
+            for batch, reference in zip(self._batches, self._references, strict=True):
+                size = len(tree_leaves(batch)[0])
+                total += float(self._loss(run(model, batch, self._device), reference)) * size
+                count += size
+        return total / count
+
+
+def _one_cycle(place: float, warm: float = 0.1) -> float:
+    """The learning rate's factor: up linearly over the first tenth, down along a cosine to zero."""
+    if place < warm:
+        return 0.1 + 0.9 * place / warm
+    return 0.5 * (1 + math.cos(math.pi * (place - warm) / (1 - warm)))
+
+
+def _as_float(output: Any) -> Any:
+    return tree_map(
+        lambda leaf: leaf.float() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, output
+    )

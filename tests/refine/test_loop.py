@@ -1,0 +1,150 @@
+"""The distillation loop on the network that ships with the package."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import corank
+from corank.calibration import Samples
+from corank.data import load as load_images
+from corank.layers import CodedLayer, prepare
+from corank.losses import output_distance
+from corank.models.digits import digits_net
+from corank.refine import Refinement, loop, refine
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return load_images("digits:train").tensor()[:320]
+
+
+@pytest.fixture(scope="module")
+def teacher(images: Tensor) -> nn.Module:
+    return prepare(digits_net(), lambda one: one(images[:2])).model
+
+
+@pytest.fixture(scope="module")
+def rough(images: Tensor) -> nn.Module:
+    return corank.quantize(digits_net(), images, bits=2, budget=0.2, preset="paper", search="uniform")
+
+
+def distance(model: nn.Module, teacher: nn.Module, images: Tensor) -> float:
+    with torch.no_grad():
+        return float(output_distance(model(images), teacher(images)))
+
+
+def tuned(rough: nn.Module, teacher: nn.Module, images: Tensor, how: Refinement, seed: int = 0) -> nn.Module:
+    model = copy.deepcopy(rough)
+    refine(model, teacher, Samples.of(images, len(images)), how, output_distance, seed)
+    return model
+
+
+def codes(model: nn.Module) -> list[Tensor]:
+    return [module.code().weight.codes for module in model.modules() if isinstance(module, CodedLayer)]
+
+
+@pytest.mark.parametrize("code_rate", [0.0, 0.02])
+def test_brings_the_model_nearer_to_the_float_one(
+    rough: nn.Module, teacher: nn.Module, images: Tensor, code_rate: float
+) -> None:
+    how = Refinement(150 if code_rate else 30, 32, code_rate=code_rate, precision="float32")
+    before = copy.deepcopy(teacher.state_dict())
+    model = tuned(rough, teacher, images, how)
+    assert distance(model, teacher, images) < 0.6 * distance(rough, teacher, images)
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    moved = any(not torch.equal(a, b) for a, b in zip(codes(model), codes(rough), strict=True))
+    assert moved == (code_rate > 0)
+
+
+def test_what_is_trained_is_stored_in_as_many_bytes(
+    rough: nn.Module, teacher: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
+    model = tuned(rough, teacher, images, Refinement(5, 32))
+    stored = [corank.save(one, tmp_path / "file") for one in (model, rough)]
+    assert stored[0] == stored[1]
+    assert torch.equal(corank.load(tmp_path / "file", digits_net())(images), rough(images))
+    corank.save(model, tmp_path / "file")
+    assert torch.equal(corank.load(tmp_path / "file", digits_net())(images), model(images))
+
+
+def test_a_result_that_is_worse_is_not_kept(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:
+    wild = Refinement(3, 8, scale_rate=0.99, bias_rate=0.99, adapter_rate=0.99, code_rate=0.99)
+    model = tuned(rough, teacher, images, wild)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in rough.state_dict().items())
+
+
+def test_equal_seeds_give_equal_models(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:
+    first, again, other = (tuned(rough, teacher, images, Refinement(6, 32), seed) for seed in (1, 1, 2))
+    assert torch.equal(first(images), again(images))
+    assert not torch.equal(first(images), other(images))
+
+
+def test_batches_in_parts_give_the_same_gradients(
+    rough: nn.Module, teacher: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = Refinement(4, 32, precision="float32", code_rate=0.0)
+    whole = tuned(rough, teacher, images, how)
+    monkeypatch.setattr(loop, "_LIVE_BYTES", 1)
+    parts = tuned(rough, teacher, images, how)
+    assert torch.allclose(whole(images), parts(images), atol=1e-2)
+
+
+def test_no_iterations_change_nothing(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:
+    model = tuned(rough, teacher, images, Refinement(0))
+    assert torch.equal(model(images), rough(images))
+
+
+def test_features_are_matched(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:
+    def features(model: nn.Module) -> list[Tensor]:
+        inner: list[Tensor] = []
+        kinds = (nn.Conv2d, nn.Linear)
+        layers = [module for module in model.modules() if isinstance(module, kinds)]
+        handles = [layer.register_forward_hook(lambda _m, _i, output: inner.append(output)) for layer in layers]
+        with torch.no_grad():
+            model(images)
+        for handle in handles:
+            handle.remove()
+        return inner
+
+    expected = features(teacher)
+    errors = []
+    for weight in (0.0, 20.0):
+        model = tuned(rough, teacher, images, Refinement(30, 32, features=weight, augment=False, precision="float32"))
+        pairs = zip(features(model), expected, strict=True)
+        errors.append(sum(float((given - due).square().sum() / due.square().sum()) for given, due in pairs))
+    assert errors[1] < errors[0]
+
+
+class TwoHeads(nn.Module):
+    """A regression model with a mapping for an output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.box, self.score = nn.Conv2d(1, 6, 3), nn.Linear(6, 4), nn.Linear(6, 1)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        found = self.body(pixels).relu().mean((2, 3))
+        return {"boxes": self.box(found), "scores": self.score(found)}
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_any_model_and_a_loss_of_the_users(images: Tensor, own: bool) -> None:
+    model = TwoHeads()
+    small = images[:64]
+
+    def boxes(output: dict[str, Tensor], reference: dict[str, Tensor]) -> Tensor:
+        return (output["boxes"] - reference["boxes"]).abs().mean()
+
+    loss = boxes if own else None
+    how = Refinement(60, 32, bias_rate=1e-3, code_rate=0.0, augment=False, precision="float32")
+    errors = []
+    for tuning in (Refinement(0), how):
+        coded = corank.quantize(model, small, bits=2, preset="best", refinement=tuning, loss=loss, all_layers=True)
+        with torch.no_grad():
+            errors.append(float((loss or output_distance)(coded(small), model(small))))
+    assert errors[1] < errors[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from reference.gptq import gptq
@@ -116,6 +118,30 @@ def test_fewer_samples_than_columns() -> None:
     assert lost(weight - ours, gram) < lost(weight - codebook.values(codebook.nearest(weight)), gram)
 
 
+@pytest.mark.parametrize("codec", [Uniform(2), Uniform(3, group=6)])
+def test_sweeps_end_where_no_single_weight_can_do_better(codec: Uniform) -> None:
+    weight, gram = torch.randn(6, 17), gram_of(correlated(2, 200, 17))
+    codebook = codec.fit(weight)
+    codes = Gptq(block=5, sweeps=50)(weight, codebook, {Gram: gram})
+    least = lost(weight - codebook.values(codes), gram)
+    assert least < lost(weight - codebook.values(Gptq()(weight, codebook, {Gram: gram})), gram)
+    for row in range(6):
+        for column in range(17):
+            for code in range(1 << codec.bits):
+                other = codes.clone()
+                other[row, column] = code
+                assert lost(weight - codebook.values(other), gram) >= least * (1 - 1e-5)
+
+
+def test_sweeps_never_lose_and_meet_the_conformance() -> None:
+    check_rounder(Gptq(block=5, sweeps=3))
+    weight, gram = torch.randn(8, 70), gram_of(correlated(1, 500, 70))
+    codebook = Uniform(2).fit(weight)
+    codes = [Gptq(sweeps=sweeps)(weight, codebook, {Gram: gram}) for sweeps in (0, 1, 2, 8)]
+    errors = [lost(weight - codebook.values(each), gram) for each in codes]
+    assert all(later <= earlier for earlier, later in itertools.pairwise(errors))
+
+
 @pytest.mark.parametrize("scale", [1e-8, 1e8])
 def test_units_of_the_inputs_do_not_matter(scale: float) -> None:
     weight, inputs = torch.randn(4, 10), correlated(1, 100, 10)
@@ -144,6 +170,8 @@ def test_errors() -> None:
         Gptq(damping=0)
     with pytest.raises(ConfigError, match="positive"):
         Gptq(block=0)
+    with pytest.raises(ConfigError, match="sweeps"):
+        Gptq(sweeps=-1)
     broken = gram_of(torch.full((1, 4, 3), float("nan")))
     with pytest.raises(ConfigError, match="finite"):
         Gptq()(weight, codebook, {Gram: broken})

@@ -38,3 +38,17 @@ def test_without_drift_the_weight_stays_and_with_a_large_pull_too() -> None:
     other.update_pair(rows, torch.randn(2, 50, 3), 1)
     assert not torch.allclose(other.corrected(weight, False, 0.01), weight, atol=1e-2)
     assert torch.allclose(other.corrected(weight, False, 1e6), weight, atol=1e-4)
+
+
+def test_cross_moment_and_centred_twin() -> None:
+    ideal = torch.randn(2, 300, 5) + 0.7
+    real = 0.8 * ideal + 0.3 * torch.randn(2, 300, 5) - 0.4
+    drift = Drift(2, 5)
+    for rows in (slice(0, 120), slice(120, 300)):
+        drift.update_pair(ideal[:, rows], real[:, rows], 5)
+    assert torch.allclose(drift.cross, ideal.transpose(1, 2) @ real / 300, atol=1e-5)
+    centred = drift.centred()
+    ideal, real = ideal - ideal.mean(1, keepdim=True), real - real.mean(1, keepdim=True)
+    assert torch.allclose(centred.cross, ideal.transpose(1, 2) @ real / 300, atol=1e-5)
+    assert torch.allclose(centred.gram.matrix, real.transpose(1, 2) @ real / 300, atol=1e-5)
+    assert torch.equal(centred.float_mean, torch.zeros(2, 5))

@@ -1,9 +1,18 @@
 """Which value each weight takes."""
 
+from corank.rounding.adaround import AdaRound
 from corank.rounding.base import Rounder
+from corank.rounding.gpfq import Gpfq
 from corank.rounding.gptq import Gptq
 from corank.rounding.nearest import Nearest
+from corank.rounding.qronos import Qronos
 
-ROUNDERS: dict[str, type[Rounder]] = {"gptq": Gptq, "nearest": Nearest}
+ROUNDERS: dict[str, type[Rounder]] = {
+    "adaround": AdaRound,
+    "gpfq": Gpfq,
+    "gptq": Gptq,
+    "nearest": Nearest,
+    "qronos": Qronos,
+}
 
-__all__ = ["ROUNDERS", "Gptq", "Nearest", "Rounder"]
+__all__ = ["ROUNDERS", "AdaRound", "Gpfq", "Gptq", "Nearest", "Qronos", "Rounder"]

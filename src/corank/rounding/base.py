@@ -14,9 +14,17 @@ __all__ = ["Rounder"]
 
 
 class Rounder(ABC):
-    """Chooses the code of every weight of one layer."""
+    """Chooses the code of every weight of one layer.
+
+    Attributes:
+        needs: statistics to collect.
+        corrects: whether it corrects the error of the layers before by itself, from a
+            :class:`~corank.statistics.Drift` where there is one. It is then given the float weight, and not the
+            weight that best gives the float outputs from quantized inputs.
+    """
 
     needs: ClassVar[tuple[type[Statistic], ...]] = ()
+    corrects: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:

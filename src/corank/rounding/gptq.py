@@ -10,6 +10,8 @@ from torch import Tensor
 from corank.codecs import Codebook
 from corank.errors import ConfigError
 from corank.rounding.base import Rounder
+from corank.rounding.descent import descend
+from corank.rounding.walk import energy_order, walk
 from corank.statistics import Gram, LayerStatistics, need
 
 __all__ = ["Gptq", "inverse_factor"]
@@ -25,43 +27,36 @@ class Gptq(Rounder):
     Args:
         damping: added to the diagonal of the Gram matrix, as a part of its mean.
         block: columns updated together; changes the speed, not the result.
+        sweeps: walks over the columns afterwards, each taking its best codes while all others stay, until one moves
+            nothing. Not part of GPTQ.
     """
 
     needs = (Gram,)
 
     damping: float = 0.01
     block: int = 64
+    sweeps: int = 0
 
     def __post_init__(self) -> None:
         if not self.damping > 0 or self.block < 1:
             raise ConfigError(f"Gptq(damping={self.damping!r}, block={self.block!r}): both are positive")
+        if type(self.sweeps) is not int or self.sweeps < 0:
+            raise ConfigError(f"Gptq(sweeps={self.sweeps!r}): a whole number, 0 for GPTQ as published")
 
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
         gram = need(statistics, Gram, "Gptq")
-        order, factor = gram.derived(("gptq", self.damping), lambda: _ordered_factor(gram.matrix, self.damping))
-        groups, columns = factor.shape[0], factor.shape[-1]
-        rest = weight.float().reshape(groups, -1, columns)[:, :, order].clone()
-        codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
-        for start in range(0, columns, self.block):
-            end = min(start + self.block, columns)
-            errors = torch.empty(groups, rest.shape[1], end - start, device=weight.device)
-            for column in range(start, end):
-                target = rest[:, :, column]
-                part = codebook.columns(order[column : column + 1])
-                picked = part.nearest(target.reshape(-1, 1))
-                codes[:, order[column]] = picked[:, 0]
-                error = (target - part.values(picked).reshape(groups, -1)) / factor[:, column, column, None]
-                rest[:, :, column + 1 : end] -= error[:, :, None] * factor[:, None, column, column + 1 : end]
-                errors[:, :, column - start] = error
-            rest[:, :, end:] -= errors @ factor[:, start:end, end:]
-        return codes
+        order, spread = gram.derived(("gptq", self.damping), lambda: _ordered_spread(gram.matrix, self.damping))
+        targets = weight.float().reshape(spread.shape[0], -1, weight.shape[1])[:, :, order].clone()
+        codes = walk(targets, spread, codebook, order, self.block)
+        if not self.sweeps:
+            return codes
+        return descend(codes, weight, codebook, gram.matrix, order, self.block, self.sweeps)
 
 
-def _ordered_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    energy = gram.diagonal(dim1=1, dim2=2)
-    relative = energy / energy.mean(1, keepdim=True).clamp(min=1e-30)
-    order = relative.sum(0).argsort(descending=True, stable=True)
-    return order, inverse_factor(gram[:, order][:, :, order], damping)
+def _ordered_spread(gram: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    order = energy_order(gram)
+    factor = inverse_factor(gram[:, order][:, :, order], damping)
+    return order, factor / factor.diagonal(dim1=1, dim2=2)[:, :, None]
 
 
 def inverse_factor(gram: Tensor, damping: float) -> Tensor:

@@ -38,16 +38,28 @@ class Drift(Statistic):
         """``E[x]``, ``(G, C)``."""
         return self._float_sum / max(self.gram.count, 1)
 
+    @property
+    def cross(self) -> Tensor:
+        """``E[x x'^T]``, ``(G, C, C)``."""
+        return self._cross / max(self.gram.count, 1)
+
+    def centred(self) -> Drift:
+        """The same inputs less their means: what matters once the bias absorbs the mean error."""
+        groups, columns = self._float_sum.shape
+        centred = Drift(groups, columns, self._float_sum.device)
+        centred.gram = self.gram.centred()
+        means = self.float_mean[:, :, None] * self.gram.mean[:, None, :]
+        centred._cross = (self.cross - means) * max(self.gram.count, 1)
+        return centred
+
     def corrected(self, weight: Tensor, centred: bool, ridge: float) -> Tensor:
         """The weight that best gives the float outputs from quantized inputs, pulled to ``weight`` ``(G, R, C)``.
 
         ``M = (W E[x x'^T] + e W)(E[x' x'^T] + e I)^-1`` with ``e = ridge`` times the mean diagonal; with ``centred``
         the moments are covariances and the bias takes up the means.
         """
-        moment = self.gram.covariance if centred else self.gram.matrix
-        cross = self._cross / max(self.gram.count, 1)
-        if centred:
-            cross = cross - self.float_mean[:, :, None] * self.gram.mean[:, None, :]
+        drift = self.centred() if centred else self
+        moment, cross = drift.gram.matrix, drift.cross
         mean = moment.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=1e-12)
         pull = ridge * mean * torch.eye(moment.shape[-1], device=moment.device)
         return torch.linalg.solve(moment + pull, weight @ (cross + pull), left=False)

@@ -1,0 +1,99 @@
+"""AdaRound (arXiv 2004.10568) on one layer, from the second moment of its inputs alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from corank.codecs import Codebook
+from corank.errors import ConfigError
+from corank.rounding.base import Rounder
+from corank.statistics import Gram, LayerStatistics, need
+
+__all__ = ["AdaRound"]
+
+_LOW, _HIGH = -0.1, 1.1  # of the stretched sigmoid (paper, equation 23)
+_SHARPEST, _SOFTEST = 2.0, 20.0  # exponents of the regulariser: from flat in the middle to pushing everywhere
+
+
+@dataclass(frozen=True)
+class AdaRound(Rounder):
+    """Learns for every weight whether to go to the value below or above it, all of them at once.
+
+    Each weight sits between its two neighbours at ``h = clamp(1.2 sigmoid(v) - 0.1, 0, 1)``, starting at the float
+    weight; Adam moves ``v`` to minimise ``tr((W - W_h) E[x x^T] (W - W_h)^T)`` and a regulariser
+    ``sum(1 - |2h - 1|^b)`` that drives ``h`` to 0 or 1 as ``b`` falls from 20 to 2. A row that ends worse than
+    rounded to nearest is rounded to nearest.
+
+    Args:
+        iterations: steps of Adam; one costs as much as multiplying the weight by the Gram matrix.
+        learning_rate: of Adam.
+        warm_start: part of the iterations that pass before the regulariser sets in, 0 to 1.
+        regularisation: its weight, against errors in units of a row's mean step and an input's mean energy.
+    """
+
+    needs = (Gram,)
+
+    iterations: int = 1000
+    learning_rate: float = 0.02
+    warm_start: float = 0.2
+    regularisation: float = 0.5
+
+    def __post_init__(self) -> None:
+        if type(self.iterations) is not int or self.iterations < 1:
+            raise ConfigError(f"AdaRound(iterations={self.iterations!r}): a positive whole number, e.g. 1000")
+        if not self.learning_rate > 0 or not self.regularisation > 0:
+            raise ConfigError(
+                f"AdaRound(learning_rate={self.learning_rate!r}, regularisation={self.regularisation!r}): "
+                "both are positive"
+            )
+        if not 0 <= self.warm_start < 1:
+            raise ConfigError(f"AdaRound(warm_start={self.warm_start!r}): from 0 up to less than 1, e.g. 0.2")
+
+    @torch.no_grad()
+    def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
+        gram = need(statistics, Gram, "AdaRound").matrix
+        shape = (gram.shape[0], -1, weight.shape[1])
+        below, above = codebook.neighbours(weight)
+        low, high = codebook.values(below), codebook.values(above)
+        step = (high - low).reshape(shape)
+        offset = (low - weight).reshape(shape)
+        unit = step.mean(2, keepdim=True)
+        unit = torch.where(unit > 0, unit, 1.0)
+        energy = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=1e-30)
+        up = self._learn(step / unit, offset / unit, gram / energy).reshape(weight.shape)
+        codes = torch.where(up, above, below)
+        nearest = codebook.nearest(weight)
+        worse = _lost(codebook.values(codes) - weight, gram) >= _lost(codebook.values(nearest) - weight, gram)
+        return torch.where(worse, nearest, codes)
+
+    def _learn(self, step: Tensor, offset: Tensor, gram: Tensor) -> Tensor:
+        """True where to go up; ``offset + h * step`` is the error ``(G, R, C)`` of a weight at ``h``."""
+        share = (-offset / torch.where(step > 0, step, 1.0)).clamp(0, 1)
+        latent = torch.logit((share - _LOW) / (_HIGH - _LOW))
+        optimizer = torch.optim.Adam([latent], lr=self.learning_rate)
+        start = int(self.warm_start * self.iterations)
+        for iteration in range(self.iterations):
+            sigmoid = latent.sigmoid()
+            stretched = sigmoid * (_HIGH - _LOW) + _LOW
+            share = stretched.clamp(0, 1)
+            slope = 2 * ((offset + share * step) @ gram) * step
+            if iteration >= start:
+                done = (iteration - start) / max(1, self.iterations - start)
+                exponent = _SHARPEST + (_SOFTEST - _SHARPEST) * (1 + math.cos(math.pi * done)) / 2
+                distance = 2 * share - 1
+                push = 2 * exponent * distance.abs().pow(exponent - 1) * distance.sign()
+                slope -= self.regularisation * push
+            inside = (stretched > 0) & (stretched < 1)
+            latent.grad = torch.where(inside, slope * sigmoid * (1 - sigmoid) * (_HIGH - _LOW), 0.0)
+            optimizer.step()
+        return latent > 0
+
+
+def _lost(error: Tensor, gram: Tensor) -> Tensor:
+    """Output error of each row, ``(G * R, 1)``."""
+    stacked = error.reshape(gram.shape[0], -1, error.shape[1])
+    return ((stacked @ gram) * stacked).sum(2).reshape(-1, 1)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from corank.apply import apply_plan, code_layer
+from corank.apply import code_layer
+from corank.apply_plan import apply_plan
 from corank.calibration import Samples, collect, collect_gradients
 from corank.codecs import Uniform
 from corank.errors import ConfigError

@@ -24,6 +24,7 @@ ORDER = (
     ("rounding", "adapters"),
     ("plan",),
     ("storage.bits",),
+    ("checkpoint",),
     ("layers",),
     ("losses",),
     ("calibration",),
@@ -70,8 +71,9 @@ def unit(module: str) -> str:
         return ANYTHING
     if parts[:2] == ["storage", "bits"]:
         return "storage.bits"
-    if parts[0].startswith("quantize"):
-        return "quantize"
+    for several in ("apply", "quantize"):
+        if parts[0].startswith(several):
+            return several
     return parts[0]
 
 

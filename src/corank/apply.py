@@ -1,25 +1,21 @@
-"""Carries a plan out, one layer at a time: codec, rounder, residual, adapter."""
+"""Carries one layer's plan out: codec, rounder, residual, adapter, bias."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from corank.adapters import CodedLowRank, code_factors, decompose, full_rank
-from corank.calibration import Lockstep, Samples, position_limit, run
 from corank.codecs import Codec
 from corank.coded_weight import CodedWeight
-from corank.errors import ConfigError, ModelError
-from corank.layers import LayerCode, Prepared, coded_class, replace_module
+from corank.layers import CodedLayer, LayerCode, coded_class
 from corank.matrix import Geometry
-from corank.plan import LayerPlan, Plan
-from corank.statistics import Drift, Gram, LayerStatistics, need
+from corank.plan import LayerPlan
+from corank.statistics import Drift, Gram, LayerStatistics, Statistic, need
 
-__all__ = ["CodedResult", "apply_plan", "code_layer", "layer_view"]
+__all__ = ["CodedResult", "code_layer", "coded_module", "layer_view", "matrices"]
 
 _RIDGE = 0.02  # of the pull towards the float weight, relative to the mean energy of an input
 
@@ -45,7 +41,11 @@ def layer_view(plan: LayerPlan, has_bias: bool, statistics: LayerStatistics) -> 
     """The statistics as the plan wants them seen: centred where the bias will take up the mean error."""
     if not (plan.bias_correction and has_bias):
         return statistics
-    return {**statistics, Gram: need(statistics, Gram, "bias correction").centred()}
+    centred: dict[type[Statistic], Statistic] = {Gram: need(statistics, Gram, "bias correction").centred()}
+    drift = statistics.get(Drift)
+    if isinstance(drift, Drift):
+        centred[Drift] = drift.centred()
+    return {**statistics, **centred}
 
 
 def code_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics: LayerStatistics) -> CodedResult:
@@ -73,8 +73,10 @@ def code_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics:
     best: tuple[float, CodedWeight, CodedLowRank | None, Tensor] | None = None
     adapter: CodedLowRank | None = None
     for _ in range(plan.rounds if rank else 1):
-        target = wanted if adapter is None else wanted - adapter.product().reshape(shape)
-        coded = _code_weight(target.flatten(0, 1), plan, view)
+        product = 0 if adapter is None else adapter.product().reshape(shape)
+        given = (weight if plan.rounder.corrects else wanted) - product
+        codebook = _codec(plan).fit((wanted - product).flatten(0, 1))
+        coded = CodedWeight(plan.rounder(given.flatten(0, 1), codebook, view), codebook)
         directions = decompose(wanted - coded.decode().reshape(shape), plan.fit, view)
         adapter = code_factors(directions.truncate(rank), plan.adapter_bits) if rank else None
         whole = LayerCode(_codec(plan), coded, adapter, plan.adapter_bits).compose().reshape(shape)
@@ -87,51 +89,6 @@ def code_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics:
     return _finish(code, weight, bias, plan, statistics, energies)
 
 
-def apply_plan(
-    prepared: Prepared,
-    plan: Plan,
-    statistics: Mapping[str, LayerStatistics],
-    progress: Callable[[str, int, int], None] | None = None,
-    samples: Samples | None = None,
-    seed: int = 0,
-) -> dict[str, CodedResult]:
-    """Codes every planned layer of the prepared copy and puts the coded layers in place.
-
-    Args:
-        prepared: its model is changed.
-        plan: layer name to what to do; layers it does not name stay float.
-        statistics: by layer name.
-        progress: called with (what, done, total).
-        samples: calibration samples, for layers whose plan is sequential.
-        seed: draws the positions of sequential calibration.
-
-    Raises:
-        ModelError: for a layer that the model does not have. ConfigError: for a sequential plan without samples.
-    """
-    coded = plan.coded()
-    unknown = sorted(set(coded) - set(prepared.targets))
-    if unknown:
-        raise ModelError(f"the plan names {unknown[0]!r}, which is not a layer that can be coded")
-    if any(layer.sequential for layer in coded.values()):
-        if samples is None:
-            raise ConfigError("the plan is sequential: apply_plan(..., samples=...) needs the calibration samples")
-        return _apply_in_sequence(prepared, plan, statistics, samples, seed, progress)
-    results: dict[str, CodedResult] = {}
-    for number, (name, layer_plan) in enumerate(coded.items()):
-        layer = prepared.targets[name]
-        weight, bias = matrices(layer)
-        try:
-            result = code_layer(weight, bias, layer_plan, statistics[name])
-        except Exception as error:
-            error.add_note(f"while coding layer {name!r}")
-            raise
-        results[name] = result
-        replace_module(prepared.model, layer, coded_module(layer, result))
-        if progress is not None:
-            progress("coding", number + 1, len(coded))
-    return results
-
-
 def matrices(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Weight ``(G, R, C)`` and bias ``(G * R,)`` of a float layer, detached, float32."""
     weight = Geometry.of(layer).to_matrix(layer._parameters["weight"].detach().float())  # pyright: ignore
@@ -139,7 +96,7 @@ def matrices(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     return weight, None if bias is None else bias.detach().float()
 
 
-def coded_module(layer: nn.Module, result: CodedResult) -> nn.Module:
+def coded_module(layer: nn.Module, result: CodedResult) -> CodedLayer:
     """The coded counterpart of ``layer`` holding ``result``."""
     adapter = result.code.adapter
     rank = adapter.rank if adapter else 0
@@ -148,11 +105,6 @@ def coded_module(layer: nn.Module, result: CodedResult) -> nn.Module:
     )
     module.fill(result.code, result.bias)
     return module
-
-
-def _code_weight(target: Tensor, plan: LayerPlan, view: LayerStatistics) -> CodedWeight:
-    codebook = _codec(plan).fit(target)
-    return CodedWeight(plan.rounder(target, codebook, view), codebook)
 
 
 def _codec(plan: LayerPlan) -> Codec:
@@ -193,87 +145,3 @@ def _finish(
     output = _energy(weight, gram.matrix) + (2 * mean_output * offset + offset.square()).sum()
     relative = float(error.clamp(min=0) / output.clamp(min=1e-30))
     return CodedResult(code, new_bias, relative, energies)
-
-
-def _apply_in_sequence(
-    prepared: Prepared,
-    plan: Plan,
-    statistics: Mapping[str, LayerStatistics],
-    samples: Samples,
-    seed: int,
-    progress: Callable[[str, int, int], None] | None,
-) -> dict[str, CodedResult]:
-    """Each layer is coded against what the layers before it, already coded, feed it."""
-    coded, results = plan.coded(), {}
-    model, targets = prepared.model, {name: prepared.targets[name] for name in coded}
-    floating = copy.deepcopy(model)
-    twins = dict(floating.named_modules(remove_duplicate=False))
-    samples = samples.take(_affordable(floating, [twins[name] for name in targets], samples))
-    batches = samples.batches
-    with (
-        Lockstep(floating, {name: twins[name] for name in targets}, batches) as ideal,
-        Lockstep(model, targets, batches) as real,
-    ):
-        for number, (name, layer_plan) in enumerate(coded.items()):
-            layer = targets[name]
-            weight, bias = matrices(twins[name])
-            view = dict(statistics[name])
-            if layer_plan.sequential:
-                view[Drift] = _drift(layer, name, ideal, real, samples, seed)
-            try:
-                result = code_layer(weight, bias, layer_plan, view)
-            except Exception as error:
-                error.add_note(f"while coding layer {name!r}")
-                raise
-            results[name] = result
-            composed = Geometry.of(layer).from_matrix(result.code.compose())
-            with torch.no_grad():  # the passes that wait before this layer go on with its coded weight
-                layer._parameters["weight"].copy_(composed)  # pyright: ignore[reportOptionalMemberAccess]
-                if result.bias is not None:
-                    layer._parameters["bias"].copy_(result.bias)  # pyright: ignore[reportOptionalMemberAccess]
-            if progress is not None:
-                progress("coding", number + 1, len(coded))
-    for name, result in results.items():
-        replace_module(model, targets[name], coded_module(targets[name], result))
-    return results
-
-
-def _affordable(model: nn.Module, layers: list[nn.Module], samples: Samples) -> int:
-    """How many samples may wait before the widest layer at once, in both networks, in about 2 GB."""
-    widest = 1
-
-    def note(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        nonlocal widest
-        inputs = args[0] if args else named["input"]
-        widest = max(widest, inputs[0].numel())
-
-    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
-    try:
-        with torch.no_grad():
-            run(model, samples.first(1), next(model.parameters()).device)
-    finally:
-        for handle in handles:
-            handle.remove()
-    live = 6 * 4 * widest  # bytes of a sample: about three tensors in each network
-    return max(1, (2 << 30) // live)
-
-
-def _drift(layer: nn.Module, name: str, ideal: Lockstep, real: Lockstep, samples: Samples, seed: int) -> Drift:
-    geometry = Geometry.of(layer)
-    groups, _, columns = geometry.matrix_shape
-    drift = Drift(groups, columns, layer._parameters["weight"].device)  # pyright: ignore
-    for number in range(len(samples.batches)):
-        for stream in (ideal, real):  # the next batch runs on while this one is summed up
-            for ahead in (number, number + 1):
-                if ahead < len(samples.batches):
-                    stream.begin(ahead, name)
-        expected, given = ideal.inputs(number, name), real.inputs(number, name)
-        if expected is None or given is None:
-            continue
-        limit = position_limit(geometry, len(samples), expected.shape[0])
-        pair = [
-            geometry.patches(inputs, limit, torch.Generator().manual_seed(seed + number))
-            for inputs in (expected, given)
-        ]
-        drift.update_pair(pair[0], pair[1], geometry.output_positions(given))
-    return drift

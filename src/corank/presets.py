@@ -37,12 +37,16 @@ class Preset:
         """The plan of a layer of ``bits`` bits."""
         assert isinstance(self.layer.codec, Uniform)
         width = self.layer.adapter_bits if adapter_bits is None else adapter_bits
-        return replace(self.layer, codec=replace(self.layer.codec, bits=bits), adapter_bits=width)
+        return replace(
+            self.layer,
+            codec=replace(self.layer.codec, bits=bits, half=self.layer.codec.half and bits < 8),
+            adapter_bits=width,
+        )
 
 
 _PAPER = LayerPlan(codec=Uniform(range="std", deviations=4.0), rounder=Nearest(), fit="svd")
 _FAST = LayerPlan(
-    codec=Uniform(range="mse"), rounder=Gptq(), fit="loss", rounds=4, bias_correction=True, sequential=True
+    codec=Uniform(range="mse", half=True), rounder=Gptq(), fit="loss", rounds=4, bias_correction=True, sequential=True
 )
 
 _EDGE = replace(_FAST, codec=Uniform(8, range="mse"), fit="svd", rounds=1)

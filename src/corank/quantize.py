@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
-from corank.apply import CodedResult, apply_plan
-from corank.calibration import Samples, collect, collect_gradients, run
+from corank.apply import CodedResult
+from corank.apply_plan import apply_plan
+from corank.calibration import Samples, StreamedStatistics, collect_gradients, run
 from corank.calibration.collect import Progress
+from corank.checkpoint import Checkpoint, fingerprint
 from corank.config import choose
 from corank.data import ImageSet
 from corank.errors import BudgetError, ConfigError
@@ -26,7 +31,7 @@ from corank.quantize_search import problem_of
 from corank.quantize_size import bits_for_size, budget_for_size, parse_size
 from corank.refine import Refinement, refine
 from corank.search import Found, Search
-from corank.statistics import OutputGradient, Statistic
+from corank.statistics import LayerStatistics, OutputGradient
 from corank.storage.contents import placeholder_layers
 from corank.storage.run import ATTRIBUTE, LayerRun, Run
 
@@ -57,6 +62,7 @@ def quantize(
     seed: int = 0,
     device: str | torch.device = "auto",
     reference: str | None = None,
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
     """A copy of a trained model whose weights are low-bit codes plus low-rank adapters of the residual (CoRa).
@@ -89,6 +95,8 @@ def quantize(
         seed: draws samples, calibration positions and search batches.
         device: "auto" (CUDA if there is any, else CPU) or a torch device. The result is where ``model`` was.
         reference: what the model was made from, kept in the file for its reader; never executed.
+        checkpoint: a folder that keeps what is done; the same call with the same folder goes on from there, to the
+            identical result.
         progress: called with (what, done, total).
 
     Returns:
@@ -106,35 +114,75 @@ def quantize(
     prepared = _prepare(model, inputs, fold, where)
     draft = _draft(prepared, recipe, bits, size, plan, BasePlan(recipe, layers or {}, adapter_bits, all_layers))
     draft = replace(draft, seed=seed, model=reference, preset=preset if isinstance(preset, str) else "custom")
+    tuning = refinement or recipe.refinement or Refinement(iterations=0)
+    distance = loss or output_distance
+    kept = Checkpoint(checkpoint, _identity(prepared, inputs, draft, finder, budget, size, tuning, distance))
     statistics = _calibrate(prepared, draft.plan, inputs, seed, progress)
-    found, final = Found({}), draft.plan
+    found = Found({})
     if plan is None:
         extra = budget_for_size(prepared, draft, parse_size(size)) if size is not None else budget
         extra = recipe.budget if extra is None else extra
-        distance = loss or output_distance
-        problem = problem_of(prepared, final, statistics, inputs, extra, distance, seed, progress)
-        found = finder(problem)
-        final = final.with_ranks(found.ranks)
+
+        def look() -> Found:
+            measures = finder.measures and extra > 0
+            problem = problem_of(prepared, draft.plan, statistics, inputs, extra, distance, seed, progress, measures)
+            return finder(problem)
+
+        found = _found(kept, look)
         draft = replace(draft, budget=round(extra, 6), search=_search_name(search, finder))
-    tuning = refinement or recipe.refinement or Refinement(iterations=0)
+    final = draft.plan.with_ranks(found.ranks)
     tuning = replace(tuning, iterations=max(0, tuning.iterations - found.iterations))
     teacher = copy.deepcopy(prepared.model) if tuning.iterations else nn.Identity()
-    results = apply_plan(prepared, final, statistics, progress, inputs, seed)
-    course = refine(prepared.model, teacher, inputs, tuning, loss or output_distance, seed, progress)
-    outcome = replace(
-        draft,
-        plan=final,
-        layers={name: _layer_run(result, draft.layers[name]) for name, result in results.items()},
-        iterations=found.iterations + len(course),
-        history=(*found.history, *_continued(course, found.iterations)),
-        seconds=time.perf_counter() - started,
-    )
-    prepared.model.__dict__[ATTRIBUTE] = outcome
+    results = apply_plan(prepared, final, statistics, progress, inputs, seed, kept)
+    course = refine(prepared.model, teacher, inputs, tuning, distance, seed, progress, kept)
+    layers_run = {name: _layer_run(result, draft.layers[name]) for name, result in results.items()}
+    outcome = replace(draft, plan=final, layers=layers_run, seconds=time.perf_counter() - started)
+    prepared.model.__dict__[ATTRIBUTE] = _with_history(outcome, found, course)
     return prepared.model.to(home)
 
 
-def _continued(course: tuple[Mapping[str, float], ...], iterations: int) -> list[Mapping[str, float]]:
-    return [{**step, "iteration": step["iteration"] + iterations} for step in course]
+def _identity(
+    prepared: Prepared,
+    inputs: Samples,
+    draft: Run,
+    finder: Search,
+    budget: float | None,
+    size: int | str | None,
+    tuning: Refinement,
+    distance: Loss,
+) -> dict[str, Any]:
+    """What tells this run from others, for its checkpoint."""
+    return {
+        "corank": version("corank"),
+        "model": fingerprint([*prepared.model.parameters(), *prepared.model.buffers()]),
+        "data": fingerprint(tree_leaves(inputs.batches)),
+        "plan": draft.plan.to_json(),
+        "search": repr(finder),
+        "budget": budget,
+        "size": size,
+        "refinement": repr(tuning),
+        "loss": getattr(distance, "__qualname__", type(distance).__qualname__),
+        "seed": draft.seed,
+        "device": next(_tensors(prepared.model)).device.type,
+    }
+
+
+def _found(kept: Checkpoint, look: Callable[[], Found]) -> Found:
+    """What the search found, now or in an earlier run."""
+    earlier = kept.load("search")
+    if earlier is not None:
+        note = earlier[1]
+        return Found(note["ranks"], tuple(note["history"]), note["iterations"])
+    found = look()
+    note = {"ranks": dict(found.ranks), "history": list(found.history), "iterations": found.iterations}
+    kept.save("search", {"ranks": torch.tensor(list(found.ranks.values()))}, note)
+    return found
+
+
+def _with_history(run: Run, found: Found, course: tuple[Mapping[str, float], ...]) -> Run:
+    """The run with the steps of the search, then those of the refinement."""
+    later = [{**step, "iteration": step["iteration"] + found.iterations} for step in course]
+    return replace(run, iterations=found.iterations + len(course), history=(*found.history, *later))
 
 
 def to_float(model: nn.Module) -> nn.Module:
@@ -219,15 +267,14 @@ def _draft(
 
 def _calibrate(
     prepared: Prepared, plan: Plan, inputs: Samples, seed: int, progress: Progress | None
-) -> dict[str, dict[type[Statistic], Statistic]]:
+) -> StreamedStatistics:
     targets = {name: prepared.targets[name] for name in plan.coded()}
-    statistics = collect(prepared.model, targets, inputs, seed, progress)
     weighted = {name: targets[name] for name, layer in plan.coded().items() if layer.fit == "loss"}
+    further: dict[str, LayerStatistics] = {}
     if weighted:
         found = collect_gradients(prepared.model, weighted, inputs.take(_FISHER_SAMPLES), seed, progress)
-        for name, gradient in found.items():
-            statistics[name][OutputGradient] = gradient
-    return statistics
+        further = {name: {OutputGradient: gradient} for name, gradient in found.items()}
+    return StreamedStatistics(prepared.model, targets, inputs, further, seed, progress)
 
 
 def _layer_run(result: CodedResult, known: LayerRun) -> LayerRun:

@@ -60,7 +60,7 @@ class BasePlan:
             return replace(every, codec=choice)
         if isinstance(choice, int) and not isinstance(choice, bool) and 1 <= choice <= 8:
             assert isinstance(every.codec, Uniform)
-            return self.recipe.edge if choice == 8 else replace(every, codec=replace(every.codec, bits=choice))
+            return self.recipe.edge if choice == 8 else self.recipe.layer_plan(choice, self.adapter_bits)
         raise ConfigError(
             f"layers={{{pattern!r}: {choice!r}}}: give 1 to 8 bits, 'float', a codec or a LayerPlan, "
             'e.g. layers={"conv1": 8, "*.downsample.*": "float"}'

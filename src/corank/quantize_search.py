@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from corank.adapters import bits_per_rank, decompose, full_rank
+import torch
+from torch import Tensor
+
+from corank.adapters import LowRank, bits_per_rank, decompose, full_rank
 from corank.apply import code_layer, layer_view, matrices
 from corank.calibration import Samples
 from corank.errors import BudgetError
@@ -26,11 +29,14 @@ def problem_of(
     loss: Loss,
     seed: int,
     progress: Callable[[str, int, int], None] | None = None,
+    measures: bool = True,
 ) -> Problem:
     """The problem of giving ranks to the layers of ``plan`` (ranks zero).
 
     Args:
         budget: extra bits per quantized weight.
+        measures: code every layer to see what is lost; else weights and directions are zero, and no statistics are
+            needed.
 
     Raises:
         BudgetError: for a budget above zero that is below the cheapest adapter.
@@ -42,18 +48,21 @@ def problem_of(
         weight, bias = matrices(prepared.targets[name])
         weights += weight.numel()
         geometry = prepared.geometry(name)
-        result = code_layer(weight, bias, layer_plan, statistics[name])
-        lossy = result.code.compose().reshape(weight.shape)
+        lossy = torch.zeros(1).expand(weight.shape)
+        if measures:
+            lossy = code_layer(weight, bias, layer_plan, statistics[name]).code.compose().reshape(weight.shape)
         assert layer_plan.codec is not None
         if layer_plan.codec.bits < 8 and full_rank(geometry.matrix_shape) > 0:
-            view = layer_view(layer_plan, bias is not None, statistics[name])
-            directions = decompose(weight - lossy, layer_plan.fit, view)
             cost = bits_per_rank(geometry.matrix_shape, layer_plan.adapter_bits)
-            gains = directions.energies * _sensitivity(layer_plan, view)
+            directions, gains = _nothing(weight.shape)
+            if measures:
+                view = layer_view(layer_plan, bias is not None, statistics[name])
+                directions = decompose(weight - lossy, layer_plan.fit, view)
+                gains = directions.energies * _sensitivity(layer_plan, view)
             layers[name] = SearchLayer(geometry, lossy, directions, cost, gains)
         else:
             fixed[name] = geometry.from_matrix(lossy)
-        if progress is not None:
+        if progress is not None and measures:
             progress("measuring what rounding loses", number + 1, len(coded))
     budget_bits = int(budget * weights + 1e-6)
     cheapest = min((layer.bits_per_rank for layer in layers.values()), default=0)
@@ -63,6 +72,13 @@ def problem_of(
             f"{cheapest}; give budget=0 for none, or at least {cheapest / weights:.6f}"
         )
     return Problem(prepared.model, samples, layers, fixed, budget_bits, weights, max(widths), loss, seed, progress)
+
+
+def _nothing(shape: torch.Size) -> tuple[LowRank, Tensor]:
+    groups, rows, columns = shape
+    rank, zero = full_rank((groups, rows, columns)), torch.zeros(1)
+    left, right = zero.expand(groups, rows, rank), zero.expand(groups, rank, columns)
+    return LowRank(left, right, zero.expand(rank)), zero.expand(rank)
 
 
 def _sensitivity(plan: LayerPlan, view: LayerStatistics) -> float:

@@ -211,3 +211,38 @@ def test_codebook_is_rebuilt_from_its_tensors() -> None:
 def test_bad_settings(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Uniform(**fields)
+
+
+@pytest.mark.parametrize("bits", range(1, 8))
+@pytest.mark.parametrize("group", [0, -1, 5])
+@pytest.mark.parametrize("range_", ["minmax", "mse"])
+def test_conformance_of_half_offsets(bits: int, group: int, range_: str) -> None:
+    check_codec(Uniform(bits, group=group, range=range_, half=True))
+
+
+@pytest.mark.parametrize("bits", range(1, 8))
+def test_half_offsets_are_halves_that_the_file_can_hold(bits: int) -> None:
+    codebook = Uniform(bits, range="mse", half=True).fit(torch.randn(40, 30) + 0.3)
+    assert torch.equal(codebook.offset * 2, (codebook.offset * 2).round())
+    assert bool((codebook.offset * 2 % 2 == 1).any())
+    stored = codebook.tensors()["offset"]
+    assert codebook.offset_bits == bits + 1 and int(stored.max()) < 2 ** (bits + 1)
+    assert torch.equal(stored.float() / 2, codebook.offset)
+
+
+@pytest.mark.parametrize("bits", range(1, 8))
+def test_half_offsets_lose_no_more_than_whole_ones(bits: int) -> None:
+    weight = torch.randn(30, 60)
+    lost = []
+    for half in (False, True):
+        codebook = Uniform(bits, range="mse", half=half).fit(weight)
+        lost.append((codebook.values(codebook.nearest(weight)) - weight).square().sum(1))
+    assert bool((lost[1] <= lost[0] * 1.0001).all())
+    if bits == 2:
+        assert float(lost[1].sum()) < 0.9 * float(lost[0].sum())
+
+
+@pytest.mark.parametrize("wrong", [{"bits": 8}, {"symmetric": True}, {"half": 1}])
+def test_half_offsets_where_there_are_none(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="half"):
+        Uniform(**{"bits": 2, "half": True, **wrong})

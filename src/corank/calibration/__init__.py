@@ -3,5 +3,15 @@
 from corank.calibration.collect import collect, collect_gradients, position_limit
 from corank.calibration.lockstep import Lockstep
 from corank.calibration.samples import Samples, live_numbers, run
+from corank.calibration.streamed import StreamedStatistics
 
-__all__ = ["Lockstep", "Samples", "collect", "collect_gradients", "live_numbers", "position_limit", "run"]
+__all__ = [
+    "Lockstep",
+    "Samples",
+    "StreamedStatistics",
+    "collect",
+    "collect_gradients",
+    "live_numbers",
+    "position_limit",
+    "run",
+]

@@ -53,6 +53,7 @@ def quantize(
     std: options.Std = None,
     image_key: options.ImageKey = None,
     label_key: options.LabelKey = None,
+    checkpoint: asked.Checkpoint = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     record: options.RecordFile = None,
@@ -66,7 +67,7 @@ def quantize(
     check_distinct((out, save_plan, record, report), (weights, plan))
     request = Request(
         bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
-        samples, seed, model, chosen_device(device),
+        samples, seed, model, chosen_device(device), checkpoint,
     )  # fmt: skip
     request.check(scored=evaluation is not None)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)

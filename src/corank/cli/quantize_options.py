@@ -14,6 +14,7 @@ __all__ = [
     "AllLayers",
     "Bits",
     "Budget",
+    "Checkpoint",
     "Evaluation",
     "Iterations",
     "Layer",
@@ -54,5 +55,9 @@ AllLayers = Annotated[
     bool, typer.Option("--all-layers", help="No 8 bits for the first and last layer.", rich_help_panel=PLAN)
 ]
 AdapterBits = Annotated[int | None, typer.Option(help="Of the adapters, 2 to 8; 8.", rich_help_panel=PLAN)]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Keep what is done; go on from there.", rich_help_panel=OUTPUT),
+]
 Evaluation = Annotated[str | None, typer.Option("--eval", help="Images to score on, as --data.", rich_help_panel=INPUT)]
 Samples = Annotated[int, typer.Option(help="Calibration images, at most.", rich_help_panel=INPUT)]

@@ -36,6 +36,7 @@ class Request:
     seed: int
     reference: str
     device: torch.device
+    checkpoint: Path | None = None
 
     def check(self, scored: bool) -> None:
         """Raises ConfigError for options that exclude each other."""
@@ -48,7 +49,11 @@ class Request:
             _refuse("--plan", "the plan says everything", clash)
         if self.max_drop is not None:
             _refuse("--max-drop", "bits and budget are found", common)
-            _refuse("--max-drop", "the preset says how many", {"--iterations": self.iterations})
+            _refuse(
+                "--max-drop",
+                "several files are tried, by the preset",
+                {"--iterations": self.iterations, "--checkpoint": self.checkpoint},
+            )
             if not scored:
                 raise ConfigError("--max-drop needs images to measure the drop on; add --eval DATA")
         if self.size is not None:
@@ -84,6 +89,7 @@ class Request:
             seed=self.seed,
             device=self.device,
             reference=self.reference,
+            checkpoint=self.checkpoint,
             progress=progress,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -76,9 +76,10 @@ class ScalarCodebook(Codebook):
     Attributes:
         levels: ``(L,)`` float32, ascending.
         scale: ``(R, G)`` float32 holding values that fp16 can hold, since that is how scales are stored.
-        offset: ``(R, G)`` float32, whole numbers, in units of a level.
+        offset: ``(R, G)`` float32, multiples of ``offset_step``, in units of a level.
         group_size: columns that share a scale.
         offset_bits: bits of one stored offset; 0 where every offset is zero by construction.
+        offset_step: what one stored unit of an offset stands for.
     """
 
     levels: Tensor
@@ -86,6 +87,7 @@ class ScalarCodebook(Codebook):
     offset: Tensor
     group_size: int
     offset_bits: int = 0
+    offset_step: float = 1.0
 
     @property
     def code_bits(self) -> int:
@@ -113,11 +115,11 @@ class ScalarCodebook(Codebook):
         if self.scale.shape[1] == 1:
             return self
         group = index.div(self.group_size, rounding_mode="floor")
-        return ScalarCodebook(self.levels, self.scale[:, group], self.offset[:, group], 1, self.offset_bits)
+        return replace(self, scale=self.scale[:, group], offset=self.offset[:, group], group_size=1)
 
     def tensors(self) -> dict[str, Tensor]:
         scale = {"scale": self.scale.to(torch.float16)}
-        return scale if not self.offset_bits else {**scale, "offset": self.offset.to(torch.uint8)}
+        return scale if not self.offset_bits else {**scale, "offset": (self.offset / self.offset_step).to(torch.uint8)}
 
     def _in_levels(self, weight: Tensor) -> Tensor:
         columns = weight.shape[1]

@@ -27,6 +27,8 @@ class Uniform(Codec):
         group: columns that share a scale; 0 for one scale a row (output channel), -1 for one a weight.
         range: "minmax", "std" (mean +- ``deviations`` standard deviations, never wider than min-max), or "mse"
             (the scale and offset of least squared error).
+        half: offsets may lie midway between two levels, where that loses less; zero is then no value of the row. At
+            2 bits four values about zero fit most weights better than zero and three others. One bit more an offset.
         deviations: of the "std" range; CoRa (arXiv 2408.00923) uses about 3 to 5.
 
     Scales are rounded to fp16 at fitting, as they are stored.
@@ -37,6 +39,7 @@ class Uniform(Codec):
     group: int = 0
     range: str = "minmax"
     deviations: float = 4.0
+    half: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 1 <= self.bits <= 8:
@@ -45,14 +48,28 @@ class Uniform(Codec):
             raise ConfigError(f"range={self.range!r}: Uniform takes 'minmax', 'std' or 'mse'")
         if not isinstance(self.group, int) or self.group < -1:
             raise ConfigError(f"group={self.group!r}: a number of columns, 0 (a scale per row) or -1 (per tensor)")
+        if not isinstance(self.half, bool) or (self.half and (self.symmetric or self.bits == 8)):
+            raise ConfigError(
+                f"half={self.half!r}: true or false; offsets are stored unsymmetric and in at most 8 bits"
+            )
         if not self.deviations > 0:
             raise ConfigError(f"deviations={self.deviations!r}: a positive number, e.g. 4.0")
+
+    @property
+    def offset_bits(self) -> int:
+        """Bits of one stored offset."""
+        return 0 if self.symmetric else self.bits + self.half
+
+    @property
+    def offset_step(self) -> float:
+        """What one stored unit of an offset stands for, in levels."""
+        return 0.5 if self.half else 1.0
 
     def size_bits(self, rows: int, columns: int) -> int:
         """Bits that a weight ``(rows, columns)`` takes, codes and codebook together."""
         groups = 1 if self.group <= 0 else -(-columns // self.group)
         scales = 1 if self.group == -1 else rows * groups
-        return rows * columns * self.bits + scales * (16 + (0 if self.symmetric else self.bits))
+        return rows * columns * self.bits + scales * (16 + self.offset_bits)
 
     def fit(self, weight: Tensor) -> ScalarCodebook:
         """The codebook for ``weight`` ``(R, C)``; see :class:`Uniform`."""
@@ -71,9 +88,10 @@ class Uniform(Codec):
         """The codebook with those scales and offsets (flat, row by row), as they are read back from a file."""
         size = columns if self.group <= 0 else min(self.group, columns)
         shape = (1, 1) if self.group == -1 else (rows, -(-columns // size))
-        stored = 0 if self.symmetric else self.bits
         levels = self._levels().to(scale.device)
-        return ScalarCodebook(levels, scale.reshape(shape), offset.reshape(shape), size, stored)
+        return ScalarCodebook(
+            levels, scale.reshape(shape), offset.reshape(shape), size, self.offset_bits, self.offset_step
+        )
 
     def _levels(self) -> Tensor:
         if not self.symmetric:
@@ -105,7 +123,7 @@ class Uniform(Codec):
             return _as_stored(scale), torch.zeros_like(scale)
         top = 2**self.bits - 1
         scale = _as_stored((high - low) / top)
-        return scale, (-low / scale).round().clamp(0, top)
+        return scale, self._on_grid(-low / scale).clamp(0, top)
 
     def _least_error(self, rows: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """The scale and offset of least squared error, over shrunken ranges and the offsets near each."""
@@ -114,16 +132,25 @@ class Uniform(Codec):
         top = 2**self.bits - 1
         for shrink in torch.linspace(1.0, 0.2 if self.bits < 4 else 0.4, 61 if self.bits < 4 else 31).tolist():
             scale, centre = self._from_range(low * shrink, high * shrink)
-            moves = (0,) if self.symmetric else tuple(range(top + 1)) if self.bits < 3 else (-1, 0, 1)
-            for move in moves:
-                whole = torch.full_like(centre, move) if self.bits < 3 else (centre + move).clamp(0, top)
-                offset = torch.zeros_like(centre) if self.symmetric else whole
+            for move in self._moves():
+                offset = torch.full_like(centre, move) if self.bits < 3 else (centre + move).clamp(0, top)
                 error = self._error(rows, scale, offset)
                 better = error < least
                 least = torch.where(better, error, least)
                 best_scale = torch.where(better, scale, best_scale)
                 best_offset = torch.where(better, offset, best_offset)
         return best_scale, best_offset
+
+    def _on_grid(self, offset: Tensor) -> Tensor:
+        return (offset / self.offset_step).round() * self.offset_step
+
+    def _moves(self) -> list[float]:
+        """Offsets to try: all of them below 3 bits, else steps from the one of the range."""
+        if self.symmetric:
+            return [0.0]
+        per_level = round(1 / self.offset_step)
+        units = range(per_level * (2**self.bits - 1) + 1) if self.bits < 3 else range(-per_level, per_level + 1)
+        return [unit * self.offset_step for unit in units]
 
     def _error(self, rows: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         levels = self._levels()

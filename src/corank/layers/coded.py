@@ -70,7 +70,7 @@ def stored_tensors(shape: tuple[int, int, int], codec: Codec, rank: int, adapter
     """Name to :class:`Slot` of all that a layer stores for its weight, known before anything is fitted."""
     groups, rows, columns = shape
     total = codec.size_bits(groups * rows, columns)
-    offset_bits = 0 if cast(Any, codec).symmetric else codec.bits
+    offset_bits = cast(Any, codec).offset_bits
     scales = (total - groups * rows * columns * codec.bits) // (16 + offset_bits)
     slots = {"codes": Slot(groups * rows * columns, codec.bits, False), "scale": Slot(scales, 16, True)}
     if offset_bits:
@@ -199,9 +199,12 @@ class CodedLayer(nn.Module):
         slot = self.slots()[name]
         return unpack(cast(Tensor, self._buffers[name]), slot.bits, slot.count)
 
+    def _offsets(self, codec: Codec, name: str) -> Tensor:
+        return self._codes(name).float() * cast(Any, codec).offset_step
+
     def _codebook(self, codec: Codec, rows: int, columns: int, scale: str, offset: str) -> ScalarCodebook:
         values = cast(Tensor, self._buffers[scale]).float()
-        offsets = self._codes(offset).float() if offset in self._buffers else torch.zeros_like(values)
+        offsets = self._offsets(codec, offset) if offset in self._buffers else torch.zeros_like(values)
         return cast(Any, codec).codebook(values, offsets, rows, columns)
 
 

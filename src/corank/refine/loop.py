@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.calibration import Samples, live_numbers, run
+from corank.checkpoint import Checkpoint
 from corank.losses import Loss
 from corank.refine.augment import flip_and_shift
 from corank.refine.refinement import Refinement
@@ -19,7 +20,9 @@ from corank.refine.student import Student, coded_layers
 
 __all__ = ["refine"]
 
+_STEP = "refinement"
 _JUDGED = 512  # samples that decide whether the refined model is kept
+_KEPT_EVERY = 25  # steps
 _LIVE_BYTES = 3 << 30  # of activations that wait for the backward pass
 
 
@@ -31,6 +34,7 @@ def refine(
     loss: Loss,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Mapping[str, float], ...]:
     """Tunes a coded model in place: scales, biases, norms, adapter factors and, if asked, the codes themselves.
 
@@ -45,6 +49,7 @@ def refine(
         loss: ``(output, reference_output) -> scalar``.
         seed: draws batches and augmentation.
         progress: called with (what, done, total).
+        checkpoint: keeps the state every 25 steps; a state found in it is continued.
 
     Returns:
         One entry for each step: iteration, divergence.
@@ -54,15 +59,18 @@ def refine(
     steps = _Steps(Student(model, refinement), teacher, samples, refinement, loss, seed)
     judge = _Judge(teacher, samples, loss, steps.device)
     before = judge(model)
-    history = []
-    for number in range(refinement.iterations):
+    kept = checkpoint or Checkpoint(None)
+    history = steps.restore(kept.load(_STEP))
+    for number in range(len(history), refinement.iterations):
         history.append({"iteration": number + 1, "divergence": steps.step(number)})
+        if (number + 1) % _KEPT_EVERY == 0:
+            kept.save(_STEP, steps.state(), {"history": history})
         if progress is not None:
             progress("refining", number + 1, refinement.iterations)
-    kept = copy.deepcopy(model.state_dict())
+    unrefined = copy.deepcopy(model.state_dict())
     steps.student.harden_into(model)
     if not judge(model) < before:
-        model.load_state_dict(kept)
+        model.load_state_dict(unrefined)
     return tuple(history)
 
 
@@ -74,8 +82,9 @@ class _Steps:
     ) -> None:
         self.student, self._teacher, self._loss, self._how = student, teacher, loss, refinement
         self.device = next(iter(student.latents.values())).gain.device
-        self.generator = torch.Generator().manual_seed(seed)
-        self._draws = samples.draws(min(refinement.batch_size, len(samples)), self.generator)
+        self._seed = seed
+        generator = torch.Generator().manual_seed(seed)
+        self._draws = samples.draws(min(refinement.batch_size, len(samples)), generator)
         self._load = samples.loader()
         groups = [{"params": [parameter], "lr": rate, "peak": rate} for _, parameter, rate in student.trained()]
         self.optimizer = torch.optim.Adam(groups)
@@ -89,7 +98,8 @@ class _Steps:
             group["lr"] = group["peak"] * _one_cycle(number / self._how.iterations)
         batch = self._load(next(self._draws))
         if self._how.augment and isinstance(batch, Tensor):
-            batch = flip_and_shift(batch, self.generator)
+            views = torch.Generator().manual_seed((self._seed << 20) + number)  # a step of its own, to resume at any
+            batch = flip_and_shift(batch, views)
         total, count = 0.0, len(tree_leaves(batch)[0])
         self.optimizer.zero_grad()
         for start in range(0, count, self._part):
@@ -98,6 +108,31 @@ class _Steps:
             total += share * self._backward(part, share)
         self.optimizer.step()
         return total
+
+    def state(self) -> dict[str, Tensor]:
+        """All that trains and Adam's moments of it."""
+        found: dict[str, Tensor] = {}
+        for name, parameter, _ in self.student.trained():
+            found[name] = parameter
+            moments = self.optimizer.state.get(parameter, {})  # empty where no gradient came by
+            found.update({f"{kind}:{name}": moment for kind, moment in moments.items()})
+        return found
+
+    def restore(self, found: tuple[dict[str, Tensor], dict[str, Any]] | None) -> list[dict[str, float]]:
+        """Goes on from a kept state; returns the history of the steps that led to it."""
+        if found is None:
+            return []
+        tensors, note = found
+        for name, parameter, _ in self.student.trained():
+            with torch.no_grad():
+                parameter.copy_(tensors[name])
+            for kind in ("step", "exp_avg", "exp_avg_sq"):
+                if (moment := tensors.get(f"{kind}:{name}")) is not None:
+                    where = torch.device("cpu") if kind == "step" else parameter.device
+                    self.optimizer.state[parameter][kind] = moment.to(where)
+        for _ in note["history"]:
+            next(self._draws)
+        return list(note["history"])
 
     def _backward(self, batch: Any, share: float) -> float:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._how.uses_bfloat16(self.device)):

@@ -37,10 +37,10 @@ class Refinement:
 
     iterations: int = 250
     batch_size: int = 64
-    scale_rate: float = 5e-3
+    scale_rate: float = 1e-2
     bias_rate: float = 3e-3
     adapter_rate: float = 1e-2
-    code_rate: float = 0.03
+    code_rate: float = 0.015
     features: float = 0.0
     augment: bool = True
     precision: str = "auto"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -84,7 +85,13 @@ class Found:
 
 
 class Search(ABC):
-    """A policy that turns a problem into ranks."""
+    """A policy that turns a problem into ranks.
+
+    Attributes:
+        measures: whether it looks at what rounding loses; if not, its problem's weights and directions are zero.
+    """
+
+    measures: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, problem: Problem) -> Found:

@@ -14,6 +14,8 @@ class UniformRanks(Search):
     """The largest rank that all layers can have together (a layer's full rank is its limit); what is left of the
     budget gives one more to as many layers as it can, in the order they run."""
 
+    measures = False
+
     def __call__(self, problem: Problem) -> Found:
         ranks = dict.fromkeys(problem.layers, 0)
         top = max((layer.full_rank for layer in problem.layers.values()), default=0)

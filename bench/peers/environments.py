@@ -38,7 +38,7 @@ TOOLS: dict[str, Tool] = {
     "hqq": Tool({"hqq": (4, 3, 2)}, ("hqq==0.2.8.post1", "safetensors")),
     "torchao": Tool({"flat": (4, 3, 2), "conv": (4, 3, 2)}, ("torchao==0.18.0", "safetensors", "numpy")),
     "mct": Tool(
-        {"symmetric": (4, 3, 2), "uniform": (4, 3, 2)},
+        {"gradient": (4, 3, 2)},
         ("model-compression-toolkit==2.6.1", "safetensors"),
         ("torchvision==0.28.0",),
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 MARKERS = "sD^vPXd"
 # Where rounding alone has destroyed the network is of no interest, and would squeeze the rest together.
 SHOWN_DROP = 14.0
+AXES_POINTS = (335.0, 183.0)
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -139,18 +143,37 @@ def panel(axes: Axes, table: list[Row], place: Callable[[Row], float], reference
 
 
 def name_methods(axes: Axes, table: list[Row]) -> None:
-    """The method's name beside each point, on the side where the axis goes on."""
-    for one in table:
-        late = one.seconds > 10
+    """The method's name beside each point, where it hides no point and no other name if there is such a place."""
+    axes.set_xlim(0.07, 900)
+    spots = {one: in_points(axes, one) for one in table}
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots.values()]
+    for one, (x, y) in spots.items():
+        width = 5.0 * len(one.method)
+        shifts = [(8, -3), (-8 - width, -3), (-width / 2, 8), (-width / 2, -15), (8, -12), (-8 - width, -12)]
+        boxes = [(x + right, y + up, x + right + width, y + up + NOTE_SIZE) for right, up in shifts]
+        fits = [place for place, box in enumerate(boxes) if box[2] < AXES_POINTS[0]]
+        free = [place for place in fits if not any(overlap(boxes[place], other) for other in taken)]
+        place = free[0] if free else 0
+        taken.append(boxes[place])
         axes.annotate(
             one.method,
             (max(one.seconds, 0.1), one.top1),
-            xytext=(-8 if late else 8, -3),
+            xytext=shifts[place],
             textcoords="offset points",
-            ha="right" if late else "left",
             fontsize=NOTE_SIZE - 1,
             color=MUTED,
         )
+
+
+def in_points(axes: Axes, one: Row) -> tuple[float, float]:
+    """Where a row's point is, in typographic points from the axes' corner, in the usual layout."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    across = (math.log(max(one.seconds, 0.1)) - math.log(left)) / (math.log(right) - math.log(left))
+    return AXES_POINTS[0] * across, AXES_POINTS[1] * (one.top1 - bottom) / (top - bottom)
+
+
+def overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def looks(tool: str, names: list[str]) -> tuple[str, str]:

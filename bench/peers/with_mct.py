@@ -1,4 +1,4 @@
-"""Sony's Model Compression Toolkit: gradient-based rounding of the whole network, symmetric or "uniform" grids."""
+"""Sony's Model Compression Toolkit: gradient-based rounding of the whole network on symmetric grids."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from model_compression_toolkit.target_platform_capabilities.schema import mct_cu
 
 EPOCHS = 20
 BATCH = 32
-METHODS = {"symmetric": QuantizationMethod.SYMMETRIC, "uniform": QuantizationMethod.UNIFORM}
+GRID = QuantizationMethod.SYMMETRIC
 
 
-def attribute(method: QuantizationMethod, bits: int, enabled: bool) -> schema.AttributeQuantizationConfig:
+def attribute(bits: int, enabled: bool) -> schema.AttributeQuantizationConfig:
     """How one tensor of a layer is coded, one scale for each channel."""
     return schema.AttributeQuantizationConfig(
-        weights_quantization_method=method,
+        weights_quantization_method=GRID,
         weights_n_bits=bits,
         weights_per_channel_threshold=enabled,
         enable_weights_quantization=enabled,
@@ -31,10 +31,10 @@ def attribute(method: QuantizationMethod, bits: int, enabled: bool) -> schema.At
     )
 
 
-def operator(method: QuantizationMethod, bits: int | None) -> schema.OpQuantizationConfig:
+def operator(bits: int | None) -> schema.OpQuantizationConfig:
     """How one kind of layer is coded: weights of ``bits`` bits or, for None, nothing. Never the activations."""
-    off = attribute(QuantizationMethod.SYMMETRIC, 8, False)
-    kernel = {} if bits is None else {KERNEL_ATTR: attribute(method, bits, True), BIAS_ATTR: off}
+    off = attribute(8, False)
+    kernel = {} if bits is None else {KERNEL_ATTR: attribute(bits, True), BIAS_ATTR: off}
     return schema.OpQuantizationConfig(
         default_weight_attr_config=off,
         attr_weights_configs_mapping=kernel,
@@ -50,13 +50,13 @@ def operator(method: QuantizationMethod, bits: int | None) -> schema.OpQuantizat
     )
 
 
-def platform(method: QuantizationMethod, bits: int) -> schema.TargetPlatformCapabilities:
+def platform(bits: int) -> schema.TargetPlatformCapabilities:
     """Convolutions of ``bits`` or 8 bits, linear layers of 8, all else float."""
-    wide, narrow = operator(method, EDGE_BITS), operator(method, bits)
+    wide, narrow = operator(EDGE_BITS), operator(bits)
     convolution = schema.QuantizationConfigOptions(quantization_configurations=(wide, narrow), base_config=narrow)
     linear = schema.QuantizationConfigOptions(quantization_configurations=(wide,))
     return schema.TargetPlatformCapabilities(
-        default_qco=schema.QuantizationConfigOptions(quantization_configurations=(operator(method, None),)),
+        default_qco=schema.QuantizationConfigOptions(quantization_configurations=(operator(None),)),
         tpc_minor_version=1,
         tpc_patch_version=0,
         tpc_platform_type="corank-bench",
@@ -90,19 +90,19 @@ def quantized(run: Task) -> nn.Module:
             use_hessian_sample_attention=False,
             gradual_activation_quantization=False,
         ),
-        target_platform_capabilities=platform(METHODS[run.method], run.bits),
+        target_platform_capabilities=platform(run.bits),
     )
     return model
 
 
 def main() -> None:
     run = task("mct")
-    stored = bits_per_weight(run.model, run.bits, symmetric=run.method == "symmetric")
+    stored = bits_per_weight(run.model, run.bits, symmetric=True)
     started = time.process_time()
     model = quantized(run)
     seconds = time.process_time() - started
     size = file_bytes(run.scratch / "model.pt", model.state_dict())
-    report(run, model, seconds, stored=stored, size=size, note=f"{EPOCHS} epochs of the whole network, batch {BATCH}")
+    report(run, model, seconds, stored=stored, size=size, note=f"symmetric, {EPOCHS} epochs; weights saved as float32")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "corank"
 ORDER = (
     ("errors",),
     ("config",),
-    ("matrix",),
+    ("matrix", "processes"),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),

@@ -17,6 +17,7 @@ from corank.errors import ConfigError, ModelError
 from corank.layers import Prepared, coded_class, replace_module
 from corank.matrix import Geometry
 from corank.plan import LayerPlan, Plan
+from corank.processes import number_of_processes, share
 from corank.statistics import Drift, Gram, LayerStatistics, Statistic
 
 __all__ = ["apply_plan"]
@@ -86,8 +87,9 @@ def _apply_in_sequence(
     model, targets = prepared.model, {name: prepared.targets[name] for name in coded}
     floating = copy.deepcopy(model)
     twins = dict(floating.named_modules(remove_duplicate=False))
-    samples = samples.take(_affordable(floating, [twins[name] for name in targets], samples))
-    batches = samples.batches
+    affordable = _affordable(floating, [twins[name] for name in targets], samples)
+    samples = samples.take(number_of_processes() * affordable)
+    batches = [batch for _, batch in share(samples.batches)]
     with (
         Lockstep(floating, {name: twins[name] for name in targets}, batches) as ideal,
         Lockstep(model, targets, batches) as real,
@@ -148,12 +150,13 @@ def _seen(
     groups, _, columns = geometry.matrix_shape
     where = cast(Tensor, layer._parameters["weight"]).device
     gram, drift = Gram(groups, columns, where), Drift(groups, columns, where)
-    for number in range(len(samples.batches)):
+    mine = share(samples.batches)
+    for place, (number, _) in enumerate(mine):
         for stream in (ideal, real):  # the next batch runs on while this one is summed up
-            for ahead in (number, number + 1):
-                if ahead < len(samples.batches):
+            for ahead in (place, place + 1):
+                if ahead < len(mine):
                     stream.begin(ahead, name)
-        expected, given = ideal.inputs(number, name), real.inputs(number, name)
+        expected, given = ideal.inputs(place, name), real.inputs(place, name)
         if expected is None or given is None:
             continue
         limit = position_limit(geometry, len(samples), expected.shape[0])
@@ -164,6 +167,8 @@ def _seen(
         gram.update(pair[0], geometry.output_positions(expected))
         if drifts:
             drift.update_pair(pair[0], pair[1], geometry.output_positions(given))
+    gram.reduce()
+    drift.reduce()
     if not bool(torch.isfinite(gram.mean).all()):
         raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")
     return {Gram: gram, Drift: drift} if drifts else {Gram: gram}

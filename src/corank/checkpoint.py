@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from corank.errors import ConfigError, OutputError
+from corank.processes import is_main
 
 __all__ = ["Checkpoint", "fingerprint"]
 
@@ -34,7 +35,7 @@ class Checkpoint:
 
     def __init__(self, folder: str | Path | None, identity: Mapping[str, Any] | None = None) -> None:
         self._folder = None if folder is None else Path(folder)
-        if self._folder is None:
+        if self._folder is None or not is_main():
             return
         text = json.dumps(identity or {}, sort_keys=True, indent=1)
         try:
@@ -54,7 +55,7 @@ class Checkpoint:
 
     def save(self, step: str, tensors: Mapping[str, Tensor], note: Mapping[str, Any] | None = None) -> None:
         """Writes a step, replacing an earlier one of that name."""
-        if self._folder is None:
+        if self._folder is None or not is_main():
             return
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         data = safetensors.torch.save(plain, metadata={"note": json.dumps(note or {})})

@@ -46,7 +46,12 @@ class Preset:
 
 _PAPER = LayerPlan(codec=Uniform(range="std", deviations=4.0), rounder=Nearest(), fit="svd")
 _FAST = LayerPlan(
-    codec=Uniform(range="mse", half=True), rounder=Gptq(sweeps=3), fit="loss", rounds=4, bias_correction=True, sequential=True
+    codec=Uniform(range="mse", half=True),
+    rounder=Gptq(sweeps=3),
+    fit="loss",
+    rounds=4,
+    bias_correction=True,
+    sequential=True,
 )
 
 _EDGE = replace(_FAST, codec=Uniform(8, range="mse"), fit="svd", rounds=1)

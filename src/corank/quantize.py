@@ -26,6 +26,7 @@ from corank.layers import CodedLayer, Prepared, prepare, replace_module
 from corank.losses import Loss, output_distance
 from corank.plan import Plan
 from corank.presets import PRESETS, Preset, chosen_search
+from corank.processes import join
 from corank.quantize_plan import BasePlan, Choice, check_plan
 from corank.quantize_search import problem_of
 from corank.quantize_size import bits_for_size, budget_for_size, parse_size
@@ -106,6 +107,7 @@ def quantize(
         ConfigError, ModelError, DataError, BudgetError: for bad input; the model is then as it was.
     """
     started = time.perf_counter()
+    join()
     recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
     finder = chosen_search(recipe, search)
     _check(bits, budget, size, samples, seed)

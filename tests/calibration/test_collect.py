@@ -157,7 +157,7 @@ def test_output_gradients_equal_those_of_each_sample() -> None:
     flags = [parameter.requires_grad for parameter in model.parameters()]
     found = collect_gradients(model, targets, Samples.of(inputs, 6, 6), seed=3)
     chances = model(inputs).detach().softmax(1)
-    labels = torch.multinomial(chances, 1, generator=torch.Generator().manual_seed(3))[:, 0]
+    labels = torch.multinomial(chances, 1, generator=torch.Generator().manual_seed(3 << 20))[:, 0]
     for name, expected in by_sample(model, inputs, labels).items():
         assert torch.allclose(found[name].matrix, expected, rtol=1e-3, atol=1e-8), name
     assert bool((found["aside"].matrix == 0).all())

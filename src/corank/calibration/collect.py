@@ -12,6 +12,7 @@ from corank.calibration.samples import Samples, run
 from corank.errors import ModelError
 from corank.losses import sensitivity_target
 from corank.matrix import Geometry
+from corank.processes import share
 from corank.statistics import Gram, OutputGradient, Statistic
 
 __all__ = ["collect", "collect_gradients", "position_limit"]
@@ -46,19 +47,16 @@ def collect(
         ModelError: when a layer's inputs are not finite.
     """
     device = _device(model)
-    generator = torch.Generator().manual_seed(seed)
-    grams: dict[str, Gram] = {}
+    generator = torch.Generator()
+    grams = {name: _empty_gram(layer, device) for name, layer in targets.items()}
     total = len(samples)
 
     def hook(name: str, geometry: Geometry) -> Callable[..., None]:
         def feed(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], _output: Tensor) -> None:
             inputs = args[0] if args else named["input"]
-            groups, _, columns = geometry.matrix_shape
-            gram = grams.setdefault(name, Gram(groups, columns, device))
-            batch = inputs.shape[0]
-            limit = position_limit(geometry, total, batch)
+            limit = position_limit(geometry, total, inputs.shape[0])
             rows = geometry.patches(inputs.detach(), limit, generator)
-            gram.update(rows, geometry.output_positions(inputs))
+            grams[name].update(rows, geometry.output_positions(inputs))
 
         return feed
 
@@ -67,7 +65,8 @@ def collect(
     ]
     try:
         with torch.no_grad():
-            for number, batch in enumerate(samples.batches):
+            for number, batch in share(samples.batches):
+                generator.manual_seed((seed << 20) + number)  # the same positions whoever draws them
                 run(model, batch, device)
                 if progress is not None:
                     progress("calibrating", number + 1, len(samples.batches))
@@ -75,11 +74,9 @@ def collect(
         for handle in handles:
             handle.remove()
     for name, gram in grams.items():
+        gram.reduce()
         if not bool(torch.isfinite(gram.mean).all()):
             raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")
-    for name, layer in targets.items():  # a layer that no sample reached
-        groups, _, columns = Geometry.of(layer).matrix_shape
-        grams.setdefault(name, Gram(groups, columns, device))
     return {name: {Gram: grams[name]} for name in targets}
 
 
@@ -103,7 +100,7 @@ def collect_gradients(
     backward pass, weights are not differentiated.
     """
     device = _device(model)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator()
     found: dict[str, OutputGradient] = {}
 
     def hook(name: str, geometry: Geometry) -> Callable[..., Tensor]:
@@ -129,7 +126,8 @@ def collect_gradients(
     model.requires_grad_(False)
     handles = [layer.register_forward_hook(hook(name, Geometry.of(layer))) for name, layer in targets.items()]
     try:
-        for number, batch in enumerate(samples.batches):
+        for number, batch in share(samples.batches):
+            generator.manual_seed((seed << 20) + number)
             with torch.enable_grad():
                 sensitivity_target(run(model, batch, device), generator).backward()
             if progress is not None:
@@ -139,7 +137,14 @@ def collect_gradients(
             handle.remove()
         for parameter in trainable:
             parameter.requires_grad_(True)
+    for statistic in found.values():
+        statistic.reduce()
     return found
+
+
+def _empty_gram(layer: nn.Module, device: torch.device) -> Gram:
+    groups, _, columns = Geometry.of(layer).matrix_shape
+    return Gram(groups, columns, device)
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -21,6 +21,7 @@ from corank.cli.request import Request
 from corank.cli.screen import results_console, show_lines, show_skipped, summary_table
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
 from corank.models import resolve
+from corank.processes import is_main
 from corank.reports import write_record, write_report
 from corank.reports.files import write_file
 
@@ -78,6 +79,8 @@ def quantize(
     with progress_bar(quiet) as progress:
         quantized = request(source.model, images, scored[0] if scored else None, progress)
         scores = score(source.model, quantized, scored[0], progress) if scored else Scores()
+    if not is_main():  # of several processes one writes and speaks
+        return
     result = record_of("quantize", corank.inspect(quantized), scores, source, command_line(context))
     written = _write(quantized, result, out, save_plan, record, report)
     if not quiet:

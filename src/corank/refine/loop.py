@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from corank.calibration import Samples, live_numbers, run
 from corank.checkpoint import Checkpoint
 from corank.losses import Loss
+from corank.processes import add_up, number_of_processes, share
 from corank.refine.augment import flip_and_shift
 from corank.refine.refinement import Refinement
 from corank.refine.student import Student, coded_layers
@@ -89,7 +90,8 @@ class _Steps:
         groups = [{"params": [parameter], "lr": rate, "peak": rate} for _, parameter, rate in student.trained()]
         self.optimizer = torch.optim.Adam(groups)
         live = live_numbers(student.model, samples.first(1), self.device)
-        self._part = max(1, _LIVE_BYTES // (8 * live))
+        even = -(-min(refinement.batch_size, len(samples)) // number_of_processes())
+        self._part = max(1, min(_LIVE_BYTES // (8 * live), even))
         self._features = _Features(student.model, teacher) if refinement.features > 0 else None
 
     def step(self, number: int) -> float:
@@ -100,14 +102,24 @@ class _Steps:
         if self._how.augment and isinstance(batch, Tensor):
             views = torch.Generator().manual_seed((self._seed << 20) + number)  # a step of its own, to resume at any
             batch = flip_and_shift(batch, views)
-        total, count = 0.0, len(tree_leaves(batch)[0])
+        total, count = torch.zeros(1, device=self.device), len(tree_leaves(batch)[0])
         self.optimizer.zero_grad()
-        for start in range(0, count, self._part):
+        for _, start in share(range(0, count, self._part)):
             part = tree_map(lambda leaf, at=start: leaf[at : at + self._part], batch)
-            share = len(tree_leaves(part)[0]) / count
-            total += share * self._backward(part, share)
+            weight = len(tree_leaves(part)[0]) / count
+            total += weight * self._backward(part, weight)
+        self._add_up(total)
         self.optimizer.step()
-        return total
+        return float(total)
+
+    def _add_up(self, total: Tensor) -> None:
+        """Sums loss and gradients over the processes; a process without a part adds nothing."""
+        if number_of_processes() == 1:
+            return
+        for _, parameter, _ in self.student.trained():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        add_up([total, *(parameter.grad for _, parameter, _ in self.student.trained() if parameter.grad is not None)])
 
     def state(self) -> dict[str, Tensor]:
         """All that trains and Adam's moments of it."""
@@ -134,7 +146,7 @@ class _Steps:
             next(self._draws)
         return list(note["history"])
 
-    def _backward(self, batch: Any, share: float) -> float:
+    def _backward(self, batch: Any, weight: float) -> float:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._how.uses_bfloat16(self.device)):
             with torch.no_grad():
                 reference = run(self._teacher, batch, self.device)
@@ -143,7 +155,7 @@ class _Steps:
         whole = distance
         if self._features is not None:
             whole = distance + self._how.features * self._features.take()
-        (whole * share).backward()
+        (whole * weight).backward()
         return float(distance.detach())
 
 

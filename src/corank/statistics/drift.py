@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from corank.processes import add_up
 from corank.statistics.base import Statistic
 from corank.statistics.moments import Gram
 
@@ -32,6 +33,11 @@ class Drift(Statistic):
         self.gram.update(rows, positions)
         self._cross.baddbmm_(float_rows.detach().float().transpose(1, 2), rows.detach().float())
         self._float_sum += float_rows.detach().float().sum(1)
+
+    def reduce(self) -> None:
+        """Adds up what the processes saw; see :mod:`corank.processes`."""
+        self.gram.reduce()
+        add_up([self._cross, self._float_sum])
 
     @property
     def float_mean(self) -> Tensor:

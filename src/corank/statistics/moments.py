@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from corank.processes import add_up, number_of_processes
 from corank.statistics.base import Statistic
 
 __all__ = ["Gram", "OutputGradient"]
@@ -40,6 +41,15 @@ class _Moments(Statistic):
         self.count += rows.shape[1]
         self.samples += 1
         self._positions += positions
+
+    def reduce(self) -> None:
+        """Adds up what the processes saw; see :mod:`corank.processes`."""
+        if number_of_processes() == 1:
+            return
+        seen = torch.tensor([self.count, self.samples, self._positions], dtype=torch.int64, device=self._sum.device)
+        add_up([self._outer, self._sum, seen])
+        self.count, self.samples, self._positions = (int(number) for number in seen)
+        self._derived.clear()
 
     @property
     def matrix(self) -> Tensor:

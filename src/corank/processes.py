@@ -1,0 +1,57 @@
+"""Several processes at work on one model, started by `torchrun` or `accelerate launch`; one process otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from corank.errors import ConfigError
+
+__all__ = ["add_up", "is_main", "join", "number_of_processes", "share"]
+
+T = TypeVar("T")
+
+
+def join() -> None:
+    """Joins the processes that a launcher started, through Hugging Face accelerate; nothing where it started one.
+
+    Raises:
+        ConfigError: when accelerate is missing.
+    """
+    if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise ConfigError("several processes need accelerate: pip install 'corank[distributed]'") from error
+    PartialState(cpu=not torch.cuda.is_available())
+
+
+def number_of_processes() -> int:
+    """How many processes share the work."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and speaks."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def share(items: Sequence[T]) -> list[tuple[int, T]]:
+    """This process's part of the items, every n-th, each with its place among all."""
+    if not dist.is_initialized():
+        return list(enumerate(items))
+    count, rank = dist.get_world_size(), dist.get_rank()
+    return [(place, item) for place, item in enumerate(items) if place % count == rank]
+
+
+def add_up(tensors: Iterable[Tensor]) -> None:
+    """Sums each tensor over the processes, in place."""
+    if number_of_processes() > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)

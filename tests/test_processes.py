@@ -1,0 +1,79 @@
+"""Two processes under torchrun against one: the same statistics, and the same model within float tolerance."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import corank
+from corank.calibration import Samples, collect, collect_gradients
+from corank.data import load as load_images
+from corank.models.digits import digits_net
+from corank.processes import add_up, is_main, number_of_processes, share
+from corank.refine import Refinement
+from corank.statistics import Gram
+
+LAYER = "head"
+
+SCRIPT = """
+import sys, torch, corank
+from safetensors.torch import save_file
+sys.path.insert(0, sys.argv[2])
+from test_processes import found
+from corank.processes import is_main, join
+torch.set_num_threads(1)
+join()
+tensors = found()
+if is_main():
+    save_file(tensors, sys.argv[1])
+"""
+
+
+def found() -> dict[str, Tensor]:
+    """What one run finds: moments, sensitivities, and the outputs of a fast and a refined network."""
+    images = load_images("digits:train").tensor()[:150]
+    model = digits_net().eval()
+    samples = Samples.of(images, 150, 16)
+    targets: dict[str, nn.Module] = {LAYER: model.get_submodule(LAYER)}
+    gram = collect(model, targets, samples)[LAYER][Gram]
+    assert isinstance(gram, Gram)
+    gradient = collect_gradients(model, targets, samples)[LAYER]
+    result = {"gram": gram.matrix, "mean": gram.mean, "gradient": gradient.matrix}
+    how = Refinement(8, 32, code_rate=0.0, precision="float32")
+    for name, tuning in (("coded", None), ("refined", how)):
+        quantized = corank.quantize(model, images, bits=4, search="greedy", refinement=tuning, batch_size=16)
+        with torch.no_grad():
+            result[name] = quantized(images)
+    return result
+
+
+@pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="needs accelerate")
+def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launcher, str(script), str(tmp_path / "two"), str(Path(__file__).parent)],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    two, one = load_file(tmp_path / "two"), found()
+    for name in ("gram", "mean", "gradient"):
+        assert torch.allclose(two[name], one[name], rtol=1e-4, atol=1e-4 * float(one[name].abs().max())), name
+    for name in ("coded", "refined"):  # sums in another order may move a code that lies midway
+        assert float((two[name] - one[name]).norm() / one[name].norm()) < 0.02, name
+
+
+def test_one_process_shares_with_nobody() -> None:
+    assert number_of_processes() == 1 and is_main()
+    assert share("abc") == [(0, "a"), (1, "b"), (2, "c")]
+    values = torch.ones(3)
+    add_up([values])
+    assert torch.equal(values, torch.ones(3))

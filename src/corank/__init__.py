@@ -18,15 +18,16 @@ from corank.plan import LayerPlan, Plan
 from corank.presets import Preset
 from corank.quantize import quantize, to_float
 from corank.quantize_smallest import quantize_smallest
-from corank.refine import Refinement
+from corank.refine import BlockReconstruction, Refinement
 from corank.rounding import Gptq, Nearest, Rounder
-from corank.search import CoRa, Greedy, Search, UniformRanks
+from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 from corank.storage.artifact import load, save
 
 __version__ = version("corank")
 
 __all__ = [
     "ArtifactError",
+    "BlockReconstruction",
     "BudgetError",
     "CoRa",
     "Codec",
@@ -36,6 +37,7 @@ __all__ = [
     "Evaluation",
     "Gptq",
     "Greedy",
+    "Joint",
     "LayerPlan",
     "ModelError",
     "Nearest",

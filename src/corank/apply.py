@@ -98,10 +98,15 @@ def matrices(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 def coded_module(layer: nn.Module, result: CodedResult) -> CodedLayer:
     """The coded counterpart of ``layer`` holding ``result``."""
-    adapter = result.code.adapter
+    adapter, inputs = result.code.adapter, result.code.inputs
     rank = adapter.rank if adapter else 0
     module = coded_class(layer, seen_alike=True)(
-        layer, result.code.codec, rank, result.code.adapter_bits, result.bias is not None
+        layer,
+        result.code.codec,
+        rank,
+        result.code.adapter_bits,
+        result.bias is not None,
+        inputs.bits if inputs else None,
     )
     module.fill(result.code, result.bias)
     return module

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from corank.apply import CodedResult, code_layer, coded_module, matrices
+from corank.apply_inputs import fitted_before, fitted_here
 from corank.calibration import Lockstep, Samples, StreamedStatistics, position_limit, run
 from corank.checkpoint import Checkpoint
 from corank.codecs import Codec
 from corank.errors import ConfigError, ModelError
-from corank.layers import Prepared, coded_class, replace_module
+from corank.layers import InputQuantizer, Prepared, coded_class, replace_module
 from corank.matrix import Geometry
 from corank.plan import LayerPlan, Plan
 from corank.processes import number_of_processes, share
@@ -56,12 +58,16 @@ def apply_plan(
         return _apply_in_sequence(prepared, plan, statistics, samples, seed, progress, checkpoint or Checkpoint(None))
     results: dict[str, CodedResult] = {}
     kept = checkpoint or Checkpoint(None)
+    widths = {name: layer.inputs for name, layer in coded.items() if layer.inputs is not None}
+    if widths and samples is None:
+        raise ConfigError("the plan rounds inputs: apply_plan(..., samples=...) needs the calibration samples")
+    rounded = fitted_before(prepared.model, prepared.targets, widths, samples, seed) if widths and samples else {}
     for number, (name, layer_plan) in enumerate(coded.items()):
         layer = prepared.targets[name]
         weight, bias = matrices(layer)
 
         def fresh(name: str = name, plan: LayerPlan = layer_plan, weight: Tensor = weight, bias: Tensor | None = bias):
-            return code_layer(weight, bias, plan, statistics[name])
+            return _with_inputs(code_layer(weight, bias, plan, statistics[name]), rounded.get(name))
 
         results[name] = _kept_or(fresh, kept, number, name, layer, layer_plan)
         if progress is not None:
@@ -101,10 +107,13 @@ def _apply_in_sequence(
             def fresh(
                 name: str = name, plan: LayerPlan = layer_plan, weight: Tensor = weight, bias: Tensor | None = bias
             ):
-                seen = _seen(targets[name], name, ideal, real, samples, seed, plan.sequential)
-                return code_layer(weight, bias, plan, {**_further(statistics, name), **seen})
+                inputs = fitted_here(real, name, plan.inputs, samples, seed, weight.device) if plan.inputs else None
+                seen = _seen(targets[name], name, ideal, real, samples, seed, plan.sequential, inputs)
+                return _with_inputs(code_layer(weight, bias, plan, {**_further(statistics, name), **seen}), inputs)
 
             result = results[name] = _kept_or(fresh, checkpoint, number, name, layer, layer_plan)
+            if result.code.inputs is not None:
+                real.change(name, result.code.inputs)
             composed = Geometry.of(layer).from_matrix(result.code.compose())
             with torch.no_grad():  # the passes that wait before this layer go on with its coded weight
                 layer._parameters["weight"].copy_(composed)  # pyright: ignore[reportOptionalMemberAccess]
@@ -137,15 +146,26 @@ def _affordable(model: nn.Module, layers: list[nn.Module], samples: Samples) -> 
     return max(1, (2 << 30) // live)
 
 
+def _with_inputs(result: CodedResult, inputs: InputQuantizer | None) -> CodedResult:
+    return replace(result, code=replace(result.code, inputs=inputs))
+
+
 def _further(statistics: Mapping[str, LayerStatistics], name: str) -> LayerStatistics:
     """What is known of a layer beside the moments of its inputs, which need not be collected for it."""
     return statistics.further(name) if isinstance(statistics, StreamedStatistics) else statistics.get(name, {})
 
 
 def _seen(
-    layer: nn.Module, name: str, ideal: Lockstep, real: Lockstep, samples: Samples, seed: int, drifts: bool
+    layer: nn.Module,
+    name: str,
+    ideal: Lockstep,
+    real: Lockstep,
+    samples: Samples,
+    seed: int,
+    drifts: bool,
+    rounded: InputQuantizer | None,
 ) -> dict[type[Statistic], Statistic]:
-    """Moments of the layer's inputs in the float network and, if asked, of the coded network's beside them."""
+    """Moments of the layer's inputs in the float network and, if asked, of the coded network's beside them, rounded."""
     geometry = Geometry.of(layer)
     groups, _, columns = geometry.matrix_shape
     where = cast(Tensor, layer._parameters["weight"]).device
@@ -159,12 +179,14 @@ def _seen(
         expected, given = ideal.inputs(place, name), real.inputs(place, name)
         if expected is None or given is None:
             continue
-        limit = position_limit(geometry, len(samples), expected.shape[0])
+        given = given if rounded is None else rounded(given)
+        limit = position_limit(geometry, 2 * len(samples), expected.shape[0])  # three moments: half the rows
         pair = [
             geometry.patches(inputs, limit, torch.Generator().manual_seed(seed + number))
             for inputs in (expected, given)
         ]
-        gram.update(pair[0], geometry.output_positions(expected))
+        every = 4 if drifts else 1  # beside a drift only the reported error rests on it
+        gram.update(pair[0][:, ::every], geometry.output_positions(expected))
         if drifts:
             drift.update_pair(pair[0], pair[1], geometry.output_positions(given))
     gram.reduce()
@@ -204,7 +226,9 @@ def _kept_or(
 
 def _restored(tensors: dict[str, Tensor], note: dict[str, Any], layer: nn.Module, plan: LayerPlan) -> CodedResult:
     where = cast(Tensor, layer._parameters["weight"]).device
-    module = coded_class(layer, seen_alike=True)(layer, cast(Codec, plan.codec), int(note["rank"]), plan.adapter_bits)
+    module = coded_class(layer, seen_alike=True)(
+        layer, cast(Codec, plan.codec), int(note["rank"]), plan.adapter_bits, inputs=plan.inputs
+    )
     for slot in module.slots():
         module._buffers[slot] = tensors[f"slot.{slot}"].to(where)
     bias = tensors["bias"].to(where) if "bias" in tensors else None

@@ -38,6 +38,7 @@ class LayerPlan:
         bias_correction: fit to the inputs less their mean and let the bias take up the mean error.
         sequential: code the layer against the inputs that the layers before it, already coded, feed it, corrected
             towards the float network's outputs.
+        inputs: bits that the layer's inputs are rounded to, 2 to 8; None leaves them in float.
     """
 
     codec: Codec | None
@@ -48,6 +49,7 @@ class LayerPlan:
     rounds: int = 1
     bias_correction: bool = False
     sequential: bool = False
+    inputs: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 0:
@@ -60,6 +62,8 @@ class LayerPlan:
             raise ConfigError(f"rounds={self.rounds!r}: a whole number from 1 to 100")
         if not isinstance(self.bias_correction, bool):
             raise ConfigError(f"bias_correction={self.bias_correction!r}: true or false")
+        if self.inputs is not None and (type(self.inputs) is not int or not 2 <= self.inputs <= 8):
+            raise ConfigError(f"inputs={self.inputs!r}: 2 to 8 bits, or none for inputs in float")
 
     def to_json(self) -> dict[str, Any]:
         """Every field, plain."""
@@ -72,6 +76,7 @@ class LayerPlan:
             "rounds": self.rounds,
             "bias_correction": self.bias_correction,
             "sequential": self.sequential,
+            "inputs": self.inputs,
         }
 
     @classmethod
@@ -97,6 +102,10 @@ class Plan:
     def with_ranks(self, ranks: Mapping[str, int]) -> Plan:
         """The same plan with the ranks of the named layers changed."""
         return Plan({name: replace(layer, rank=ranks.get(name, layer.rank)) for name, layer in self.layers.items()})
+
+    def with_codecs(self, codecs: Mapping[str, Codec]) -> Plan:
+        """The same plan with the codecs of the named layers changed."""
+        return Plan({name: replace(layer, codec=codecs.get(name, layer.codec)) for name, layer in self.layers.items()})
 
     def coded(self) -> dict[str, LayerPlan]:
         """The layers that are quantized."""

@@ -8,9 +8,9 @@ from corank.codecs import Uniform
 from corank.config import choose
 from corank.errors import ConfigError
 from corank.plan import LayerPlan
-from corank.refine import Refinement
-from corank.rounding import Gptq, Nearest
-from corank.search import CoRa, Greedy, Search, UniformRanks
+from corank.refine import Refinement, Tuning
+from corank.rounding import AdaRound, Gptq, Nearest
+from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 
 __all__ = ["PRESETS", "SEARCH_NAMES", "Preset", "chosen_search"]
 
@@ -31,7 +31,7 @@ class Preset:
     search: Search
     edge: LayerPlan
     budget: float = 0.25
-    refinement: Refinement | None = None
+    refinement: Tuning | None = None
 
     def layer_plan(self, bits: int, adapter_bits: int | None) -> LayerPlan:
         """The plan of a layer of ``bits`` bits."""
@@ -54,6 +54,7 @@ _FAST = LayerPlan(
     sequential=True,
 )
 
+_BEST = replace(_FAST, rounder=AdaRound(500, learning_rate=0.05), rounds=2)
 _EDGE = replace(_FAST, codec=Uniform(8, range="mse"), fit="svd", rounds=1)
 
 PRESETS: dict[str, Preset] = {
@@ -62,13 +63,14 @@ PRESETS: dict[str, Preset] = {
     ),
     "paper": Preset(_PAPER, CoRa.paper(), LayerPlan(Uniform(8))),
     "fast": Preset(_FAST, CoRa(), _EDGE),
-    "best": Preset(_FAST, UniformRanks(), _EDGE, 0.0, Refinement()),
+    "best": Preset(_BEST, UniformRanks(), _EDGE, 0.0, Refinement()),
 }
 """``nearest``: rounding alone. ``paper``: CoRa as published (nearest, plain SVD, Butterworth search from 0.9).
 ``fast``: GPTQ layer after layer, loss-weighted adapters alternated with the rounding, Butterworth search from the
-closed form. ``best``: the same coding, then 250 steps of distillation over scales, biases, adapters and codes."""
+closed form. ``best``: AdaRound layer after layer, then at most 250 steps of
+distillation over scales, biases and adapters."""
 
-SEARCH_NAMES = ("cora", "cora-from-0.9", "greedy", "uniform")
+SEARCH_NAMES = ("cora", "cora-from-0.9", "greedy", "joint", "uniform")
 
 
 def chosen_search(preset: Preset, name: str | Search | None) -> Search:
@@ -84,6 +86,7 @@ def chosen_search(preset: Preset, name: str | Search | None) -> Search:
         "cora": own,
         "cora-from-0.9": replace(own, start=0.9),
         "greedy": Greedy(),
+        "joint": Joint(),
         "uniform": UniformRanks(),
     }
     return choose(name, table, "search")

@@ -19,7 +19,8 @@ from corank.apply_plan import apply_plan
 from corank.calibration import Samples, StreamedStatistics, collect_gradients, run
 from corank.calibration.collect import Progress
 from corank.checkpoint import Checkpoint, fingerprint
-from corank.config import choose
+from corank.codecs import CODECS
+from corank.config import choose, from_json, to_json
 from corank.data import ImageSet
 from corank.errors import BudgetError, ConfigError
 from corank.layers import CodedLayer, Prepared, prepare, replace_module
@@ -27,10 +28,10 @@ from corank.losses import Loss, output_distance
 from corank.plan import Plan
 from corank.presets import PRESETS, Preset, chosen_search
 from corank.processes import join
+from corank.quantize_alternatives import problem_for
 from corank.quantize_plan import BasePlan, Choice, check_plan
-from corank.quantize_search import problem_of
 from corank.quantize_size import bits_for_size, budget_for_size, parse_size
-from corank.refine import Refinement, refine
+from corank.refine import Refinement, Tuning, remaining, tune
 from corank.search import Found, Search
 from corank.statistics import LayerStatistics, OutputGradient
 from corank.storage.contents import placeholder_layers
@@ -54,8 +55,9 @@ def quantize(
     preset: str | Preset = "fast",
     search: str | Search | None = None,
     adapter_bits: int | None = None,
+    activations: int | None = None,
     all_layers: bool = False,
-    refinement: Refinement | None = None,
+    refinement: Tuning | None = None,
     loss: Loss | None = None,
     samples: int = 1600,
     batch_size: int = 32,
@@ -83,10 +85,13 @@ def quantize(
         layers: exceptions by name pattern, later ones winning: bits, "float", a codec or a
             :class:`~corank.plan.LayerPlan`, e.g. ``{"conv1": 8, "*.downsample.*": "float"}``.
         preset: "fast", "best", "paper", "nearest", or a :class:`~corank.presets.Preset`.
-        search: "cora", "cora-from-0.9", "greedy", "uniform", or a :class:`~corank.search.Search`; None: the preset's.
+        search: "cora", "cora-from-0.9", "greedy", "joint", "uniform", or a :class:`~corank.search.Search`; None: the
+            preset's.
         adapter_bits: of the adapters' factors, 2 to 8; None: the preset's (8).
+        activations: bits of the layers' inputs, 2 to 8; the first and the last layer get 8. None leaves them in float.
         all_layers: also give the first and the last layer ``bits``; as in the literature they get 8 otherwise.
-        refinement: a :class:`~corank.refine.Refinement` to run after the coding, ``Refinement(iterations=0)`` for none;
+        refinement: a :class:`~corank.refine.Refinement` or a :class:`~corank.refine.BlockReconstruction` to run after
+            the coding, ``Refinement(iterations=0)`` for none;
             None: the preset's.
         loss: ``(output, reference_output) -> scalar`` for search and refinement; None: KL of the logits for
             classifiers, else the relative squared error of every output.
@@ -111,10 +116,12 @@ def quantize(
     recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
     finder = chosen_search(recipe, search)
     _check(bits, budget, size, samples, seed)
+    _check_activations(activations, plan)
     inputs = _samples(data, samples, batch_size, seed)
     where, home = _devices(model, device)
     prepared = _prepare(model, inputs, fold, where)
-    draft = _draft(prepared, recipe, bits, size, plan, BasePlan(recipe, layers or {}, adapter_bits, all_layers))
+    base = BasePlan(recipe, layers or {}, adapter_bits, all_layers, activations)
+    draft = _draft(prepared, recipe, bits, size, plan, base)
     draft = replace(draft, seed=seed, model=reference, preset=preset if isinstance(preset, str) else "custom")
     tuning = refinement or recipe.refinement or Refinement(iterations=0)
     distance = loss or output_distance
@@ -124,19 +131,15 @@ def quantize(
     if plan is None:
         extra = budget_for_size(prepared, draft, parse_size(size)) if size is not None else budget
         extra = recipe.budget if extra is None else extra
-
-        def look() -> Found:
-            measures = finder.measures and extra > 0
-            problem = problem_of(prepared, draft.plan, statistics, inputs, extra, distance, seed, progress, measures)
-            return finder(problem)
-
-        found = _found(kept, look)
         draft = replace(draft, budget=round(extra, 6), search=_search_name(search, finder))
-    final = draft.plan.with_ranks(found.ranks)
-    tuning = replace(tuning, iterations=max(0, tuning.iterations - found.iterations))
+        most = None if size is None else parse_size(size)
+        common = (statistics, inputs, extra, distance, seed, progress, most)
+        found = _found(kept, lambda: finder(problem_for(finder, base, prepared, draft, *common)))
+    final = draft.plan.with_codecs(found.codecs).with_ranks(found.ranks)
+    tuning = remaining(tuning, found.iterations)
     teacher = copy.deepcopy(prepared.model) if tuning.iterations else nn.Identity()
     results = apply_plan(prepared, final, statistics, progress, inputs, seed, kept)
-    course = refine(prepared.model, teacher, inputs, tuning, distance, seed, progress, kept)
+    course = tune(prepared.model, teacher, inputs, tuning, distance, seed, progress, kept)
     layers_run = {name: _layer_run(result, draft.layers[name]) for name, result in results.items()}
     outcome = replace(draft, plan=final, layers=layers_run, seconds=time.perf_counter() - started)
     prepared.model.__dict__[ATTRIBUTE] = _with_history(outcome, found, course)
@@ -150,7 +153,7 @@ def _identity(
     finder: Search,
     budget: float | None,
     size: int | str | None,
-    tuning: Refinement,
+    tuning: Tuning,
     distance: Loss,
 ) -> dict[str, Any]:
     """What tells this run from others, for its checkpoint."""
@@ -174,9 +177,12 @@ def _found(kept: Checkpoint, look: Callable[[], Found]) -> Found:
     earlier = kept.load("search")
     if earlier is not None:
         note = earlier[1]
-        return Found(note["ranks"], tuple(note["history"]), note["iterations"])
+        codecs = {name: from_json(codec, CODECS, "codec") for name, codec in note["codecs"].items()}
+        return Found(note["ranks"], tuple(note["history"]), note["iterations"], codecs)
     found = look()
+    codecs = {name: to_json(codec, CODECS) for name, codec in found.codecs.items()}
     note = {"ranks": dict(found.ranks), "history": list(found.history), "iterations": found.iterations}
+    note["codecs"] = codecs
     kept.save("search", {"ranks": torch.tensor(list(found.ranks.values()))}, note)
     return found
 
@@ -184,7 +190,8 @@ def _found(kept: Checkpoint, look: Callable[[], Found]) -> Found:
 def _with_history(run: Run, found: Found, course: tuple[Mapping[str, float], ...]) -> Run:
     """The run with the steps of the search, then those of the refinement."""
     later = [{**step, "iteration": step["iteration"] + found.iterations} for step in course]
-    return replace(run, iterations=found.iterations + len(course), history=(*found.history, *later))
+    last = int(later[-1]["iteration"]) if later else found.iterations
+    return replace(run, iterations=last, history=(*found.history, *later))
 
 
 def to_float(model: nn.Module) -> nn.Module:
@@ -210,6 +217,17 @@ def _check(bits: int | None, budget: float | None, size: int | str | None, sampl
         raise ConfigError(f"samples={samples!r}: a positive whole number, e.g. samples=1600")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r}: a whole number from 0 to 2**32 - 1")
+
+
+def _check_activations(activations: int | None, plan: Plan | None) -> None:
+    if activations is None:
+        return
+    if plan is not None:
+        raise ConfigError("plan and activations were both given; a plan says its layers' inputs itself")
+    if type(activations) is not int or not 2 <= activations <= 8:
+        raise ConfigError(
+            f"activations={activations!r}: 2 to 8 bits, e.g. quantize(model, data, bits=4, activations=8)"
+        )
 
 
 def _samples(data: Any, samples: int, batch_size: int, seed: int) -> Samples:
@@ -264,7 +282,7 @@ def _draft(
         if name not in checked.layers or checked.layers[name].codec is None:
             skipped[name] = "the plan leaves it in float"
     shapes = placeholder_layers(prepared, list(checked.coded()))
-    return Run(checked, shapes, prepared.folded, skipped, bits=bits)
+    return Run(checked, shapes, prepared.folded, skipped, bits=bits, activations=base.activations)
 
 
 def _calibrate(

@@ -26,19 +26,22 @@ class BasePlan:
         layers: exceptions by name pattern, later ones winning.
         adapter_bits: None for the recipe's.
         all_layers: whether the first and last layer get the width, too.
+        activations: bits of every layer's inputs, at the first and last layer 8; None leaves inputs in float.
     """
 
     recipe: Preset
     layers: Mapping[str, Choice] = field(default_factory=dict)
     adapter_bits: int | None = None
     all_layers: bool = False
+    activations: int | None = None
 
     def __call__(self, prepared: Prepared, bits: int) -> Plan:
         """Raises ModelError where a pattern matches nothing, or nothing is left to quantize."""
         names = list(prepared.targets)
-        plans = dict.fromkeys(names, self.recipe.layer_plan(bits, self.adapter_bits))
+        plans = dict.fromkeys(names, self._layer(bits))
         if not self.all_layers and len(names) > 2:
-            plans[names[0]] = plans[names[-1]] = self.recipe.edge
+            edge = self.recipe.edge if self.activations is None else replace(self.recipe.edge, inputs=8)
+            plans[names[0]] = plans[names[-1]] = edge
         for pattern, choice in self.layers.items():
             for name in match(pattern, names):
                 plans[name] = self._exception(choice, pattern)
@@ -46,21 +49,31 @@ class BasePlan:
             raise ModelError("every layer is left in float; nothing is quantized")
         return Plan(plans)
 
+    def free(self, prepared: Prepared) -> set[str]:
+        """The layers that no exception and no edge decides on: those whose codec a search may choose."""
+        names = list(prepared.targets)
+        decided = set() if self.all_layers or len(names) <= 2 else {names[0], names[-1]}
+        return set(names) - decided.union(*(match(pattern, names) for pattern in self.layers))
+
     def may_adapt(self, plan: LayerPlan) -> bool:
         """Whether a layer's plan leaves room for an adapter: 8-bit layers lose nothing that one could reclaim."""
         return plan.codec is not None and plan.codec.bits < 8
 
+    def _layer(self, bits: int) -> LayerPlan:
+        plan = self.recipe.layer_plan(bits, self.adapter_bits)
+        return plan if self.activations is None else replace(plan, inputs=self.activations)
+
     def _exception(self, choice: Choice, pattern: str) -> LayerPlan:
         if isinstance(choice, LayerPlan):
             return choice
-        every = self.recipe.layer_plan(4, self.adapter_bits)
+        every = self._layer(4)
         if isinstance(choice, str) and choice == FLOAT:
             return LayerPlan(None)
         if isinstance(choice, Codec):
             return replace(every, codec=choice)
         if isinstance(choice, int) and not isinstance(choice, bool) and 1 <= choice <= 8:
             assert isinstance(every.codec, Uniform)
-            return self.recipe.edge if choice == 8 else self.recipe.layer_plan(choice, self.adapter_bits)
+            return replace(self.recipe.edge, inputs=every.inputs) if choice == 8 else self._layer(choice)
         raise ConfigError(
             f"layers={{{pattern!r}: {choice!r}}}: give 1 to 8 bits, 'float', a codec or a LayerPlan, "
             'e.g. layers={"conv1": 8, "*.downsample.*": "float"}'

@@ -17,7 +17,7 @@ from corank.plan import LayerPlan, Plan
 from corank.search import Problem, SearchLayer
 from corank.statistics import LayerStatistics, OutputGradient
 
-__all__ = ["problem_of"]
+__all__ = ["problem_of", "sensitivity"]
 
 
 def problem_of(
@@ -58,7 +58,7 @@ def problem_of(
             if measures:
                 view = layer_view(layer_plan, bias is not None, statistics[name])
                 directions = decompose(weight - lossy, layer_plan.fit, view)
-                gains = directions.energies * _sensitivity(layer_plan, view)
+                gains = directions.energies * sensitivity(layer_plan, view)
             layers[name] = SearchLayer(geometry, lossy, directions, cost, gains)
         else:
             fixed[name] = geometry.from_matrix(lossy)
@@ -81,7 +81,7 @@ def _nothing(shape: torch.Size) -> tuple[LowRank, Tensor]:
     return LowRank(left, right, zero.expand(rank)), zero.expand(rank)
 
 
-def _sensitivity(plan: LayerPlan, view: LayerStatistics) -> float:
+def sensitivity(plan: LayerPlan, view: LayerStatistics) -> float:
     """The mean squared gradient of an output element, for fits that do not weigh by the loss themselves."""
     gradient = view.get(OutputGradient)
     if plan.fit != "output" or not isinstance(gradient, OutputGradient):

@@ -11,7 +11,7 @@ from corank.quantize_plan import BasePlan
 from corank.storage.contents import placeholder_layers, predict_bytes
 from corank.storage.run import Run
 
-__all__ = ["bits_for_size", "budget_for_size", "format_size", "parse_size"]
+__all__ = ["FRAME_BYTES", "bits_for_size", "budget_for_size", "format_size", "parse_size"]
 
 _UNITS = {
     "": 1,
@@ -23,7 +23,7 @@ _UNITS = {
     "MIB": 1024**2,
     "GIB": 1024**3,
 }
-_MARGIN = 48  # bytes: ranks and errors in the header take a few digits more or less
+FRAME_BYTES = 48  # a margin: ranks and errors in the header take a few digits more or less
 
 
 def parse_size(size: int | str) -> int:
@@ -55,9 +55,9 @@ def bits_for_size(prepared: Prepared, base: BasePlan, size: int) -> int:
         BudgetError: when none does, saying the smallest possible.
     """
     for bits in range(8, 0, -1):
-        if _bytes_without_adapters(prepared, base, bits) <= size - _MARGIN:
+        if _bytes_without_adapters(prepared, base, bits) <= size - FRAME_BYTES:
             return bits
-    raise _too_small(size, _bytes_without_adapters(prepared, base, 1) + _MARGIN, "1-bit codes and no adapters")
+    raise _too_small(size, _bytes_without_adapters(prepared, base, 1) + FRAME_BYTES, "1-bit codes and no adapters")
 
 
 def budget_for_size(prepared: Prepared, draft: Run, size: int) -> float:
@@ -68,9 +68,9 @@ def budget_for_size(prepared: Prepared, draft: Run, size: int) -> float:
     """
     least = predict_bytes(prepared, draft)
     # Ranks add up to 12 characters a layer to the plan in the header, and each adapter up to 2 bytes of padding.
-    frame = _MARGIN + 14 * len(draft.layers)
-    if least > size - _MARGIN:
-        raise _too_small(size, least + _MARGIN, f"{draft.bits}-bit codes and no adapters")
+    frame = FRAME_BYTES + 14 * len(draft.layers)
+    if least > size - FRAME_BYTES:
+        raise _too_small(size, least + FRAME_BYTES, f"{draft.bits}-bit codes and no adapters")
     return max(0, size - least - frame) * 8 / draft.weights
 
 

@@ -49,6 +49,7 @@ def quantize_smallest(
     *,
     preset: str = "fast",
     search: str | None = None,
+    activations: int | None = None,
     samples: int = 1600,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -60,7 +61,8 @@ def quantize_smallest(
     Bisects :data:`CANDIDATES`, taking accuracy to grow with size: about four quantizations.
 
     Args:
-        model, data, preset, search, samples, seed, device, reference, progress: as for :func:`corank.quantize`.
+        model, data, preset, search, activations, samples, seed, device, reference, progress: as for
+            :func:`corank.quantize`.
         max_drop: points of top-1 that may be lost; with unlabelled ``evaluation``, percent of samples on which the
             quantized model may choose another class than the float one.
         evaluation: scored for each candidate; must be possible to iterate over again. Not the calibration data.
@@ -78,8 +80,8 @@ def quantize_smallest(
         middle = (low + high) // 2
         bits, budget = CANDIDATES[middle]
         candidate = quantize(
-            model, data, bits=bits, budget=budget, preset=preset, search=search, samples=samples, seed=seed,
-            device=device, reference=reference, progress=progress,
+            model, data, bits=bits, budget=budget, preset=preset, search=search, activations=activations,
+            samples=samples, seed=seed, device=device, reference=reference, progress=progress,
         )  # fmt: skip
         scored = evaluate(candidate, evaluation, model)
         drop = 100.0 - (scored.agreement or 0.0) if base is None or scored.top1 is None else base - scored.top1

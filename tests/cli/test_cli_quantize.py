@@ -23,8 +23,11 @@ KEYS = {
     "peak_memory_bytes", "label", "layers", "skipped", "search_history", "plan", "reproduce",
     "weights_sha256", "agreement", "kl",
 }
+LAYER_KEYS = {
+    "name", "shape", "bits", "rank", "max_rank", "bytes", "relative_output_error", "spectrum", "inputs", "input_step",
+    "input_offset",
+}
 # fmt: on
-LAYER_KEYS = {"name", "shape", "bits", "rank", "max_rank", "bytes", "relative_output_error", "spectrum"}
 
 
 def record_of(folder: Path) -> dict:

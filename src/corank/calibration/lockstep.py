@@ -8,7 +8,7 @@ only compute; who waits for whom is fixed, so the result does not depend on sche
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,6 +89,7 @@ class Lockstep:
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
         self._order = {name: place for place, name in enumerate(targets)}
         self._by_thread: dict[int, _Pass] = {}
+        self._changes: dict[int, Callable[[Tensor], Tensor]] = {}
         self._handles = [
             layer.register_forward_pre_hook(self._hook(self._order[name]), with_kwargs=True)
             for name, layer in targets.items()
@@ -126,10 +127,21 @@ class Lockstep:
             self._begun.discard(batch)
         return one.inputs if not one.finished and one.layer == place else None
 
+    def change(self, name: str, change: Callable[[Tensor], Tensor]) -> None:
+        """From now on layer ``name`` computes from ``change(inputs)``, in every call of every batch."""
+        self._changes[self._order[name]] = change
+
     def _hook(self, place: int):
-        def pause(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        def pause(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]):
             one = self._by_thread.get(threading.get_ident())
-            if one is not None:
-                one.pause(place, args[0] if args else named["input"])
+            if one is None:
+                return None
+            one.pause(place, args[0] if args else named["input"])
+            change = self._changes.get(place)
+            if change is None:
+                return None
+            if args:
+                return (change(args[0]), *args[1:]), named
+            return args, {**named, "input": change(named["input"])}
 
         return pause

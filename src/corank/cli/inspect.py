@@ -17,7 +17,7 @@ from corank.cli.outputs import check_distinct, check_file, write_all
 from corank.cli.record import Scores, record_of
 from corank.cli.screen import facts_table, results_console, show_lines, show_skipped
 from corank.reports import layer_table, write_record
-from corank.reports.cells import show_bytes
+from corank.reports.cells import show_bits, show_bytes
 
 __all__ = ["inspect"]
 
@@ -47,7 +47,9 @@ def _show(console: Console, result: Mapping[str, Any], layers: bool) -> None:
     facts = {
         "model": result["model"],
         "made by": ", ".join(filter(None, (result["preset"], result["search"]))),
-        "bits": None if bits is None else f"{bits}" + (f" + {budget:.4g}" if budget else ""),
+        "bits": None
+        if bits is None
+        else show_bits(bits, result["activations"]) + (f" + {budget:.4g}" if budget else ""),
         "bits per weight, all counted": f"{result['equivalent_bits']:.3f}",
         "file": f"{show_bytes(result['stored_bytes'])}, SHA-256 sound",
         "layers": f"{len(coded)} quantized, {len(result['skipped'])} left in float",

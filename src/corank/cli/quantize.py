@@ -45,6 +45,7 @@ def quantize(
     layer: asked.Layer = None,
     all_layers: asked.AllLayers = False,
     adapter_bits: asked.AdapterBits = None,
+    activations: asked.Activations = None,
     weights: options.Weights = None,
     pretrained: options.Pretrained = False,
     evaluation: asked.Evaluation = None,
@@ -68,7 +69,7 @@ def quantize(
     check_distinct((out, save_plan, record, report), (weights, plan))
     request = Request(
         bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
-        samples, seed, model, chosen_device(device), checkpoint,
+        samples, seed, model, chosen_device(device), checkpoint, activations,
     )  # fmt: skip
     request.check(scored=evaluation is not None)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)

@@ -10,6 +10,7 @@ import typer
 from corank.cli.options import INPUT, OUTPUT
 
 __all__ = [
+    "Activations",
     "AdapterBits",
     "AllLayers",
     "Bits",
@@ -33,6 +34,9 @@ PLAN = "Plan"
 
 Out = Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file.", rich_help_panel=OUTPUT)]
 Bits = Annotated[int | None, typer.Option(help="Of a code, 1 to 8; 4 unless --size is given.", rich_help_panel=HOW)]
+Activations = Annotated[
+    int | None, typer.Option(help="Of the layers' inputs, 2 to 8; float if not given.", rich_help_panel=HOW)
+]
 Budget = Annotated[
     float | None, typer.Option(help="Extra bits per weight for the adapters; 0.25.", rich_help_panel=HOW)
 ]
@@ -41,7 +45,7 @@ MaxDrop = Annotated[
     float | None, typer.Option(help="Find the smallest file within so many points.", rich_help_panel=HOW)
 ]
 Preset = Annotated[str | None, typer.Option(help="fast (if not given), best, paper or nearest.", rich_help_panel=PLAN)]
-Search = Annotated[str | None, typer.Option(help="cora, cora-from-0.9, greedy or uniform.", rich_help_panel=PLAN)]
+Search = Annotated[str | None, typer.Option(help="cora, cora-from-0.9, greedy, joint, uniform.", rich_help_panel=PLAN)]
 Iterations = Annotated[
     int | None, typer.Option(help="Steps of distillation after the coding; 250 for best.", rich_help_panel=PLAN)
 ]

@@ -13,6 +13,7 @@ from corank.cli.progress import Callback, renamed
 from corank.data import ImageSet
 from corank.evaluation import peak_memory_bytes
 from corank.models import ResolvedModel
+from corank.reports.cells import show_bits
 from corank.storage.contents import float_bytes
 
 __all__ = ["METRIC", "Scores", "float_record", "label_of", "record_of", "score"]
@@ -47,12 +48,12 @@ def score(original: nn.Module, quantized: nn.Module, images: ImageSet, progress:
     return Scores(top1, found.top1, found.agreement, found.kl, found.samples)
 
 
-def label_of(preset: str | None, bits: int | None, budget: float | None) -> str:
-    """A short name: "fast 3+0.25"."""
+def label_of(preset: str | None, bits: int | None, budget: float | None, activations: int | None = None) -> str:
+    """A short name: "fast 3+0.25", "fast W4A8+0.25"."""
     name = preset or "run"
     if bits is None:
         return name
-    return f"{name} {bits}" + (f"+{budget:.3g}" if budget else "")
+    return f"{name} {show_bits(bits, activations)}" + (f"+{budget:.3g}" if budget else "")
 
 
 def record_of(
@@ -77,7 +78,7 @@ def record_of(
     return {
         "command": command,
         "version": __version__,
-        "label": label or label_of(about["preset"] if bits is not None else "plan", bits, budget),
+        "label": label or label_of(about["preset"] if bits is not None else "plan", bits, budget, about["activations"]),
         **about,
         "model": about["model"] or (source.reference if source else None) or "unknown",
         "metric": METRIC,
@@ -99,7 +100,7 @@ def record_of(
 def float_record(command: str, value: float, source: ResolvedModel, seed: int, reproduce: str) -> dict[str, Any]:
     """The record of the float model itself, for comparisons: 32 bits a weight, nothing quantized."""
     size = float_bytes(source.model)
-    nothing = ("bits", "budget", "preset", "search", "iterations", "seconds", "plan")
+    nothing = ("bits", "budget", "activations", "preset", "search", "iterations", "seconds", "plan")
     return {
         "command": command,
         "version": __version__,

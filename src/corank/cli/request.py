@@ -37,6 +37,7 @@ class Request:
     reference: str
     device: torch.device
     checkpoint: Path | None = None
+    activations: int | None = None
 
     def check(self, scored: bool) -> None:
         """Raises ConfigError for options that exclude each other."""
@@ -45,7 +46,10 @@ class Request:
             "--all-layers": self.all_layers or None, "--adapter-bits": self.adapter_bits,
         }  # fmt: skip
         if self.plan is not None:
-            clash = {**common, "--max-drop": self.max_drop, "--preset": self.preset, "--search": self.search}
+            clash = {
+                **common, "--max-drop": self.max_drop, "--preset": self.preset, "--search": self.search,
+                "--activations": self.activations,
+            }  # fmt: skip
             _refuse("--plan", "the plan says everything", clash)
         if self.max_drop is not None:
             _refuse("--max-drop", "bits and budget are found", common)
@@ -67,7 +71,7 @@ class Request:
         if self.max_drop is not None and scored is not None:
             return corank.quantize_smallest(
                 model, images, self.max_drop, scored, preset=preset, search=self.search, samples=self.samples,
-                seed=self.seed, device=self.device,
+                activations=self.activations, seed=self.seed, device=self.device,
                 reference=self.reference, progress=progress,
             ).model  # fmt: skip
         # Rounding alone has no adapters to spend a budget on, unless one is asked for.
@@ -84,6 +88,7 @@ class Request:
             search=self.search,
             refinement=None if self.iterations is None else corank.Refinement(self.iterations),
             adapter_bits=self.adapter_bits,
+            activations=self.activations,
             all_layers=self.all_layers,
             samples=self.samples,
             seed=self.seed,

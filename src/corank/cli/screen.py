@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corank.reports.cells import NOTHING, show_bytes, show_percent, show_ratio
+from corank.reports.cells import NOTHING, show_bits, show_bytes, show_percent, show_ratio
 from corank.reports.fields import clean, number
 
 __all__ = ["errors_console", "facts_table", "results_console", "show_lines", "show_skipped", "summary_table"]
@@ -76,6 +76,9 @@ def _rows(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows = [("file", show_bytes(number(record, "float_bytes")), size)]
     if ratio != NOTHING:
         rows.append(("smaller", "", ratio))
+    activations = number(record, "activations")
+    if activations is not None:
+        rows.append(("weights and inputs", "", show_bits(number(record, "bits"), activations)))
     if bits is not None:
         rows.append(("bits per weight, all counted", "", f"{bits:.3f}"))
     if agreement is not None:

@@ -1,5 +1,7 @@
 """Model surgery without tracing: observe, fold, code, replace."""
 
+from corank.layers.activation import InputQuantizer, fit_inputs
+from corank.layers.code import LayerCode, Slot, stored_tensors
 from corank.layers.coded import (
     CodedConv1d,
     CodedConv2d,
@@ -9,9 +11,7 @@ from corank.layers.coded import (
     CodedConvTranspose3d,
     CodedLayer,
     CodedLinear,
-    LayerCode,
     coded_class,
-    stored_tensors,
 )
 from corank.layers.observe import Observation, names_of, observe
 from corank.layers.prepare import Prepared, prepare, remove_norm, replace_module
@@ -25,10 +25,13 @@ __all__ = [
     "CodedConvTranspose3d",
     "CodedLayer",
     "CodedLinear",
+    "InputQuantizer",
     "LayerCode",
     "Observation",
     "Prepared",
+    "Slot",
     "coded_class",
+    "fit_inputs",
     "names_of",
     "observe",
     "prepare",

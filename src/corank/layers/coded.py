@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,6 +12,8 @@ from corank.adapters import CodedLowRank
 from corank.codecs import CODECS, Codec, ScalarCodebook
 from corank.coded_weight import CodedWeight
 from corank.errors import ModelError
+from corank.layers.activation import InputQuantizer
+from corank.layers.code import LayerCode, Slot, stored_tensors
 from corank.matrix import Geometry
 from corank.storage.bits import pack, packed_bytes, unpack
 
@@ -25,62 +26,14 @@ __all__ = [
     "CodedConvTranspose3d",
     "CodedLayer",
     "CodedLinear",
-    "LayerCode",
     "base_class",
     "coded_class",
-    "stored_tensors",
 ]
 
 _GEOMETRY = (
     "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "transposed", "output_padding",
     "groups", "padding_mode", "_reversed_padding_repeated_twice", "in_features", "out_features",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class LayerCode:
-    """One layer as coded: what :class:`CodedLayer` is made of, and what the artifact stores."""
-
-    codec: Codec
-    weight: CodedWeight
-    adapter: CodedLowRank | None
-    adapter_bits: int
-
-    @property
-    def size_bits(self) -> int:
-        """All bits stored for the layer's weight: codes, scales, offsets, adapter."""
-        return self.weight.size_bits + (self.adapter.size_bits if self.adapter else 0)
-
-    def compose(self) -> Tensor:
-        """The weight ``(G * R, C)`` float32: values plus adapter."""
-        values = self.weight.decode()
-        return values + self.adapter.product() if self.adapter else values
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One stored tensor of a coded layer: ``count`` numbers of ``bits`` bits."""
-
-    count: int
-    bits: int
-    scale: bool  # fp16, kept as its own dtype whatever the module is cast to
-
-
-def stored_tensors(shape: tuple[int, int, int], codec: Codec, rank: int, adapter_bits: int) -> dict[str, Slot]:
-    """Name to :class:`Slot` of all that a layer stores for its weight, known before anything is fitted."""
-    groups, rows, columns = shape
-    total = codec.size_bits(groups * rows, columns)
-    offset_bits = cast(Any, codec).offset_bits
-    scales = (total - groups * rows * columns * codec.bits) // (16 + offset_bits)
-    slots = {"codes": Slot(groups * rows * columns, codec.bits, False), "scale": Slot(scales, 16, True)}
-    if offset_bits:
-        slots["offset"] = Slot(scales, offset_bits, False)
-    if rank:
-        slots["left_codes"] = Slot(groups * rank * rows, adapter_bits, False)
-        slots["left_scale"] = Slot(groups * rank, 16, True)
-        slots["right_codes"] = Slot(groups * rank * columns, adapter_bits, False)
-        slots["right_scale"] = Slot(groups * rank, 16, True)
-    return slots
 
 
 class CodedLayer(nn.Module):
@@ -93,21 +46,28 @@ class CodedLayer(nn.Module):
     codec: Codec
     rank: int
     adapter_bits: int
+    inputs: int | None
     geometry: Geometry
     bias: nn.Parameter | None
 
     def __init__(
-        self, layer: nn.Module, codec: Codec, rank: int = 0, adapter_bits: int = 8, bias: bool | None = None
+        self,
+        layer: nn.Module,
+        codec: Codec,
+        rank: int = 0,
+        adapter_bits: int = 8,
+        bias: bool | None = None,
+        inputs: int | None = None,
     ) -> None:
         """A coded layer of the same geometry as the float ``layer``, codes all zero until :meth:`fill`.
 
-        ``bias`` says whether it has one; None: as ``layer`` has.
+        ``bias`` says whether it has one; None: as ``layer`` has. ``inputs`` are the bits that inputs are rounded to.
         """
         nn.Module.__init__(self)
         for name in _GEOMETRY:
             if name in layer.__dict__:
                 self.__dict__[name] = layer.__dict__[name]
-        self.codec, self.rank, self.adapter_bits = codec, rank, adapter_bits
+        self.codec, self.rank, self.adapter_bits, self.inputs = codec, rank, adapter_bits, inputs
         self.geometry = Geometry.of(layer)
         reference = cast(Tensor, layer.weight)
         rows = self.geometry.matrix_shape[0] * self.geometry.matrix_shape[1]
@@ -118,14 +78,26 @@ class CodedLayer(nn.Module):
         for name, slot in self.slots().items():
             size = slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
             dtype = torch.float16 if slot.scale else torch.uint8
-            self.register_buffer(name, torch.zeros(size, dtype=dtype, device=reference.device))
+            self.register_buffer(name, torch.full((size,), name == "input_step", dtype=dtype, device=reference.device))
         self._cache: Tensor | None = None
+        self._feed: Callable[[Tensor], Tensor] | None = None
         self.register_load_state_dict_post_hook(_forget)
         self.training = layer.training
 
     def slots(self) -> dict[str, Slot]:
         """What this layer stores."""
-        return stored_tensors(self.geometry.matrix_shape, self.codec, self.rank, self.adapter_bits)
+        return stored_tensors(self.geometry.matrix_shape, self.codec, self.rank, self.adapter_bits, self.inputs)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """The float layer's output with the composed weight, of the inputs as they are rounded.
+
+        ``output_size`` is for transposed convolutions, as in torch.
+        """
+        if self.inputs is not None:
+            if self._feed is None:
+                self._feed = self.input_quantizer()
+            input = cast(Callable[[Tensor], Tensor], self._feed)(input)
+        return super().forward(input) if output_size is None else super().forward(input, output_size)
 
     def fill(self, code: LayerCode, bias: Tensor | None) -> None:
         """Takes over codes, scales and bias."""
@@ -135,12 +107,15 @@ class CodedLayer(nn.Module):
             tensors["left_scale"] = code.adapter.left.codebook.tensors()["scale"]
             tensors["right_codes"] = code.adapter.right.codes
             tensors["right_scale"] = code.adapter.right.codebook.tensors()["scale"]
+        if code.inputs is not None:
+            tensors["input_step"] = code.inputs.step.to(torch.float16)
+            tensors["input_offset"] = torch.tensor(code.inputs.offset)
         for name, slot in self.slots().items():
             value = tensors[name]
             self._buffers[name] = (value.reshape(-1) if slot.scale else pack(value, slot.bits)).to(self._where())
         if self.bias is not None and bias is not None:
             self.bias.data.copy_(bias)
-        self._cache = None
+        self._cache = self._feed = None
 
     def code(self) -> LayerCode:
         """The codes, codebook and adapter, unpacked."""
@@ -148,13 +123,21 @@ class CodedLayer(nn.Module):
         codebook = self._codebook(self.codec, groups * rows, columns, "scale", "offset")
         weight = CodedWeight(self._codes("codes").reshape(groups * rows, columns), codebook)
         if not self.rank:
-            return LayerCode(self.codec, weight, None, self.adapter_bits)
+            return LayerCode(self.codec, weight, None, self.adapter_bits, self.input_quantizer())
         factor = CODECS["uniform"](bits=self.adapter_bits, symmetric=True)  # pyright: ignore[reportCallIssue]
         sides = []
         for side, width in (("left", rows), ("right", columns)):
             book = self._codebook(factor, groups * self.rank, width, f"{side}_scale", "")
             sides.append(CodedWeight(self._codes(f"{side}_codes").reshape(groups * self.rank, width), book))
-        return LayerCode(self.codec, weight, CodedLowRank(sides[0], sides[1], groups), self.adapter_bits)
+        adapter = CodedLowRank(sides[0], sides[1], groups)
+        return LayerCode(self.codec, weight, adapter, self.adapter_bits, self.input_quantizer())
+
+    def input_quantizer(self) -> InputQuantizer | None:
+        """What rounds the inputs; None where they stay float."""
+        if self.inputs is None:
+            return None
+        step = cast(Tensor, self._buffers["input_step"]).float().reshape(())
+        return InputQuantizer(self.inputs, step, int(self._codes("input_offset")))
 
     @property
     def weight(self) -> Tensor:
@@ -167,7 +150,7 @@ class CodedLayer(nn.Module):
         return self._cache
 
     def to_float(self) -> nn.Module:
-        """A plain torch layer with the composed weight."""
+        """A plain torch layer with the composed weight, which takes its inputs as they come: in float."""
         kind = next(plain for plain, coded in _CODED.items() if coded is type(self))
         plain = kind.__new__(kind)
         nn.Module.__init__(plain)
@@ -181,7 +164,8 @@ class CodedLayer(nn.Module):
 
     def extra_repr(self) -> str:
         base = super().extra_repr()
-        return f"{base}, bits={self.codec.bits}, rank={self.rank}"
+        inputs = "" if self.inputs is None else f", inputs={self.inputs}"
+        return f"{base}, bits={self.codec.bits}, rank={self.rank}{inputs}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CodedLayer:
         kept = {name: self._buffers.pop(name) for name in self.slots()}
@@ -189,7 +173,7 @@ class CodedLayer(nn.Module):
             super()._apply(fn, recurse)
         finally:
             self._buffers.update({name: cast(Tensor, tensor).to(self._where()) for name, tensor in kept.items()})
-            self._cache = None
+            self._cache = self._feed = None
         return self
 
     def _where(self) -> torch.device:
@@ -209,7 +193,8 @@ class CodedLayer(nn.Module):
 
 
 def _forget(module: nn.Module, _incompatible: object) -> None:
-    cast(CodedLayer, module)._cache = None
+    layer = cast(CodedLayer, module)
+    layer._cache = layer._feed = None
 
 
 class CodedLinear(CodedLayer, nn.Linear):  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -269,10 +254,10 @@ def coded_class(layer: nn.Module, seen_alike: bool = False) -> type[CodedLayer]:
     own, kind = type(layer), base_class(layer)
     if kind is None:
         raise ModelError(f"{own.__name__} is not a kind of layer that corank codes")
-    if (own.forward is not kind.forward and not seen_alike) or _convolves_otherwise(own, kind):
-        raise ModelError(f"{own.__name__} has a forward() of its own, which computes otherwise")
     if isinstance(layer, CodedLayer):
         raise ModelError(f"{own.__name__} is coded already")
+    if (own.forward is not kind.forward and not seen_alike) or _convolves_otherwise(own, kind):
+        raise ModelError(f"{own.__name__} has a forward() of its own, which computes otherwise")
     if "weight" not in layer._parameters:
         raise ModelError(f"{own.__name__} computes its weight (a parametrization); remove it first")
     return _CODED[kind]

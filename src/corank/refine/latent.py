@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from corank.adapters import CodedLowRank, LowRank, code_factors
 from corank.codecs import ScalarCodebook
 from corank.coded_weight import CodedWeight
-from corank.layers import CodedLayer, LayerCode
+from corank.layers import CodedLayer, InputQuantizer, LayerCode
 from corank.refine.refinement import Refinement
 
 __all__ = ["LatentLayer"]
@@ -32,12 +32,15 @@ class LatentLayer:
         self._offset = self._book.spread(self._book.offset, columns)
         self._kept = self._book.levels[self._code.weight.codes.long()]
         self.gain = nn.Parameter(torch.ones_like(self._book.scale))
+        self.input_gain = None if self._code.inputs is None else nn.Parameter(torch.ones_like(self._code.inputs.step))
         self.latent = nn.Parameter(self._code.weight.codes.float()) if rates.code_rate > 0 else None
         self._sizes, self.factors = _factors(self._code.adapter)
 
     def trained(self) -> Iterator[tuple[str, Tensor, float]]:
         """Kind, parameter and learning rate of what trains."""
         yield "gain", self.gain, self._rates.scale_rate
+        if self.input_gain is not None:
+            yield "input_gain", self.input_gain, self._rates.step_rate
         if self.latent is not None:
             yield "latent", self.latent, self._rates.code_rate
         for side, factor in zip(("left", "right"), self.factors, strict=False):
@@ -52,18 +55,26 @@ class LatentLayer:
             matrix = matrix + (left @ right).flatten(0, 1)
         return self._geometry.from_matrix(matrix)
 
+    def inputs(self) -> InputQuantizer | None:
+        """What rounds the layer's inputs, differentiable in its step."""
+        inputs = self._code.inputs
+        return (
+            inputs if inputs is None or self.input_gain is None else replace(inputs, step=inputs.step * self.input_gain)
+        )
+
     def harden(self) -> LayerCode:
-        """What ships: whole codes, fp16 scales, coded factors."""
+        """What ships: whole codes, fp16 scales and steps, coded factors."""
         with torch.no_grad():
-            scale = (self._book.scale * self.gain).to(torch.float16).float()
-            usable = torch.isfinite(scale) & (scale > 0)
-            book = replace(self._book, scale=torch.where(usable, scale, self._book.scale))
+            book = replace(self._book, scale=_stored(self._book.scale * self.gain, self._book.scale))
+            inputs = self._code.inputs
+            if inputs is not None and self.input_gain is not None:
+                inputs = replace(inputs, step=_stored(inputs.step * self.input_gain, inputs.step))
             codes = self._code.weight.codes if self.latent is None else self._codes(self.latent).to(torch.uint8)
             adapter = self._code.adapter
             if adapter is not None:
                 left, right = (factor * size for factor, size in zip(self.factors, self._sizes, strict=True))
                 adapter = code_factors(LowRank(left, right, torch.zeros(left.shape[2])), self._code.adapter_bits)
-        return LayerCode(self._code.codec, CodedWeight(codes, book), adapter, self._code.adapter_bits)
+        return LayerCode(self._code.codec, CodedWeight(codes, book), adapter, self._code.adapter_bits, inputs)
 
     def _codes(self, latent: Tensor) -> Tensor:
         return latent.detach().round().clamp(0, len(self._book.levels) - 1)
@@ -83,6 +94,12 @@ class LatentLayer:
         with torch.no_grad():
             stored = _decoded(code_factors(LowRank(left, right, torch.zeros(left.shape[2])), self._code.adapter_bits))
         return left + (stored[0] - left).detach(), right + (stored[1] - right).detach()
+
+
+def _stored(scale: Tensor, before: Tensor) -> Tensor:
+    """As fp16 holds it; as before where that is no scale."""
+    stored = scale.to(torch.float16).float()
+    return torch.where(torch.isfinite(stored) & (stored > 0), stored, before)
 
 
 def _decoded(adapter: CodedLowRank) -> tuple[Tensor, Tensor]:

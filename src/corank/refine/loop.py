@@ -105,6 +105,7 @@ class _Steps:
         total, count = torch.zeros(1, device=self.device), len(tree_leaves(batch)[0])
         self.optimizer.zero_grad()
         for _, start in share(range(0, count, self._part)):
+            self.student.draw_drops((((self._seed << 20) + number) << 10) + start)
             part = tree_map(lambda leaf, at=start: leaf[at : at + self._part], batch)
             weight = len(tree_leaves(part)[0]) / count
             total += weight * self._backward(part, weight)

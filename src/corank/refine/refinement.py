@@ -28,6 +28,9 @@ class Refinement:
         bias_rate: of biases and norms, absolute.
         adapter_rate: of adapter factors, relative to the root mean square of each factor.
         code_rate: of the latents that codes are rounded from, in levels; 0 keeps every code as it was rounded.
+        step_rate: of the steps of quantized inputs, relative to each step.
+        drop: probability that an input keeps its float value in a step, where inputs are quantized (QDrop, arXiv
+            2203.05740); 0 rounds them all.
         features: weight of the relative squared error of every coded layer's output, beside the loss of the model's
             output; 0 for the model's output alone.
         augment: flip and shift images at random, where the samples are images.
@@ -40,7 +43,9 @@ class Refinement:
     scale_rate: float = 1e-2
     bias_rate: float = 3e-3
     adapter_rate: float = 1e-2
-    code_rate: float = 0.015
+    code_rate: float = 0.0
+    step_rate: float = 1e-2
+    drop: float = 0.0
     features: float = 0.0
     augment: bool = True
     precision: str = "auto"
@@ -50,9 +55,11 @@ class Refinement:
             raise ConfigError(f"iterations={self.iterations!r}: a whole number, e.g. Refinement(iterations=250)")
         if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ConfigError(f"batch_size={self.batch_size!r}: a positive whole number, e.g. 64")
-        rates = (self.scale_rate, self.bias_rate, self.adapter_rate, self.code_rate)
+        rates = (self.scale_rate, self.bias_rate, self.adapter_rate, self.code_rate, self.step_rate)
         if not all(0 <= rate < 1 for rate in rates):
             raise ConfigError(f"learning rates {rates!r}: each from 0 (left as it is) to below 1")
+        if not 0 <= self.drop < 1:
+            raise ConfigError(f"drop={self.drop!r}: a probability, from 0 (every input is rounded) to below 1")
         if not 0 <= self.features < float("inf"):
             raise ConfigError(f"features={self.features!r}: a weight, 0 for the model's output alone")
         if self.precision not in _PRECISIONS:

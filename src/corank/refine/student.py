@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from corank.calibration import run
-from corank.layers import CodedLayer, names_of
+from corank.layers import CodedLayer, InputQuantizer, names_of
 from corank.refine.latent import LatentLayer
 from corank.refine.refinement import Refinement
 
@@ -31,6 +31,8 @@ class Student:
         self.layers = coded_layers(self.model)
         self.latents = {name: LatentLayer(layer, refinement) for name, layer in self.layers.items()}
         self._rates = refinement
+        device = next(iter(self.latents.values())).gain.device
+        self._draws = torch.Generator(device)
         self.vectors = {
             name: parameter
             for name, parameter in self.model.named_parameters()
@@ -50,12 +52,28 @@ class Student:
     def __call__(self, batch: Any, device: torch.device) -> Any:
         """The model's output, differentiable in all that trains."""
         for name, layer in self.layers.items():
-            layer._cache = self.latents[name].weight()
+            latent = self.latents[name]
+            layer._cache, layer._feed = latent.weight(), self._fed(latent.inputs())
         try:
             return run(self.model, batch, device)
         finally:
             for layer in self.layers.values():
-                layer._cache = None
+                layer._cache = layer._feed = None
+
+    def draw_drops(self, seed: int) -> None:
+        """Begins the draws of the inputs that keep their float value anew."""
+        self._draws.manual_seed(seed)
+
+    def _fed(self, inputs: InputQuantizer | None) -> Callable[[Tensor], Tensor] | None:
+        share = self._rates.drop
+        if inputs is None or share == 0:
+            return inputs
+
+        def some(given: Tensor) -> Tensor:
+            kept = torch.rand(given.shape, generator=self._draws, device=given.device) < share
+            return torch.where(kept, given, inputs(given))
+
+        return some
 
     def harden_into(self, model: nn.Module) -> None:
         """Puts what was trained into ``model`` as it ships: whole codes, fp16 scales and biases, coded factors."""

@@ -15,6 +15,7 @@ __all__ = [
     "headline_run",
     "layer_cells",
     "metric_name",
+    "show_bits",
     "show_bytes",
     "show_drop",
     "show_percent",
@@ -41,6 +42,13 @@ def show_bytes(size_bytes: float | None) -> str:
         if round(size_bytes / scale, 2) < 1000:
             return f"{size_bytes / scale:.2f} {unit}"
     return f"{size_bytes / 1e9:.2f} GB"
+
+
+def show_bits(bits: float | None, activations: float | None) -> str:
+    """Bits of a weight's code, such as "4"; with quantized inputs "W4A8"."""
+    if activations is None:
+        return NOTHING if bits is None else f"{bits:g}"
+    return ("W" + ("-" if bits is None else f"{bits:g}")) + f"A{activations:g}"
 
 
 def show_ratio(run: Record) -> str:
@@ -82,7 +90,7 @@ def comparison_cells(run: Record) -> tuple[str, ...]:
     """One row of the comparison."""
     return (
         run_label(run),
-        _show(number(run, "bits"), "g"),
+        show_bits(number(run, "bits"), number(run, "activations")),
         _show(number(run, "equivalent_bits"), ".3f"),
         show_percent(number(run, "quantized_value")),
         show_drop(run),
@@ -100,7 +108,7 @@ def layer_cells(layer: Record) -> tuple[str, ...]:
     return (
         layer_name(layer),
         " × ".join(f"{size:.0f}" for size in numbers(layer, "shape")) or NOTHING,
-        "float" if bits is None else f"{bits:g}",
+        "float" if bits is None else show_bits(bits, number(layer, "inputs")),
         _show(rank, ".0f") if rank is None or limit is None else f"{rank:.0f} of {limit:.0f}",
         show_bytes(number(layer, "bytes")),
         NOTHING if error is None else f"{100 * error:.3g} %",

@@ -18,6 +18,7 @@ from corank.reports.cells import (
     headline_run,
     layer_cells,
     metric_name,
+    show_bits,
     show_bytes,
     show_drop,
     show_percent,
@@ -159,11 +160,16 @@ def _run_view(run: Record, place: int | None) -> RunView:
     )
 
 
+def _shown_bits(run: Record) -> str | None:
+    bits = number(run, "bits")
+    return None if bits is None else show_bits(bits, number(run, "activations"))
+
+
 def _facts(run: Record) -> list[tuple[str, str]]:
     texts = [(name, text(run, name)) for name in ("model", "command", "version", "preset", "search")]
     budget = text(run, "budget", 60) or _shown(number(run, "budget"), "g")
     numbers = [
-        ("bits", _shown(number(run, "bits"), "g")),
+        ("bits", _shown_bits(run)),
         ("budget", budget),
         ("iterations", _shown(number(run, "iterations"), ".0f")),
         ("time", _shown(number(run, "seconds"), ".1f", " s")),

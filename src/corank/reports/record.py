@@ -25,6 +25,7 @@ NUMBERS = (
     "float_value",
     "quantized_value",
     "bits",
+    "activations",
     "equivalent_bits",
     "stored_bytes",
     "float_bytes",
@@ -32,7 +33,7 @@ NUMBERS = (
     "seconds",
     "peak_memory_bytes",
 )
-LAYER_NUMBERS = ("bits", "rank", "max_rank", "bytes", "relative_output_error")
+LAYER_NUMBERS = ("bits", "rank", "max_rank", "bytes", "relative_output_error", "inputs", "input_step", "input_offset")
 HISTORY_NUMBERS = ("iteration", "loss", "divergence", "extra_bits", "budget_bits")
 
 

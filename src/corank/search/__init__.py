@@ -1,17 +1,21 @@
-"""Model and budget to ranks."""
+"""Model and budget to ranks, and to codecs where that is asked for."""
 
-from corank.search.base import Found, Problem, Search, SearchLayer, spent_bits
+from corank.search.base import Alternatives, Curve, Found, Problem, Search, SearchLayer, spent_bits
 from corank.search.cora import CoRa, butterworth
 from corank.search.greedy import Greedy
+from corank.search.joint import Joint
 from corank.search.uniform_ranks import UniformRanks
 
-SEARCHES: dict[str, type[Search]] = {"cora": CoRa, "greedy": Greedy, "uniform": UniformRanks}
+SEARCHES: dict[str, type[Search]] = {"cora": CoRa, "greedy": Greedy, "joint": Joint, "uniform": UniformRanks}
 
 __all__ = [
     "SEARCHES",
+    "Alternatives",
     "CoRa",
+    "Curve",
     "Found",
     "Greedy",
+    "Joint",
     "Problem",
     "Search",
     "SearchLayer",

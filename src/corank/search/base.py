@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from corank.adapters import LowRank
 from corank.calibration import Samples
+from corank.codecs import Codec
 from corank.losses import Loss
 from corank.matrix import Geometry
 
-__all__ = ["Found", "Problem", "Search", "SearchLayer", "spent_bits"]
+__all__ = ["Alternatives", "Curve", "Found", "Problem", "Search", "SearchLayer", "spent_bits"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,82 @@ class SearchLayer:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """What one layer loses with one codec, at every rank.
+
+    Attributes:
+        codec: that it is coded with.
+        code_bits: stored without an adapter.
+        bits_per_rank: stored for one more rank.
+        lost: estimated loss without an adapter.
+        gains: ``(K,)`` float32, non-increasing: what each further rank takes off; empty where no adapter is possible.
+    """
+
+    codec: Codec
+    code_bits: int
+    bits_per_rank: int
+    lost: float
+    gains: Tensor
+
+    @property
+    def full_rank(self) -> int:
+        return len(self.gains)
+
+    def errors(self) -> Tensor:
+        """``(K + 1,)`` float64: estimated loss at ranks 0 to K."""
+        return torch.cat([torch.zeros(1, dtype=torch.float64), -self.gains.double().cpu().cumsum(0)]) + self.lost
+
+    def bits(self) -> Tensor:
+        """``(K + 1,)`` int64: all bits stored at ranks 0 to K."""
+        return self.code_bits + self.bits_per_rank * torch.arange(self.full_rank + 1)
+
+
+class Alternatives(ABC):
+    """Other codecs that the layers of a problem may get.
+
+    Attributes:
+        codecs: of the plan, of all layers that a search decides on, in the order they run.
+        shapes: ``(G, R, C)`` of those layers.
+        free: those that may get another codec.
+    """
+
+    codecs: Mapping[str, Codec]
+    shapes: Mapping[str, tuple[int, int, int]]
+    free: Collection[str]
+
+    @abstractmethod
+    def curves(self, name: str, codecs: Sequence[Codec], measured: bool) -> tuple[Curve, ...]:
+        """Codes a layer with each codec and says what is lost; cheapest asked in the order the layers run.
+
+        ``measured``: scales each curve to the divergence of the output when this layer alone is coded.
+        """
+
+    @abstractmethod
+    def recoded(self, codecs: Mapping[str, Codec], budget_bits: int) -> Problem:
+        """The problem of finding ranks only, with these codecs for the layers named."""
+
+    @abstractmethod
+    def over(self, found: Found) -> int | None:
+        """Bits by which the file would be too large, negative for room that is left; None where no size was set."""
+
+    @property
+    def base_bits(self) -> int:
+        """Bits of codes and codebooks of all layers with the plan's codecs."""
+        return sum(_stored(codec, self.shapes[name]) for name, codec in self.codecs.items())
+
+    def code_bits(self, codecs: Mapping[str, Codec]) -> int:
+        """Bits that these codecs, for the layers named, store more than the plan's; may be negative."""
+        return sum(
+            _stored(codec, self.shapes[name]) - _stored(self.codecs[name], self.shapes[name])
+            for name, codec in codecs.items()
+        )
+
+
+def _stored(codec: Codec, shape: tuple[int, int, int]) -> int:
+    return codec.size_bits(shape[0] * shape[1], shape[2])
+
+
+@dataclass(frozen=True)
 class Problem:
     """What a search is given.
 
@@ -55,6 +133,7 @@ class Problem:
         loss: distance of outputs ``(output, reference) -> scalar``.
         seed: draws the batches.
         progress: called with (what, done, total).
+        alternatives: other codecs, for a search that chooses codecs.
     """
 
     model: nn.Module
@@ -67,6 +146,7 @@ class Problem:
     loss: Loss
     seed: int = 0
     progress: Callable[[str, int, int], None] | None = None
+    alternatives: Alternatives | None = None
 
 
 @dataclass(frozen=True)
@@ -77,11 +157,14 @@ class Found:
         ranks: layer name to rank; within the budget.
         history: one entry for each gradient step: iteration, loss, divergence, extra_bits (per weight).
         iterations: gradient steps taken.
+        codecs: layer name to codec, of layers that get another than the plan's; what they store more than those (it
+            may be less) counts against the budget.
     """
 
     ranks: Mapping[str, int]
     history: tuple[Mapping[str, float], ...] = field(default=())
     iterations: int = 0
+    codecs: Mapping[str, Codec] = field(default_factory=dict)
 
 
 class Search(ABC):
@@ -89,9 +172,11 @@ class Search(ABC):
 
     Attributes:
         measures: whether it looks at what rounding loses; if not, its problem's weights and directions are zero.
+        chooses_codecs: whether it returns codecs, too; its problem then has ``alternatives``.
     """
 
     measures: ClassVar[bool] = True
+    chooses_codecs: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, problem: Problem) -> Found:

@@ -72,11 +72,11 @@ class CoRa(Search):
         clip: bound of the gradient's norm.
         gamma: weight of the budget's penalty.
         order: of the Butterworth mask.
-        start: the first value of every c, or "greedy": start at the closed-form allocation.
+        start: the first value of every c, "greedy": start at the closed-form allocation, or ranks by layer name.
         hardening: "ceil" (the paper's) or "round".
         minimum: least rank of a layer after hardening, before shrinking to the budget; 1 in the paper.
         fill: spend what the hardened ranks leave of the budget, by the closed form.
-        keep_best: of the start (if "greedy") and the found ranks, keep the one of smaller divergence on the samples.
+        keep_best: of the start (if it is ranks) and the found ranks, keep the one of smaller divergence on the samples.
     """
 
     iterations: int = 250
@@ -85,14 +85,19 @@ class CoRa(Search):
     clip: float = 0.2
     gamma: float = 1.0
     order: int = 4
-    start: float | str = "greedy"
+    start: float | str | Mapping[str, int] = "greedy"
     hardening: str = "round"
     minimum: int = 0
     fill: bool = True
     keep_best: bool = True
 
     def __post_init__(self) -> None:
-        if self.start != "greedy" and not (isinstance(self.start, (int, float)) and 0 < self.start <= 1):
+        given = self.start
+        if (
+            given != "greedy"
+            and not isinstance(given, Mapping)
+            and not (isinstance(given, (int, float)) and 0 < given <= 1)
+        ):
             raise ConfigError(f"start={self.start!r}: 'greedy' or a number above 0 and at most 1, e.g. CoRa(start=0.9)")
         if self.hardening not in ("ceil", "round"):
             raise ConfigError(f"hardening={self.hardening!r}: 'ceil' or 'round'")
@@ -109,7 +114,7 @@ class CoRa(Search):
     def __call__(self, problem: Problem) -> Found:
         if not problem.layers or problem.budget_bits <= 0:
             return Found(dict.fromkeys(problem.layers, 0))
-        greedy = Greedy()(problem).ranks if self.start == "greedy" else None
+        greedy = self._first(problem)
         run_ = _Run(self, problem, greedy)
         history = tuple(run_.step(number) for number in range(self.iterations))
         ranks = harden(run_.values(), problem, self.hardening, self.minimum)
@@ -118,6 +123,14 @@ class CoRa(Search):
         if greedy is not None and self.keep_best and run_.divergence(greedy) <= run_.divergence(ranks):
             ranks = dict(greedy)
         return Found(ranks, history, self.iterations)
+
+    def _first(self, problem: Problem) -> dict[str, int] | None:
+        """The ranks to start from; None for a number."""
+        if isinstance(self.start, Mapping):
+            return shrink(
+                problem, {name: min(self.start.get(name, 0), layer.full_rank) for name, layer in problem.layers.items()}
+            )
+        return dict(Greedy()(problem).ranks) if self.start == "greedy" else None
 
 
 class _Run:
@@ -133,6 +146,7 @@ class _Run:
         fulls = [problem.layers[name].full_rank for name in names]
         self.least = torch.tensor([1 / full if search.minimum else 0.5 / full for full in fulls], device=self.device)
         if greedy is None:
+            assert isinstance(search.start, (int, float))
             begin = torch.full((len(names),), float(search.start), device=self.device)
         else:
             begin = torch.tensor([greedy[n] / f for n, f in zip(names, fulls, strict=True)], device=self.device)

@@ -2,6 +2,7 @@
 
 from corank.statistics.base import LayerStatistics, Statistic, need
 from corank.statistics.drift import Drift
+from corank.statistics.inputs import InputValues
 from corank.statistics.moments import Gram, OutputGradient
 
-__all__ = ["Drift", "Gram", "LayerStatistics", "OutputGradient", "Statistic", "need"]
+__all__ = ["Drift", "Gram", "InputValues", "LayerStatistics", "OutputGradient", "Statistic", "need"]

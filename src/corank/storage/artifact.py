@@ -20,11 +20,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from corank.errors import ArtifactError, ConfigError, CorankError, OutputError
-from corank.layers import coded_class, remove_norm, replace_module, stored_tensors
+from corank.layers import coded_class, remove_norm, replace_module
 from corank.matrix import Geometry
 from corank.plan import Plan
 from corank.storage.bits import packed_bytes
-from corank.storage.contents import FORMAT, Contents, contents_of, digest, plain_tensors
+from corank.storage.contents import FORMAT, Contents, contents_of, digest, input_codes, plain_tensors
 from corank.storage.run import ATTRIBUTE, LayerRun, Run, run_of
 
 __all__ = ["load", "read", "save"]
@@ -99,7 +99,11 @@ def read(path: str | Path) -> tuple[Run, Contents]:
     if digest(text, blobs) != metadata.get("sha256"):
         raise ArtifactError(f"{path} was altered: its SHA-256 does not match; copy the file anew")
     try:
-        return _run(header), Contents(header, blobs)
+        run, contents = _run(header), Contents(header, blobs)
+        _check_blobs(run, contents)
+        return run, contents
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise ArtifactError(f"{path}: the header is not sound: {error}") from error
 
@@ -161,6 +165,7 @@ def _run(header: Mapping[str, Any]) -> Run:
         search=header["search"],
         bits=header["bits"],
         budget=header["budget"],
+        activations=header.get("activations"),
         seed=header["seed"],
         iterations=header["iterations"],
     )
@@ -171,7 +176,6 @@ def _build(model: nn.Module, run: Run, contents: Contents) -> None:
     if dtype != torch.float32:
         model.to(dtype)
     modules = dict(model.named_modules(remove_duplicate=False))
-    _check_sizes(run, contents.blobs)
     for name in run.folded:
         if name not in modules:
             raise ArtifactError(f"it has no norm {name!r}")
@@ -186,7 +190,7 @@ def _build(model: nn.Module, run: Run, contents: Contents) -> None:
         if shape != layer_run.shape or plan.codec is None:
             raise ArtifactError(f"layer {name!r} is {shape} there and {layer_run.shape} in the file")
         kind = coded_class(layer, seen_alike=True)
-        coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, f"{name}.bias" in index)
+        coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, f"{name}.bias" in index, plan.inputs)
         for slot_name, slot in coded.slots().items():
             size = slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
             coded._buffers[slot_name] = (scales if slot.scale else codes).take(size)
@@ -194,18 +198,20 @@ def _build(model: nn.Module, run: Run, contents: Contents) -> None:
     _fill_plain(model, contents)
 
 
-def _check_sizes(run: Run, blobs: Mapping[str, Tensor]) -> None:
+def _check_blobs(run: Run, contents: Contents) -> None:
     packed = scales = 0
     for name, layer in run.layers.items():
         plan = run.plan.layers[name]
-        assert plan.codec is not None
-        for slot in stored_tensors(layer.shape, plan.codec, layer.rank(plan), plan.adapter_bits).values():
+        for slot in layer.slots(plan).values():
             packed += 0 if slot.scale else packed_bytes(slot.count, slot.bits)
             scales += slot.count if slot.scale else 0
     for name, dtype, expected in (("codes", torch.uint8, packed), ("scales", torch.float16, scales)):
-        blob = blobs.get(name)
+        blob = contents.blobs.get(name)
         if blob is None or blob.dtype != dtype or blob.dim() != 1 or blob.numel() != expected:
             raise ArtifactError(f"the blob {name!r} is not the {expected} numbers that the plan needs")
+    for name, (step, _) in input_codes(run, contents).items():
+        if not 0 < step < math.inf:
+            raise ArtifactError(f"the inputs of layer {name!r} have a step of {step}")
 
 
 def _fill_plain(model: nn.Module, contents: Contents) -> None:

@@ -12,12 +12,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from corank.layers import CodedLayer, Prepared, stored_tensors
+from corank.layers import CodedLayer, Prepared, Slot
 from corank.matrix import Geometry
-from corank.storage.bits import packed_bytes
+from corank.storage.bits import packed_bytes, unpack
 from corank.storage.run import LayerRun, Run
 
-__all__ = ["FORMAT", "Contents", "contents_of", "digest", "float_bytes", "header_of", "predict_bytes"]
+__all__ = ["FORMAT", "Contents", "contents_of", "digest", "float_bytes", "header_of", "input_codes", "predict_bytes"]
 
 FORMAT = 1
 
@@ -86,6 +86,7 @@ def header_of(run: Run, index: Mapping[str, list[Any]], dtype: str) -> dict[str,
         "search": run.search,
         "bits": run.bits,
         "budget": run.budget,
+        "activations": run.activations,
         "seed": run.seed,
         "iterations": run.iterations,
         "dtype": dtype,
@@ -113,6 +114,22 @@ def float_bytes(model: nn.Module) -> int:
     persistent = set(model.state_dict())
     tensors = [*model.parameters(), *(buffer for name, buffer in model.named_buffers() if name in persistent)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def input_codes(run: Run, contents: Contents) -> dict[str, tuple[float, int]]:
+    """Step and offset of every layer whose inputs are quantized."""
+    found: dict[str, tuple[float, int]] = {}
+    packed = scales = 0
+    for name, layer in run.layers.items():
+        for slot_name, slot in _slots(layer, run, name).items():
+            if slot_name == "input_step":
+                found[name] = (float(contents.blobs["scales"][scales]), 0)
+            elif slot_name == "input_offset":
+                code = unpack(contents.blobs["codes"][packed : packed + 1], slot.bits, 1)
+                found[name] = (found[name][0], int(code))
+            packed += 0 if slot.scale else packed_bytes(slot.count, slot.bits)
+            scales += slot.count if slot.scale else 0
+    return found
 
 
 def predict_bytes(prepared: Prepared, run: Run) -> int:
@@ -152,10 +169,8 @@ def placeholder_layers(prepared: Prepared, names: list[str]) -> dict[str, LayerR
     return {name: LayerRun(Geometry.of(prepared.targets[name]).matrix_shape, 0.00123) for name in names}
 
 
-def _slots(layer: LayerRun, run: Run, name: str) -> dict[str, Any]:
-    plan = run.plan.layers[name]
-    assert plan.codec is not None
-    return stored_tensors(layer.shape, plan.codec, layer.rank(plan), plan.adapter_bits)
+def _slots(layer: LayerRun, run: Run, name: str) -> dict[str, Slot]:
+    return layer.slots(run.plan.layers[name])
 
 
 def _stored(tensor: Tensor) -> tuple[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from corank.adapters import full_rank
 from corank.errors import ModelError
-from corank.layers import stored_tensors
+from corank.layers import Slot, stored_tensors
 from corank.plan import LayerPlan, Plan
 
 __all__ = ["ATTRIBUTE", "LayerRun", "Run", "run_of"]
@@ -38,10 +38,13 @@ class LayerRun:
         return groups * rows * columns
 
     def stored_bits(self, plan: LayerPlan) -> int:
-        """All bits stored for the layer's weight."""
+        """All bits stored for the layer's weight, and for the step of its inputs."""
+        return sum(slot.count * slot.bits for slot in self.slots(plan).values())
+
+    def slots(self, plan: LayerPlan) -> dict[str, Slot]:
+        """What the layer stores by that plan, in order."""
         assert plan.codec is not None
-        slots = stored_tensors(self.shape, plan.codec, self.rank(plan), plan.adapter_bits)
-        return sum(slot.count * slot.bits for slot in slots.values())
+        return stored_tensors(self.shape, plan.codec, self.rank(plan), plan.adapter_bits, plan.inputs)
 
     def rank(self, plan: LayerPlan) -> int:
         """The plan's rank, or the layer's full rank where that is less."""
@@ -60,6 +63,7 @@ class Run:
         model: the reference the model was made from, if known; never executed.
         preset, search: names of the recipe.
         bits, budget: what was asked for (budget in extra bits per quantized weight).
+        activations: bits of the layers' inputs that were asked for; None for inputs in float, or a plan of one's own.
         seed: of calibration positions and search batches.
         iterations: gradient steps taken.
         seconds: that it took, evaluation left out; None once read from a file.
@@ -75,6 +79,7 @@ class Run:
     search: str | None = None
     bits: int | None = None
     budget: float | None = None
+    activations: int | None = None
     seed: int = 0
     iterations: int = 0
     seconds: float | None = None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
 import torch
 from torch import nn
 
 from corank.adapters import bits_per_rank, decompose
 from corank.calibration import Samples
-from corank.codecs import Uniform
+from corank.codecs import Codec, Uniform
 from corank.losses import output_distance
 from corank.matrix import Geometry
-from corank.search import Problem, SearchLayer
+from corank.search import Alternatives, Curve, Found, Problem, SearchLayer
 
 __all__ = ["small_problem"]
 
@@ -22,6 +25,8 @@ def small_problem(budget_bits: int, seed: int = 0, adapter_bits: int = 8) -> Pro
         budget_bits: what all adapters together may store.
         seed: draws the weights and the samples, and is the problem's.
         adapter_bits: of the factors.
+
+    Its alternatives are coded to the nearest values; the first layer is not free to get another codec.
     """
     generator = torch.Generator().manual_seed(seed)
     model = nn.Sequential(
@@ -41,7 +46,7 @@ def small_problem(budget_bits: int, seed: int = 0, adapter_bits: int = 8) -> Pro
     last = _layer(model.get_submodule("7"), adapter_bits)
     fixed = last.geometry.from_matrix(last.coded)
     inputs = torch.randn(24, 2, 6, 6, generator=generator)
-    return Problem(
+    problem = Problem(
         model=model,
         samples=Samples.of(inputs, 24, 8),
         layers=layers,
@@ -52,12 +57,43 @@ def small_problem(budget_bits: int, seed: int = 0, adapter_bits: int = 8) -> Pro
         loss=output_distance,
         seed=seed,
     )
+    shapes = {name: layer.geometry.matrix_shape for name, layer in layers.items()}
+    codecs = dict.fromkeys(layers, Uniform(2))
+    return replace(problem, alternatives=_Alternatives(codecs, shapes, set(list(layers)[1:]), problem))
 
 
-def _layer(module: nn.Module, adapter_bits: int) -> SearchLayer:
+@dataclass(frozen=True)
+class _Alternatives(Alternatives):
+    codecs: Mapping[str, Codec]
+    shapes: Mapping[str, tuple[int, int, int]]
+    free: Collection[str]
+    problem: Problem
+
+    def curves(self, name: str, codecs: Sequence[Codec], measured: bool) -> tuple[Curve, ...]:
+        curves = []
+        for codec in codecs:
+            layer = _layer(self.problem.model.get_submodule(name), self.problem.adapter_bits, codec)
+            groups, rows, columns = self.shapes[name]
+            stored, lost = codec.size_bits(groups * rows, columns), float(layer.gains.double().sum())
+            curves.append(Curve(codec, stored, layer.bits_per_rank, lost, layer.gains))
+        return tuple(curves)
+
+    def recoded(self, codecs: Mapping[str, Codec], budget_bits: int) -> Problem:
+        bits, model = self.problem.adapter_bits, self.problem.model
+        layers = {
+            name: _layer(model.get_submodule(name), bits, codecs.get(name, codec))
+            for name, codec in self.codecs.items()
+        }
+        return replace(self.problem, layers=layers, budget_bits=budget_bits)
+
+    def over(self, found: Found) -> int | None:
+        return None
+
+
+def _layer(module: nn.Module, adapter_bits: int, codec: Codec | None = None) -> SearchLayer:
     geometry = Geometry.of(module)
     weight = geometry.to_matrix(module.get_parameter("weight").detach())
-    codebook = Uniform(2).fit(weight.flatten(0, 1))
+    codebook = (codec or Uniform(2)).fit(weight.flatten(0, 1))
     coded = codebook.values(codebook.nearest(weight.flatten(0, 1))).reshape(weight.shape)
     directions = decompose(weight - coded, "svd", {})
     return SearchLayer(

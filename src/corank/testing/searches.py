@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from corank.search import Problem, Search, spent_bits
+from corank.search import Found, Problem, Search, spent_bits
 from corank.testing.problems import small_problem
 
 __all__ = ["check_search"]
@@ -25,6 +25,15 @@ def check_search(search: Search) -> None:
         _check_found(search, small_problem(budget_bits))
 
 
+def _check_codecs(search: Search, problem: Problem, found: Found, name: str) -> None:
+    if not search.chooses_codecs:
+        assert not found.codecs, f"{name}: codecs from a search whose chooses_codecs is False"
+        return
+    assert problem.alternatives is not None
+    decided = set(found.codecs) - set(problem.alternatives.free)
+    assert not decided, f"{name}: other codecs for {sorted(decided)}, which are not free to get any"
+
+
 def _check_found(search: Search, problem: Problem) -> None:
     name = f"{search}, budget {problem.budget_bits} bits"
     before = copy.deepcopy(problem.model.state_dict())
@@ -37,9 +46,13 @@ def _check_found(search: Search, problem: Problem) -> None:
     for layer, rank in ranks.items():
         full = problem.layers[layer].full_rank
         assert type(rank) is int and 0 <= rank <= full, f"{name}: {layer} has rank {rank!r} of {full}"
-    spent = spent_bits(problem, ranks)
-    assert spent <= problem.budget_bits, f"{name}: the ranks take {spent} bits"
-    assert dict(search(problem).ranks) == dict(ranks), f"{name}: the same seed gives other ranks"
+    _check_codecs(search, problem, found, name)
+    more = problem.alternatives.code_bits(found.codecs) if problem.alternatives is not None else 0
+    spent = spent_bits(problem, ranks) + more
+    assert spent <= problem.budget_bits, f"{name}: the ranks and codecs take {spent} bits"
+    again = search(problem)
+    assert dict(again.ranks) == dict(ranks), f"{name}: the same seed gives other ranks"
+    assert dict(again.codecs) == dict(found.codecs), f"{name}: the same seed gives other codecs"
     after = problem.model.state_dict()
     assert list(after) == list(before), f"{name}: the model has other tensors than before"
     assert all(torch.equal(after[key], before[key]) for key in before), f"{name}: the model's tensors were changed"

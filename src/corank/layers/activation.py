@@ -1,0 +1,103 @@
+"""Inputs at few bits: one step and one zero point for everything a layer is fed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["InputQuantizer", "fit_inputs"]
+
+_SMALLEST_STEP, _LARGEST_STEP = 2.0**-24, 65504.0  # of the positive fp16
+_TURNS = 2  # the ends of the range are searched in turn
+_FEW = 8192  # values that the first search looks at
+_SHARES = torch.logspace(0.0, -1.5, 61).tolist()  # of the range of all inputs
+
+
+@dataclass(frozen=True)
+class InputQuantizer:
+    """Rounds inputs to ``2 ** bits`` equally spaced values, ``step * (code - offset)``, zero among them.
+
+    Differentiable: the gradient of an input inside the range passes straight through, that of one outside is zero;
+    the step's is that of learned step size quantization (arXiv 1902.08153), not scaled.
+
+    Args:
+        bits: 2 to 8.
+        step: a scalar float32 above zero.
+        offset: the code that stands for zero, 0 to ``2 ** bits - 1``; 0 for inputs that are never negative.
+    """
+
+    bits: int
+    step: Tensor
+    offset: int
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The inputs, each at the closest of the values, in their own dtype."""
+        low, high = -self.offset, 2**self.bits - 1 - self.offset
+        if torch.is_grad_enabled() and (inputs.requires_grad or self.step.requires_grad):
+            return _StraightThrough.apply(inputs, self.step, low, high)
+        return (inputs / self.step).round_().clamp_(low, high).mul_(self.step)
+
+    @property
+    def signed(self) -> bool:
+        """Whether it holds negative values."""
+        return self.offset > 0
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+        ctx.save_for_backward(inputs, step)
+        ctx.range = (low, high)
+        return (inputs / step).round_().clamp_(low, high).mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        (inputs, step), (low, high) = ctx.saved_tensors, ctx.range
+        gradient, scaled = grad_outputs[0], inputs / step
+        inside = (scaled >= low) & (scaled <= high)
+        moved = None
+        if ctx.needs_input_grad[1]:
+            error = scaled.round().clamp_(low, high) - scaled * inside
+            moved = (gradient * error).sum(dtype=torch.float32)
+        return gradient * inside, moved, None, None
+
+
+def fit_inputs(values: Tensor, low: float, high: float, bits: int) -> InputQuantizer:
+    """The step and offset of least squared error, the step as fp16 stores it.
+
+    Args:
+        values: a flat sample of the inputs.
+        low, high: the least and the largest of all inputs; with ``low`` not below zero the offset is 0.
+        bits: 2 to 8.
+
+    The widest range tried is that of all inputs, so it is min-max where nothing does better.
+    """
+    values = values.detach().float()
+    ends = (min(low, 0.0), max(high, 0.0))
+
+    def error(shares: list[float], of: Tensor) -> float:
+        return float((_of_shares(ends, shares, bits, of.device)(of) - of).square().sum())
+
+    both = ends[0] < 0 < ends[1]
+    few = values[:: max(1, values.numel() // _FEW)]
+    coarse = _SHARES[:: len(_SHARES) // 12] if both else [1.0]
+    best = min(([down, up] for down in coarse for up in coarse), key=lambda shares: error(shares, few))
+    least = error(best, values)
+    for side in (1, 0) * _TURNS if both else (0, 1):
+        for share in _SHARES:
+            shares = [share if place == side else best[place] for place in (0, 1)]
+            found = error(shares, values)
+            if found < least:
+                least, best = found, shares
+    return _of_shares(ends, best, bits, values.device)
+
+
+def _of_shares(ends: tuple[float, float], shares: list[float], bits: int, device: torch.device) -> InputQuantizer:
+    """The quantizer of a range that is a share of each end's."""
+    low, high, top = ends[0] * shares[0], ends[1] * shares[1], 2**bits - 1
+    step = torch.tensor((high - low) / top).clamp(_SMALLEST_STEP, _LARGEST_STEP).to(torch.float16).float()
+    offset = min(max(round(-low / float(step)), 0), top)
+    return InputQuantizer(bits, step.to(device), offset)

@@ -180,7 +180,7 @@ def _seen(
         if expected is None or given is None:
             continue
         given = given if rounded is None else rounded(given)
-        limit = position_limit(geometry, 2 * len(samples), expected.shape[0])  # three moments: half the rows
+        limit = position_limit(geometry, len(samples), expected.shape[0])
         pair = [
             geometry.patches(inputs, limit, torch.Generator().manual_seed(seed + number))
             for inputs in (expected, given)

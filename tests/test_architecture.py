@@ -37,6 +37,7 @@ ORDER = (
     ("evaluation", "inspect"),
     ("quantize",),
     ("export",),
+    ("runtime", "hub", "diff", "compare"),
     ("reports",),
     ("cli",),
     ("__main__",),

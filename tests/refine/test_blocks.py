@@ -11,20 +11,9 @@ from torch import Tensor, nn
 
 import corank
 from corank.calibration import Samples
-from corank.data import load as load_images
-from corank.layers import CodedLayer, prepare
+from corank.layers import CodedLayer
 from corank.models.digits import digits_net
 from corank.refine.blocks import BlockReconstruction, _Soft, blocks_of, reconstruct
-
-
-@pytest.fixture(scope="module")
-def images() -> Tensor:
-    return load_images("digits:train").tensor()[:256]
-
-
-@pytest.fixture(scope="module")
-def teacher(images: Tensor) -> nn.Module:
-    return prepare(digits_net(), lambda one: one(images[:2])).model
 
 
 @pytest.fixture(scope="module")

@@ -11,21 +11,10 @@ from torch import Tensor, nn
 
 import corank
 from corank.calibration import Samples
-from corank.data import load as load_images
-from corank.layers import CodedLayer, prepare
+from corank.layers import CodedLayer
 from corank.losses import output_distance
 from corank.models.digits import digits_net
 from corank.refine import Refinement, loop, refine
-
-
-@pytest.fixture(scope="module")
-def images() -> Tensor:
-    return load_images("digits:train").tensor()[:320]
-
-
-@pytest.fixture(scope="module")
-def teacher(images: Tensor) -> nn.Module:
-    return prepare(digits_net(), lambda one: one(images[:2])).model
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,9 @@ from pathlib import Path
 import torch
 
 import corank
-from corank.data import Preprocessing, load
-from corank.models.weights import load_weights
 
 sys.path.insert(0, str(Path(__file__).parent))
-from models import cifar_resnet20, cifar_resnet56
+from cifar_task import NETWORKS, CifarTask
 
 CASES: dict[str, dict[str, object]] = {
     "paper 3+0.5": {"preset": "paper", "bits": 3, "budget": 0.5},
@@ -52,19 +50,15 @@ CASES: dict[str, dict[str, object]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True)
-    parser.add_argument("--network", type=int, choices=(20, 56), default=20)
+    parser.add_argument("--network", type=int, choices=tuple(NETWORKS), default=20)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("build/cifar.json"))
     parser.add_argument("--only", action="append")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    train = load(str(options.shared / "data/cifar10_jpeg_train.zip"), preprocessing)
-    test = load(str(options.shared / "data/cifar10_jpeg_test.zip"), preprocessing, labelled=True)
-    batches = list(test.batches(500))
-    model = {20: cifar_resnet20, 56: cifar_resnet56}[options.network]().eval()
-    load_weights(model, options.shared / f"models/cifar10_resnet{options.network}.safetensors")
+    task = CifarTask.of(options.shared, options.network)
+    model, train, batches = task.model, task.train, task.test
     results = json.loads(options.out.read_text()) if options.out.exists() else {}
     results.setdefault("float", corank.evaluate(model, batches).top1)
     print(f"float {results['float']:.2f}")

@@ -1,6 +1,7 @@
 """Time and peak memory of quantizing full-size networks with random weights, each in a process of its own.
 
     python bench/resources.py [--samples 64] [--bits 4] [--only NAME] [--record FILE]
+    python bench/resources.py --only NAME --interrupt    # killed at half of the layers, resumed: the same file?
 
 64 random images of 224 x 224, the ``fast`` preset with greedy ranks. ``untraceable`` branches on the data and builds
 its input in Python, so that ``torch.fx`` cannot trace it.
@@ -12,6 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -37,7 +39,7 @@ class Untraceable(nn.Module):
         return {"logits": self.body(torch.stack([image for image in images]))}
 
 
-def one(name: str, samples: int, bits: int) -> dict[str, float | str]:
+def one(name: str, samples: int, bits: int, out: Path | None, checkpoint: Path | None) -> dict[str, float | str]:
     import corank
     from corank.evaluation import peak_memory_bytes
     from corank.models import resolve
@@ -54,9 +56,13 @@ def one(name: str, samples: int, bits: int) -> dict[str, float | str]:
         model = resolve(name).model
     images = torch.randn(samples, 3, 224, 224)
     started = time.perf_counter()
-    quantized = corank.quantize(model, images, bits=bits, search="greedy")
+    quantized = corank.quantize(
+        model, images, bits=bits, search="greedy", checkpoint=checkpoint, progress=said if checkpoint else None
+    )
     seconds = time.perf_counter() - started
     record = corank.inspect(quantized)
+    if out is not None:
+        corank.save(quantized, out)
     return {
         "model": name,
         "seconds": round(seconds, 1),
@@ -68,32 +74,65 @@ def one(name: str, samples: int, bits: int) -> dict[str, float | str]:
     }
 
 
+def said(what: str, done: int, total: int) -> None:
+    """Prints what the interrupting process waits for."""
+    print(what, done, total, flush=True)
+
+
+def interrupted(name: str, samples: int, bits: int) -> dict[str, float | str | bool]:
+    """One straight run, and one killed when half of the layers are coded and then resumed."""
+    with tempfile.TemporaryDirectory() as folder:
+        straight, resumed = Path(folder) / "straight.safetensors", Path(folder) / "resumed.safetensors"
+        command = [sys.executable, __file__, "--only", name, "--samples", str(samples), "--bits", str(bits)]
+        row = last_line(subprocess.run([*command, "--out", str(straight)], capture_output=True, text=True, check=True))
+        again = [*command, "--out", str(resumed), "--checkpoint", str(Path(folder) / "steps")]
+        with subprocess.Popen(again, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                words = line.split()
+                if words[0] == "coding" and 2 * int(words[-2]) >= int(words[-1]):
+                    process.kill()
+        first = process.returncode
+        started = time.perf_counter()
+        rest = last_line(subprocess.run(again, capture_output=True, text=True, check=True))
+        return {
+            **row,
+            "killed": first == -9,
+            "seconds_after_resuming": round(time.perf_counter() - started, 1),
+            "peak_memory_bytes_after_resuming": rest["peak_memory_bytes"],
+            "identical_file": straight.read_bytes() == resumed.read_bytes(),
+        }
+
+
+def last_line(finished: subprocess.CompletedProcess[str]) -> dict[str, float | str]:
+    """The record that a run of this script ends with."""
+    return json.loads(finished.stdout.strip().splitlines()[-1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--only", choices=MODELS)
+    parser.add_argument("--interrupt", action="store_true", help="with --only: kill it at half and resume")
+    parser.add_argument("--out", type=Path, help="with --only: where the quantized network goes")
+    parser.add_argument("--checkpoint", type=Path, help="with --only: keep the steps here")
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
+    if options.only and options.interrupt:
+        print(json.dumps(interrupted(options.only, options.samples, options.bits)))
+        return
     if options.only:
-        print(json.dumps(one(options.only, options.samples, options.bits)))
+        print(json.dumps(one(options.only, options.samples, options.bits, options.out, options.checkpoint)))
         return
     rows = []
     for name in MODELS:
-        command = [
-            sys.executable,
-            __file__,
-            "--only",
-            name,
-            "--samples",
-            str(options.samples),
-            "--bits",
-            str(options.bits),
-        ]
+        command = [sys.executable, __file__, "--only", name]
+        command += ["--samples", str(options.samples), "--bits", str(options.bits)]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode:
             sys.exit(f"{name} failed:\n{finished.stderr[-2000:]}")
-        rows.append(json.loads(finished.stdout.strip().splitlines()[-1]))
+        rows.append(last_line(finished))
         row = rows[-1]
         print(
             f"{name:<28}{row['seconds']:>8.1f} s {row['peak_memory_bytes'] / 1e9:>6.2f} GB peak "

@@ -1,0 +1,39 @@
+"""The CIFAR-10 (JPEG) task of the scripts beside this file: network, calibration images and labelled test batches."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from corank.data import ImageSet, Preprocessing, load
+from corank.models.weights import load_weights
+
+sys.path.insert(0, str(Path(__file__).parent))
+from models import cifar_resnet20, cifar_resnet56
+
+__all__ = ["NETWORKS", "CifarTask"]
+
+NETWORKS = {20: cifar_resnet20, 56: cifar_resnet56}
+
+
+@dataclass(frozen=True)
+class CifarTask:
+    """A trained network, 50,000 training images to draw from, and the 10,000 test images in batches of 500."""
+
+    model: nn.Module
+    train: ImageSet
+    test: list[Any]
+
+    @classmethod
+    def of(cls, shared: Path, network: int) -> CifarTask:
+        """Reads weights and images from the folder ``shared``."""
+        preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        train = load(str(shared / "data/cifar10_jpeg_train.zip"), preprocessing)
+        test = load(str(shared / "data/cifar10_jpeg_test.zip"), preprocessing, labelled=True)
+        model = NETWORKS[network]().eval()
+        load_weights(model, shared / f"models/cifar10_resnet{network}.safetensors")
+        return cls(model, train, list(test.batches(500)))

@@ -1,7 +1,7 @@
-"""The CIFAR ResNets of He et al. (arXiv 1512.03385, section 4.2) with parameter-free shortcuts.
+"""The CIFAR ResNets of He et al. (arXiv 1512.03385, section 4.2) with parameter-free shortcuts; SqueezeNet 1.1.
 
 Zero-argument factories, for use as `bench/models.py:cifar_resnet20`. The state's names are those of the
-published weights: `conv1, bn1, layer1..3.N.(conv1, bn1, conv2, bn2), linear`.
+published weights: `conv1, bn1, layer1..3.N.(conv1, bn1, conv2, bn2), linear`, and those of torchvision's SqueezeNet.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CifarResNet", "cifar_resnet20", "cifar_resnet56"]
+__all__ = ["CifarResNet", "Fire", "SqueezeNet", "cifar_resnet20", "cifar_resnet56"]
 
 
 class Block(nn.Module):
@@ -65,3 +65,35 @@ def cifar_resnet20() -> nn.Module:
 def cifar_resnet56() -> nn.Module:
     """ResNet-56 for CIFAR-10, randomly initialised."""
     return CifarResNet(9)
+
+
+class Fire(nn.Module):
+    """A 1x1 convolution, then 1x1 and 3x3 convolutions of its output side by side."""
+
+    def __init__(self, inputs: int, squeezed: int, expanded: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(inputs, squeezed, 1)
+        self.expand1x1 = nn.Conv2d(squeezed, expanded, 1)
+        self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.squeeze(x))
+        return torch.cat([torch.relu(self.expand1x1(x)), torch.relu(self.expand3x3(x))], 1)
+
+
+class SqueezeNet(nn.Module):
+    """SqueezeNet 1.1 (Iandola et al., arXiv 1602.07360): images (N, 3, 224, 224) to logits (N, 1000)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool,
+            Fire(64, 16, 64), Fire(128, 16, 64), pool,
+            Fire(128, 32, 128), Fire(256, 32, 128), pool,
+            Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), Fire(512, 64, 256),
+        )  # fmt: skip
+        self.classifier = nn.Sequential(nn.Identity(), nn.Conv2d(512, 1000, 1), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x)).mean(dim=(2, 3))

@@ -29,7 +29,17 @@ class Tool:
 
 
 TOOLS: dict[str, Tool] = {
-    "corank": Tool({"fast": (4, 3, 2), "fast+0.1": (2,), "fast+0.4": (2,), "best": (4, 3, 2), "best+0.1": (2,)}),
+    "corank": Tool(
+        {
+            "fast": (4, 3, 2),
+            "fast+0.1": (2,),
+            "fast+0.4": (2,),
+            "best": (4, 3, 2),
+            "best+0.1": (2,),
+            "brecq-2000": (4, 3, 2),
+            "brecq": (2,),
+        }
+    ),
     "brevitas": Tool(
         {"nearest": (4, 3, 2), "gptq": (4, 3, 2), "gpfq": (4, 3, 2), "qronos": (4, 3, 2)},
         ("brevitas==0.13.4", "safetensors"),

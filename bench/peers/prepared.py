@@ -18,27 +18,34 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from models import CifarResNet
+from models import CifarResNet, SqueezeNet
 
 __all__ = [
     "EDGE_BITS",
-    "CifarResNet",
+    "NETWORKS",
     "Task",
-    "accuracy",
     "batches",
     "bits_per_weight",
     "file_bytes",
     "folded_network",
     "layer_bits",
     "layers",
+    "logits",
     "report",
     "saved_bits_per_weight",
+    "scores",
     "task",
 ]
 
 EDGE_BITS = 8
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "resnet20": lambda: CifarResNet(3),
+    "resnet56": lambda: CifarResNet(9),
+    "squeezenet1_1": SqueezeNet,
+}
 Model = Callable[[Tensor], Tensor]
 BATCH = 100
 
@@ -76,21 +83,21 @@ def task(tool: str, arguments: Sequence[str] | None = None) -> Task:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
-    model = folded_network(json.loads((options.prepared / "network.json").read_text())["blocks"])
+    model = folded_network(json.loads((options.prepared / "network.json").read_text())["network"])
     model.load_state_dict(load_file(options.prepared / "float.safetensors"))
     images = load_file(options.prepared / "calibration.safetensors")["images"]
     asked = (tool, options.method, options.bits, options.seed)
     return Task(*asked, model, images, options.prepared, options.scratch)
 
 
-def folded_network(blocks: int) -> nn.Module:
-    """The CIFAR ResNet of ``6 * blocks + 2`` layers without BatchNorm, each convolution with a bias."""
-    model = CifarResNet(blocks).eval()
+def folded_network(name: str) -> nn.Module:
+    """A network of :data:`NETWORKS` without BatchNorm, each convolution with a bias."""
+    model = NETWORKS[name]().eval()
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
+        for child_name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, nn.Identity())
-            if isinstance(child, nn.Conv2d):
+                setattr(parent, child_name, nn.Identity())
+            if isinstance(child, nn.Conv2d) and child.bias is None:
                 child.bias = nn.Parameter(torch.zeros(child.out_channels))
     return model.requires_grad_(False)
 
@@ -135,14 +142,24 @@ def file_bytes(path: Path, state: dict[str, Any]) -> int:
     return path.stat().st_size
 
 
-def accuracy(model: Model, folder: Path) -> float:
-    """Percent of all test images classified right."""
-    test = load_file(folder / "test.safetensors")
-    hits = 0
+def logits(model: Model, images: Tensor) -> Tensor:
+    """The model's outputs, 100 images at a time."""
     with torch.no_grad():
-        for images, labels in zip(test["images"].split(500), test["labels"].split(500), strict=True):
-            hits += int((model(images).argmax(1) == labels).sum())
-    return 100 * hits / len(test["labels"])
+        return torch.cat([model(part) for part in batches(images)])
+
+
+def scores(model: Model, folder: Path) -> dict[str, float]:
+    """Percent of all test images classified right and as by the float network; KL to its outputs, in nats."""
+    test = load_file(folder / "test.safetensors")
+    found, ideal = logits(model, test["images"]), test["logits"]
+    right = (found.argmax(1) == test["labels"]).double().mean()
+    alike = (found.argmax(1) == ideal.argmax(1)).double().mean()
+    kl = functional.kl_div(found.log_softmax(1), ideal.log_softmax(1), log_target=True, reduction="batchmean")
+    return {
+        "accuracy": round(100 * float(right), 2),
+        "agreement": round(100 * float(alike), 2),
+        "kl": round(float(kl), 5),
+    }
 
 
 def report(run: Task, model: Model, seconds: float, *, stored: float, size: int, note: str) -> None:
@@ -158,7 +175,7 @@ def report(run: Task, model: Model, seconds: float, *, stored: float, size: int,
         "tool": run.tool,
         "method": run.method,
         "bits": run.bits,
-        "accuracy": accuracy(model, run.folder),
+        **scores(model, run.folder),
         "cpu_seconds": round(seconds, 3),
         "stored_bits_per_weight": round(stored, 4),
         "file_bytes": size,

@@ -14,24 +14,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from environments import TOOLS, python_of
-from prepared import CifarResNet, accuracy, folded_network
+from prepared import NETWORKS, folded_network, logits
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from corank.data import Preprocessing, load
+from corank.data import ImageSet, Preprocessing, load
 from corank.models.weights import load_weights
 
 HERE = Path(__file__).resolve().parent
 
-SAMPLES = 1600
-BLOCKS = {20: 3, 56: 9}
+SAMPLES = 1600  # CIFAR images; of the photographs, all that are not scored
 FIELDS = ("tool", "method", "bits", "accuracy", "cpu_seconds", "stored_bits_per_weight", "file_bytes", "note")
 
 
@@ -39,7 +38,7 @@ FIELDS = ("tool", "method", "bits", "accuracy", "cpu_seconds", "stored_bits_per_
 class Case:
     """One run: what a line of the output file is about."""
 
-    network: int
+    network: str
     tool: str
     method: str
     bits: int
@@ -48,14 +47,14 @@ class Case:
     @property
     def key(self) -> str:
         """Such as ``resnet20/brevitas gpfq/2/0``."""
-        return f"resnet{self.network}/{self.tool} {self.method}/{self.bits}/{self.seed}"
+        return f"{self.network}/{self.tool} {self.method}/{self.bits}/{self.seed}"
 
 
 Runner = Callable[[Case], dict[str, Any]]
 
 
 def cases(
-    network: int, tools: Sequence[str], bits: Sequence[int], seeds: Sequence[int], methods: Sequence[str] = ()
+    network: str, tools: Sequence[str], bits: Sequence[int], seeds: Sequence[int], methods: Sequence[str] = ()
 ) -> Iterator[Case]:
     """Every run asked for that the tools have; ``methods`` empty: all of them."""
     for seed in seeds:
@@ -141,7 +140,9 @@ def folded_state(model: nn.Module) -> dict[str, Tensor]:
     for name, part in parts.items():
         if isinstance(part, nn.Linear):
             state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Conv2d) and part.bias is not None:
+            state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
+        elif isinstance(part, nn.Conv2d):
             norm = parts[name.replace("conv", "bn")]
             assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
             weight, bias = fuse_conv_bn_weights(
@@ -151,26 +152,36 @@ def folded_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().contiguous() for name, value in state.items()}
 
 
-def prepare(folder: Path, shared: Path, network: int, seeds: Sequence[int]) -> float:
-    """Writes what the tools read, one folder for each seed; returns the float network's accuracy."""
+def network_and_images(shared: Path, network: str) -> tuple[nn.Module, ImageSet, ImageSet]:
+    """The float network, images to calibrate with, and images to score."""
     preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    model = NETWORKS[network]().eval()
+    if network == "squeezenet1_1":
+        load_weights(model, shared / "models/squeezenet1_1_fp16.safetensors")
+        sample, view = str(shared / "data/imagenet_sample.zip"), replace(preprocessing, image_size=224, crop=0.875)
+        return model, load(f"{sample}[0::2]", view), load(f"{sample}[1::2]", view, labelled=True)
+    load_weights(model, shared / f"models/cifar10_{network}.safetensors")
     train = load(str(shared / "data/cifar10_jpeg_train.zip"), preprocessing)
-    test = load(str(shared / "data/cifar10_jpeg_test.zip"), preprocessing, labelled=True)
-    images, labels = zip(*test.batches(500), strict=True)
-    save_file({"images": torch.cat(images), "labels": torch.cat(labels)}, folder / "test.safetensors")
-    model = CifarResNet(BLOCKS[network]).eval()
-    load_weights(model, shared / f"models/cifar10_resnet{network}.safetensors")
+    return model, train, load(str(shared / "data/cifar10_jpeg_test.zip"), preprocessing, labelled=True)
+
+
+def prepare(folder: Path, shared: Path, network: str, seeds: Sequence[int]) -> float:
+    """Writes what the tools read, one folder for each seed; returns the float network's accuracy."""
+    model, train, test = network_and_images(shared, network)
+    images, labels = map(torch.cat, zip(*test.batches(500), strict=True))
     state = folded_state(model)
+    folded = folded_network(network)
+    folded.load_state_dict(state)
+    found = logits(folded, images)
+    save_file({"images": images, "labels": labels, "logits": found}, folder / "test.safetensors")
     for seed in seeds:
         part = folder / str(seed)
         part.mkdir()
-        (part / "network.json").write_text(json.dumps({"blocks": BLOCKS[network]}))
+        (part / "network.json").write_text(json.dumps({"network": network}))
         save_file(state, part / "float.safetensors")
         save_file({"images": train.sample(SAMPLES, seed).tensor()}, part / "calibration.safetensors")
         (part / "test.safetensors").hardlink_to(folder / "test.safetensors")
-    folded = folded_network(BLOCKS[network])
-    folded.load_state_dict(state)
-    return accuracy(folded, folder)
+    return 100 * float((found.argmax(1) == labels).double().mean())
 
 
 def main() -> None:
@@ -179,7 +190,7 @@ def main() -> None:
     parser.add_argument("--envs", type=Path, required=True, help="where the tools' environments are kept")
     parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--methods", default="", help="only these methods of the tools")
-    parser.add_argument("--network", type=int, choices=tuple(BLOCKS), default=20)
+    parser.add_argument("--network", choices=tuple(NETWORKS), default="resnet20")
     parser.add_argument("--bits", default="4,3,2")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--python", default="python3.11", help="what makes the environments")
@@ -196,7 +207,7 @@ def main() -> None:
         prepared = Path(name)
         reference = prepare(prepared, options.shared, options.network, seeds)
         print(f"float {reference:.2f}", flush=True)
-        write(options.out, {**read(options.out), f"resnet{options.network}/float": reference})
+        write(options.out, {**read(options.out), f"{options.network}/float": reference})
         wanted = list(cases(options.network, tools, bits, seeds, methods))
         failed = run_all(wanted, tool_runner(prepared, options.envs.resolve(), options.python), options.out)
     if failed:

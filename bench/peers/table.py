@@ -1,6 +1,6 @@
 """From the results of ``run.py`` to a table and a picture.
 
-    python bench/peers/table.py peers.json --out docs/pictures [--network 20]
+    python bench/peers/table.py peers.json --out docs/pictures [--network resnet20]
 
 Writes ``peers-resnet20.md`` and ``peers-resnet20.png`` into the folder.
 """
@@ -54,7 +54,7 @@ class Row:
     note: str
 
 
-def rows(results: dict[str, Any], network: int) -> list[Row]:
+def rows(results: dict[str, Any], network: str) -> list[Row]:
     """One row for each method and width of a network; most bits first, then by accuracy."""
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for value in results.values():
@@ -195,16 +195,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="the folder for the table and the picture")
-    parser.add_argument("--network", type=int, default=20)
+    parser.add_argument("--network", default="resnet20")
     options = parser.parse_args()
     results = json.loads(options.results.read_text())
-    table, reference = rows(results, options.network), results[f"resnet{options.network}/float"]
+    table, reference = rows(results, options.network), results[f"{options.network}/float"]
     options.out.mkdir(parents=True, exist_ok=True)
     text = markdown(table, reference)
     print(text, end="")
-    (options.out / f"peers-resnet{options.network}.md").write_text(text)
+    (options.out / f"peers-{options.network}.md").write_text(text)
     image = image_bytes(picture(table, reference), "png")
-    (options.out / f"peers-resnet{options.network}.png").write_bytes(image)
+    (options.out / f"peers-{options.network}.png").write_bytes(image)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,19 @@ from brevitas.graph.qronos import Qronos
 from brevitas.graph.quantize import layerwise_quantize
 from brevitas.inject import value
 from brevitas.quant.shifted_scaled_int import ShiftedUint8WeightPerChannelFloatMSE
-from prepared import EDGE_BITS, Task, batches, bits_per_weight, file_bytes, report, task
+from prepared import EDGE_BITS, Task, batches, bits_per_weight, file_bytes, layers, report, task
 from torch import nn
 
 
 def quantized(model: nn.Module, bits: int) -> nn.Module:
     """The network with Brevitas' layers, weights only; the first and last have 8 bits."""
 
+    weights = [layer.weight.shape for layer in layers(model).values()]
+    edges = (weights[0], weights[-1])  # No other layer has these shapes.
+
     @value
     def width(module: nn.Module) -> int:
-        edge = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.in_channels == 3)
-        return EDGE_BITS if edge else bits
+        return EDGE_BITS if module.weight.shape in edges else bits
 
     weight = ShiftedUint8WeightPerChannelFloatMSE.let(
         bit_width=width,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import operators  # noqa: F401
-from prepared import EDGE_BITS, Task, batches, bits_per_weight, file_bytes, layers, report, task
+from prepared import EDGE_BITS, Task, batches, bits_per_weight, file_bytes, layer_bits, layers, report, task
 from torch import Tensor, nn
 
 import model_compression_toolkit as mct  # isort: skip
@@ -76,9 +76,12 @@ def quantized(run: Task) -> nn.Module:
         yield from ([part] for part in batches(run.calibration, BATCH))
 
     widths = mct.core.BitWidthConfig()
-    # Other convolutions are called after their parents, as layer1_0_conv1.
-    first = NodeNameFilter(next(iter(layers(run.model))))
-    widths.set_manual_weights_bit_width(first, EDGE_BITS, "weight")
+    # The toolkit calls layer1.0.conv1 layer1_0_conv1; linear layers have 8 bits anyway.
+    names = [name for name, layer in layers(run.model).items() if isinstance(layer, nn.Conv2d)]
+    edges = {name for name in layer_bits(run.model, 0) if layer_bits(run.model, 0)[name] == EDGE_BITS}
+    for name in names:
+        if name in edges:
+            widths.set_manual_weights_bit_width(NodeNameFilter(name.replace(".", "_")), EDGE_BITS, "weight")
     model, _ = mct.gptq.pytorch_gradient_post_training_quantization(
         run.model,
         images,

@@ -1,0 +1,57 @@
+"""One network with every kind of layer, coded once, shared by the tests of exports."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import corank
+
+
+class EveryKind(nn.Module):
+    """A grouped, depthwise, transposed, 1-D, 3-D and shared convolution, linear layers of vectors and of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shared = nn.Conv2d(4, 4, 3, padding=1)
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), shared, nn.ReLU(), shared,
+            nn.ConvTranspose2d(4, 4, 2, stride=2, groups=2),
+            nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect", groups=4),
+        )  # fmt: skip
+        self.cube = nn.Conv3d(1, 2, 3, padding="same")
+        self.line = nn.Conv1d(4, 8, 3, groups=4, dilation=2)
+        self.grow = nn.ConvTranspose1d(8, 8, 3, stride=2, padding=1, output_padding=1)
+        self.tokens = nn.Linear(12, 5)
+        self.head = nn.Linear(40, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(N, 3, 9, 9)`` to ``(N, 3)``."""
+        x = self.cube(self.body(images)[:, None]).mean(1)
+        x = self.grow(self.line(x.flatten(2)))[..., :12]
+        return self.head(self.tokens(x).flatten(1))
+
+
+@pytest.fixture(scope="session")
+def images() -> Tensor:
+    """Sixteen inputs of :class:`EveryKind`."""
+    return torch.randn(16, 3, 9, 9, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="session")
+def every_kind() -> nn.Module:
+    """The float network, with a norm that does something."""
+    torch.manual_seed(5)
+    network = EveryKind().eval()
+    norm = network.body[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    norm.running_mean.normal_()
+    return network
+
+
+@pytest.fixture(scope="session")
+def coded(every_kind: nn.Module, images: Tensor) -> nn.Module:
+    """The network at 3 bits with adapters."""
+    return corank.quantize(every_kind, images, bits=3, budget=0.4, search="greedy")

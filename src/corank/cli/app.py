@@ -12,6 +12,7 @@ from corank import __version__
 from corank.cli.demo import demo
 from corank.cli.errors import INTERRUPTED, reported
 from corank.cli.evaluate import evaluate
+from corank.cli.export import export
 from corank.cli.inspect import inspect
 from corank.cli.invocation import CommandGroup
 from corank.cli.quantize import quantize
@@ -45,7 +46,7 @@ def _options(
     """Makes trained networks small, 4 bits to 1, without retraining."""
 
 
-for command in (quantize, evaluate, inspect, report, demo):
+for command in (quantize, evaluate, inspect, export, report, demo):
     app.command()(reported(command))
 
 

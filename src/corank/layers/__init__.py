@@ -15,8 +15,10 @@ from corank.layers.coded import (
 )
 from corank.layers.observe import Observation, names_of, observe
 from corank.layers.prepare import Prepared, prepare, remove_norm, replace_module
+from corank.layers.split import CoarseFineConv2d, centre_codecs, split_centres
 
 __all__ = [
+    "CoarseFineConv2d",
     "CodedConv1d",
     "CodedConv2d",
     "CodedConv3d",
@@ -30,6 +32,7 @@ __all__ = [
     "Observation",
     "Prepared",
     "Slot",
+    "centre_codecs",
     "coded_class",
     "fit_inputs",
     "names_of",
@@ -37,5 +40,6 @@ __all__ = [
     "prepare",
     "remove_norm",
     "replace_module",
+    "split_centres",
     "stored_tensors",
 ]

@@ -36,6 +36,7 @@ CASES: dict[str, dict[str, object]] = {
     "fast 2+0": {"bits": 2, "budget": 0.0},
     "fast 3+0": {"bits": 3, "budget": 0.0},
     "best 2+0": {"preset": "best", "bits": 2},
+    "best 2+0.07": {"preset": "best", "bits": 2, "budget": 0.07},
     "best 2+0.4": {"preset": "best", "bits": 2, "budget": 0.4},
     "best 2+0.4 joint": {"preset": "best", "bits": 2, "budget": 0.4, "search": "joint"},
     "best 3+0": {"preset": "best", "bits": 3},

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from corank.calibration import Lockstep, Samples, run
 from corank.errors import ModelError
 from corank.layers import InputQuantizer, fit_inputs
+from corank.plan import LayerPlan
 from corank.processes import share
 from corank.statistics import InputValues
 
@@ -18,11 +19,11 @@ __all__ = ["fitted_before", "fitted_here"]
 
 
 def fitted_before(
-    model: nn.Module, targets: Mapping[str, nn.Module], widths: Mapping[str, int], samples: Samples, seed: int
+    model: nn.Module, targets: Mapping[str, nn.Module], plans: Mapping[str, LayerPlan], samples: Samples, seed: int
 ) -> dict[str, InputQuantizer]:
-    """The quantizers of all layers named in ``widths`` (name to bits), from one pass through the float model."""
+    """The quantizers of all layers named in ``plans``, from one pass through the float model."""
     device = next(model.parameters()).device
-    found = {name: InputValues(len(samples.batches), device) for name in widths}
+    found = {name: InputValues(len(samples.batches), device) for name in plans}
     batch_number = 0
 
     def hook(name: str):
@@ -31,7 +32,7 @@ def fitted_before(
 
         return feed
 
-    handles = [targets[name].register_forward_pre_hook(hook(name), with_kwargs=True) for name in widths]
+    handles = [targets[name].register_forward_pre_hook(hook(name), with_kwargs=True) for name in plans]
     try:
         with torch.no_grad():
             for number, batch in share(samples.batches):
@@ -40,10 +41,10 @@ def fitted_before(
     finally:
         for handle in handles:
             handle.remove()
-    return {name: _fitted(name, values, widths[name]) for name, values in found.items()}
+    return {name: _fitted(name, values, plans[name]) for name, values in found.items()}
 
 
-def fitted_here(stream: Lockstep, name: str, bits: int, samples: Samples, seed: int, device: torch.device):
+def fitted_here(stream: Lockstep, name: str, plan: LayerPlan, samples: Samples, seed: int, device: torch.device):
     """The quantizer of the layer that all batches of ``stream`` stand before."""
     values = InputValues(len(samples.batches), device)
     mine = share(samples.batches)
@@ -54,15 +55,16 @@ def fitted_here(stream: Lockstep, name: str, bits: int, samples: Samples, seed: 
         inputs = stream.inputs(place, name)
         if inputs is not None:
             values.update(number, inputs, _draws(seed, number))
-    return _fitted(name, values, bits)
+    return _fitted(name, values, plan)
 
 
-def _fitted(name: str, values: InputValues, bits: int) -> InputQuantizer:
+def _fitted(name: str, values: InputValues, plan: LayerPlan) -> InputQuantizer:
     values.reduce()
     low, high = values.ends
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")
-    return fit_inputs(values.values, low, high, bits)
+    assert plan.inputs is not None
+    return fit_inputs(values.values, low, high, plan.inputs, plan.input_range)
 
 
 def _draws(seed: int, batch: int) -> torch.Generator:

@@ -58,10 +58,10 @@ def apply_plan(
         return _apply_in_sequence(prepared, plan, statistics, samples, seed, progress, checkpoint or Checkpoint(None))
     results: dict[str, CodedResult] = {}
     kept = checkpoint or Checkpoint(None)
-    widths = {name: layer.inputs for name, layer in coded.items() if layer.inputs is not None}
-    if widths and samples is None:
+    rounding = {name: layer for name, layer in coded.items() if layer.inputs is not None}
+    if rounding and samples is None:
         raise ConfigError("the plan rounds inputs: apply_plan(..., samples=...) needs the calibration samples")
-    rounded = fitted_before(prepared.model, prepared.targets, widths, samples, seed) if widths and samples else {}
+    rounded = fitted_before(prepared.model, prepared.targets, rounding, samples, seed) if rounding and samples else {}
     for number, (name, layer_plan) in enumerate(coded.items()):
         layer = prepared.targets[name]
         weight, bias = matrices(layer)
@@ -107,7 +107,7 @@ def _apply_in_sequence(
             def fresh(
                 name: str = name, plan: LayerPlan = layer_plan, weight: Tensor = weight, bias: Tensor | None = bias
             ):
-                inputs = fitted_here(real, name, plan.inputs, samples, seed, weight.device) if plan.inputs else None
+                inputs = fitted_here(real, name, plan, samples, seed, weight.device) if plan.inputs else None
                 seen = _seen(targets[name], name, ideal, real, samples, seed, plan.sequential, inputs)
                 return _with_inputs(code_layer(weight, bias, plan, {**_further(statistics, name), **seen}), inputs)
 

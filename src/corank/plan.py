@@ -17,6 +17,7 @@ from corank.codecs import CODECS, Codec
 from corank.config import from_json, to_json
 from corank.errors import ConfigError, ModelError, OutputError
 from corank.rounding import ROUNDERS, Nearest, Rounder
+from corank.statistics.input_ranges import RANGES as INPUT_RANGES
 
 __all__ = ["LayerPlan", "Plan", "match"]
 
@@ -39,6 +40,7 @@ class LayerPlan:
         sequential: code the layer against the inputs that the layers before it, already coded, feed it, corrected
             towards the float network's outputs.
         inputs: bits that the layer's inputs are rounded to, 2 to 8; None leaves them in float.
+        input_range: where inputs are clipped, one of :data:`~corank.statistics.input_ranges.RANGES`.
     """
 
     codec: Codec | None
@@ -50,6 +52,7 @@ class LayerPlan:
     bias_correction: bool = False
     sequential: bool = False
     inputs: int | None = None
+    input_range: str = "mse"
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 0:
@@ -64,6 +67,8 @@ class LayerPlan:
             raise ConfigError(f"bias_correction={self.bias_correction!r}: true or false")
         if self.inputs is not None and (type(self.inputs) is not int or not 2 <= self.inputs <= 8):
             raise ConfigError(f"inputs={self.inputs!r}: 2 to 8 bits, or none for inputs in float")
+        if not isinstance(self.input_range, str) or self.input_range not in INPUT_RANGES:
+            raise ConfigError(f"input_range={self.input_range!r}: one of {', '.join(INPUT_RANGES)}")
 
     def to_json(self) -> dict[str, Any]:
         """Every field, plain."""
@@ -77,6 +82,7 @@ class LayerPlan:
             "bias_correction": self.bias_correction,
             "sequential": self.sequential,
             "inputs": self.inputs,
+            "input_range": self.input_range,
         }
 
     @classmethod

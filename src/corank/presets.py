@@ -43,6 +43,11 @@ class Preset:
             adapter_bits=width,
         )
 
+    def with_input_range(self, range: str) -> Preset:
+        """The same with inputs clipped in another way, at every layer."""
+        layer, edge = (replace(plan, input_range=range) for plan in (self.layer, self.edge))
+        return replace(self, layer=layer, edge=edge)
+
 
 _PAPER = LayerPlan(codec=Uniform(range="std", deviations=4.0), rounder=Nearest(), fit="svd")
 _FAST = LayerPlan(

@@ -56,6 +56,7 @@ def quantize(
     search: str | Search | None = None,
     adapter_bits: int | None = None,
     activations: int | None = None,
+    activation_range: str = "mse",
     all_layers: bool = False,
     refinement: Tuning | None = None,
     loss: Loss | None = None,
@@ -89,6 +90,7 @@ def quantize(
             preset's.
         adapter_bits: of the adapters' factors, 2 to 8; None: the preset's (8).
         activations: bits of the layers' inputs, 2 to 8; the first and the last layer get 8. None leaves them in float.
+        activation_range: where inputs are clipped: "mse", "minmax", "kl" or "kl-mass"; see ``docs/activations.md``.
         all_layers: also give the first and the last layer ``bits``; as in the literature they get 8 otherwise.
         refinement: a :class:`~corank.refine.Refinement` or a :class:`~corank.refine.BlockReconstruction` to run after
             the coding, ``Refinement(iterations=0)`` for none;
@@ -114,6 +116,7 @@ def quantize(
     started = time.perf_counter()
     join()
     recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
+    recipe = recipe.with_input_range(activation_range)
     finder = chosen_search(recipe, search)
     _check(bits, budget, size, samples, seed)
     _check_activations(activations, plan)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corank.statistics.input_ranges import threshold
+
 __all__ = ["InputQuantizer", "fit_inputs"]
 
 _SMALLEST_STEP, _LARGEST_STEP = 2.0**-24, 65504.0  # of the positive fp16
@@ -65,18 +67,25 @@ class _StraightThrough(torch.autograd.Function):
         return gradient * inside, moved, None, None
 
 
-def fit_inputs(values: Tensor, low: float, high: float, bits: int) -> InputQuantizer:
-    """The step and offset of least squared error, the step as fp16 stores it.
+def fit_inputs(values: Tensor, low: float, high: float, bits: int, range: str = "mse") -> InputQuantizer:
+    """The step and offset, by least squared error or as ``range`` says, the step as fp16 stores it.
 
     Args:
         values: a flat sample of the inputs.
         low, high: the least and the largest of all inputs; with ``low`` not below zero the offset is 0.
         bits: 2 to 8.
+        range: one of :data:`~corank.statistics.input_ranges.RANGES`.
 
     The widest range tried is that of all inputs, so it is min-max where nothing does better.
     """
     values = values.detach().float()
     ends = (min(low, 0.0), max(high, 0.0))
+    if range != "mse":
+        if range != "minmax":
+            side = 2 ** (bits - 1) if ends[0] < 0 < ends[1] else 2**bits
+            most = threshold(values, side, mass=range == "kl-mass")
+            ends = (max(ends[0], -most), min(ends[1], most))
+        return _of_shares(ends, [1.0, 1.0], bits, values.device)
 
     def error(shares: list[float], of: Tensor) -> float:
         return float((_of_shares(ends, shares, bits, of.device)(of) - of).square().sum())

@@ -29,10 +29,10 @@ class CifarTask:
     test: list[Any]
 
     @classmethod
-    def of(cls, shared: Path, network: int) -> CifarTask:
-        """Reads weights and images from the folder ``shared``."""
+    def of(cls, shared: Path, network: int, labelled: bool = False) -> CifarTask:
+        """Reads weights and images from the folder ``shared``; training labels only if ``labelled``."""
         preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-        train = load(str(shared / "data/cifar10_jpeg_train.zip"), preprocessing)
+        train = load(str(shared / "data/cifar10_jpeg_train.zip"), preprocessing, labelled=labelled)
         test = load(str(shared / "data/cifar10_jpeg_test.zip"), preprocessing, labelled=True)
         model = NETWORKS[network]().eval()
         load_weights(model, shared / f"models/cifar10_resnet{network}.safetensors")

@@ -1,0 +1,40 @@
+"""Several narrow symbols as one byte: fewer and rounder symbols for a coder, and it sees neighbours together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from corank.storage.coders.fixed import symbol_bits
+
+__all__ = ["join", "joined_levels", "most_joined", "split"]
+
+
+def most_joined(levels: int) -> int:
+    """How many symbols a byte holds."""
+    return max(1, 8 // symbol_bits(levels))
+
+
+def joined_levels(levels: int, together: int) -> int:
+    """Levels of ``together`` symbols joined, at least 2."""
+    return max(2, levels) if together == 1 else 1 << (symbol_bits(levels) * together)
+
+
+def join(symbols: np.ndarray, levels: int, together: int) -> np.ndarray:
+    """Symbols ``(N,)`` int64 joined, the first in the highest bits; zeros fill up the last."""
+    if together == 1:
+        return symbols
+    padded = np.zeros(-(-len(symbols) // together) * together, np.int64)
+    padded[: len(symbols)] = symbols
+    shifts = np.arange(together - 1, -1, -1) * symbol_bits(levels)
+    return (padded.reshape(-1, together) << shifts).sum(1)
+
+
+def split(joined: np.ndarray, levels: int, together: int, count: int) -> np.ndarray:
+    """The inverse of :func:`join`: ``(count,)``."""
+    if together == 1:
+        return joined[:count]
+    bits = symbol_bits(levels)
+    out = np.empty((len(joined), together), joined.dtype)
+    for place in range(together):
+        out[:, place] = (joined >> ((together - 1 - place) * bits)) & ((1 << bits) - 1)
+    return out.reshape(-1)[:count]

@@ -75,7 +75,7 @@ def code_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics:
     for _ in range(plan.rounds if rank else 1):
         product = 0 if adapter is None else adapter.product().reshape(shape)
         given = (weight if plan.rounder.corrects else wanted) - product
-        codebook = _codec(plan).fit((wanted - product).flatten(0, 1))
+        codebook = _codec(plan).fit((wanted - product).flatten(0, 1), gram.matrix)
         coded = CodedWeight(plan.rounder(given.flatten(0, 1), codebook, view), codebook)
         directions = decompose(wanted - coded.decode().reshape(shape), plan.fit, view)
         adapter = code_factors(directions.truncate(rank), plan.adapter_bits) if rank else None

@@ -187,9 +187,8 @@ def test_codebook_is_rebuilt_from_its_tensors() -> None:
     for codec in (Uniform(3, group=4), Uniform(5, True), Uniform(2, group=-1)):
         weight = torch.randn(3, 10)
         codebook = codec.fit(weight)
-        stored = codebook.tensors()
-        offset = stored["offset"].float() if "offset" in stored else torch.zeros(codebook.scale.numel())
-        again = codec.codebook(stored["scale"].float().flatten(), offset.flatten(), 3, 10)
+        flat = {name: tensor.flatten() for name, tensor in codebook.tensors().items()}
+        again = codec.codebook({**flat, "scale": flat["scale"].float()}, 3, 10)
         codes = codebook.nearest(weight)
         assert torch.equal(again.values(codes), codebook.values(codes))
 

@@ -58,15 +58,15 @@ def test_gradients_of_scales_and_factors_are_the_derivatives() -> None:
     latent = LatentLayer(module, Refinement(code_rate=0.0))
     direction = torch.randn(4, 3, 3, 3)
     (latent.weight() * direction).sum().backward()
-    given = latent.gain.grad
+    given = latent.gains["scale"].grad
     assert given is not None
     for row in range(4):
         ends = []
         for move in (1e-2, -1e-2):
             with torch.no_grad():
-                latent.gain[row, 0] += move
+                latent.gains["scale"][row, 0] += move
                 ends.append(float((latent.weight() * direction).sum()))
-                latent.gain[row, 0] -= move
+                latent.gains["scale"][row, 0] -= move
         assert float(given[row, 0]) == pytest.approx((ends[0] - ends[1]) / 2e-2, rel=1e-2, abs=1e-4)
     left, right = latent._rounded_factors()
     matrix = direction.reshape(1, 4, 27)
@@ -106,8 +106,9 @@ def test_a_scale_that_cannot_be_stored_is_left_as_it_was() -> None:
     module = coded(nn.Linear(10, 4), Uniform(2), 0)
     latent = LatentLayer(module, Refinement(code_rate=0.0))
     with torch.no_grad():
-        latent.gain[0], latent.gain[1], latent.gain[2] = -1.0, 1e9, float("nan")
-        latent.gain[3] = 1.5
+        gain = latent.gains["scale"]
+        gain[0], gain[1], gain[2] = -1.0, 1e9, float("nan")
+        gain[3] = 1.5
     before = module.code().weight.codebook.tensors()["scale"].float()
     after = latent.harden().weight.codebook.tensors()["scale"].float()
     assert torch.equal(after[:3], before[:3])

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
 from corank.errors import ConfigError
 
-__all__ = ["Codebook", "Codec", "ScalarCodebook", "check_weight"]
+__all__ = ["Codebook", "Codec", "Slot", "as_stored", "check_weight"]
+
+_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 65504.0  # of the positive fp16
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One stored tensor: ``count`` numbers of ``bits`` bits."""
+
+    count: int
+    bits: int
+    scale: bool  # fp16, kept as its own dtype whatever a module is cast to; else whole numbers, packed
 
 
 class Codebook(ABC):
@@ -20,6 +33,11 @@ class Codebook(ABC):
     @abstractmethod
     def code_bits(self) -> int:
         """Bits of one stored code."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Codes that have a value: ``0`` to ``size - 1``."""
 
     @abstractmethod
     def nearest(self, weight: Tensor) -> Tensor:
@@ -31,7 +49,7 @@ class Codebook(ABC):
 
     @abstractmethod
     def values(self, codes: Tensor) -> Tensor:
-        """Values ``(R, C)`` float32 of codes ``(R, C)``; differentiable in scale and offset."""
+        """Values ``(R, C)`` float32 of codes ``(R, C)``; differentiable in what is stored in floating point."""
 
     @abstractmethod
     def columns(self, index: Tensor) -> Codebook:
@@ -39,7 +57,7 @@ class Codebook(ABC):
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """What must be stored beside the codes."""
+        """What must be stored beside the codes, by the names of :meth:`Codec.stored`."""
 
     @property
     @abstractmethod
@@ -57,78 +75,47 @@ class Codec(ABC):
     bits: int
 
     @abstractmethod
-    def fit(self, weight: Tensor) -> Codebook:
+    def fit(self, weight: Tensor, gram: Tensor | None = None) -> Codebook:
         """The codebook for ``weight`` ``(R, C)``, float.
+
+        Args:
+            weight: of a layer, its channel groups' rows one after the other.
+            gram: ``(G, C, C)``, second moment of the inputs of each channel group, where it is known; a codec may
+                weigh errors by it.
 
         Raises:
             ConfigError: if the weight is not a finite float matrix.
         """
 
     @abstractmethod
+    def stored(self, rows: int, columns: int) -> dict[str, Slot]:
+        """What a weight of that shape stores beside its codes, known before anything is fitted."""
+
+    @abstractmethod
+    def codebook(self, tensors: Mapping[str, Tensor], rows: int, columns: int) -> Codebook:
+        """The codebook of a weight of that shape that stored ``tensors``: the inverse of :meth:`Codebook.tensors`.
+
+        Args:
+            tensors: flat, by the names of :meth:`stored`; floating point as float32, whole numbers as uint8.
+        """
+
     def size_bits(self, rows: int, columns: int) -> int:
         """Bits that a weight of that shape will take, codes and codebook together."""
+        beside = sum(slot.count * slot.bits for slot in self.stored(rows, columns).values())
+        return rows * columns * self.bits + beside
+
+    def with_bits(self, bits: int) -> Self:
+        """The same codec with codes of another width.
+
+        Raises:
+            ConfigError: for a width that it does not have.
+        """
+        return replace(cast(Any, self), bits=bits)
 
 
-@dataclass(frozen=True)
-class ScalarCodebook(Codebook):
-    """``value = scale * (level[code] - offset)``; every scalar codec shares this.
-
-    Attributes:
-        levels: ``(L,)`` float32, ascending.
-        scale: ``(R, G)`` float32 holding values that fp16 can hold, since that is how scales are stored.
-        offset: ``(R, G)`` float32, multiples of ``offset_step``, in units of a level.
-        group_size: columns that share a scale.
-        offset_bits: bits of one stored offset; 0 where every offset is zero by construction.
-        offset_step: what one stored unit of an offset stands for.
-    """
-
-    levels: Tensor
-    scale: Tensor
-    offset: Tensor
-    group_size: int
-    offset_bits: int = 0
-    offset_step: float = 1.0
-
-    @property
-    def code_bits(self) -> int:
-        return max(1, (len(self.levels) - 1).bit_length())
-
-    @property
-    def size_bits(self) -> int:
-        return self.scale.numel() * (16 + self.offset_bits)
-
-    def nearest(self, weight: Tensor) -> Tensor:
-        middles = (self.levels[1:] + self.levels[:-1]) / 2
-        return torch.bucketize(self._in_levels(weight).contiguous(), middles).to(torch.uint8)
-
-    def neighbours(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        above = torch.bucketize(self._in_levels(weight).contiguous(), self.levels)
-        top = len(self.levels) - 1
-        below = (above - 1).clamp(0, top)
-        return below.to(torch.uint8), above.clamp(0, top).to(torch.uint8)
-
-    def values(self, codes: Tensor) -> Tensor:
-        columns = codes.shape[1]
-        return self.spread(self.scale, columns) * (self.levels[codes.long()] - self.spread(self.offset, columns))
-
-    def columns(self, index: Tensor) -> ScalarCodebook:
-        if self.scale.shape[1] == 1:
-            return self
-        group = index.div(self.group_size, rounding_mode="floor")
-        return replace(self, scale=self.scale[:, group], offset=self.offset[:, group], group_size=1)
-
-    def tensors(self) -> dict[str, Tensor]:
-        scale = {"scale": self.scale.to(torch.float16)}
-        return scale if not self.offset_bits else {**scale, "offset": (self.offset / self.offset_step).to(torch.uint8)}
-
-    def _in_levels(self, weight: Tensor) -> Tensor:
-        columns = weight.shape[1]
-        return weight / self.spread(self.scale, columns) + self.spread(self.offset, columns)
-
-    def spread(self, values: Tensor, columns: int) -> Tensor:
-        if values.shape[1] in (1, columns):
-            return values
-        return values.repeat_interleave(self.group_size, dim=1)[:, :columns]
+def as_stored(scale: Tensor) -> Tensor:
+    """Positive scales as fp16 holds them, kept inside its range."""
+    return scale.clamp(_SMALLEST_SCALE, _LARGEST_SCALE).to(torch.float16).float()
 
 
 def check_weight(weight: Tensor) -> None:

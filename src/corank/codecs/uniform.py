@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from corank.codecs.base import Codec, ScalarCodebook, check_weight
+from corank.codecs.base import Codec, Slot, as_stored, check_weight
+from corank.codecs.scalar import ScalarCodebook
+from corank.codecs.scaled import group_shape
 from corank.errors import ConfigError
 
 __all__ = ["Uniform"]
 
-_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 65504.0  # of the positive fp16
 _CHUNK = 1 << 21  # weights searched at once by the least-error range
 
 
@@ -65,29 +67,37 @@ class Uniform(Codec):
         """What one stored unit of an offset stands for, in levels."""
         return 0.5 if self.half else 1.0
 
-    def size_bits(self, rows: int, columns: int) -> int:
-        """Bits that a weight ``(rows, columns)`` takes, codes and codebook together."""
-        groups = 1 if self.group <= 0 else -(-columns // self.group)
-        scales = 1 if self.group == -1 else rows * groups
-        return rows * columns * self.bits + scales * (16 + self.offset_bits)
+    def with_bits(self, bits: int) -> Uniform:
+        """The same with codes of another width; offsets are whole at 8 bits."""
+        return replace(self, bits=bits, half=self.half and bits != 8)
 
-    def fit(self, weight: Tensor) -> ScalarCodebook:
-        """The codebook for ``weight`` ``(R, C)``; see :class:`Uniform`."""
+    def stored(self, rows: int, columns: int) -> dict[str, Slot]:
+        counts = group_shape(self.group, rows, columns)
+        count = counts[0] * counts[1]
+        scale = {"scale": Slot(count, 16, True)}
+        return scale if self.symmetric else {**scale, "offset": Slot(count, self.offset_bits, False)}
+
+    def fit(self, weight: Tensor, gram: Tensor | None = None) -> ScalarCodebook:
+        """The codebook for ``weight`` ``(R, C)``; inputs are not looked at."""
         check_weight(weight)
         weight = weight.detach().float()
         rows, columns = weight.shape
         if self.group == -1:
             scale, offset = self._fit_rows(weight.reshape(1, -1))
-            return self.codebook(scale, offset, rows, columns)
+            return self._codebook(scale, offset, rows, columns)
         size = columns if self.group == 0 else min(self.group, columns)
         parts = [self._fit_rows(part) for part in weight.split(size, dim=1)]
         scale, offset = torch.cat([part[0] for part in parts], 1), torch.cat([part[1] for part in parts], 1)
-        return self.codebook(scale, offset, rows, columns)
+        return self._codebook(scale, offset, rows, columns)
 
-    def codebook(self, scale: Tensor, offset: Tensor, rows: int, columns: int) -> ScalarCodebook:
-        """The codebook with those scales and offsets (flat, row by row), as they are read back from a file."""
+    def codebook(self, tensors: Mapping[str, Tensor], rows: int, columns: int) -> ScalarCodebook:
+        scale = tensors["scale"]
+        offset = torch.zeros_like(scale) if self.symmetric else tensors["offset"].float() * self.offset_step
+        return self._codebook(scale, offset, rows, columns)
+
+    def _codebook(self, scale: Tensor, offset: Tensor, rows: int, columns: int) -> ScalarCodebook:
         size = columns if self.group <= 0 else min(self.group, columns)
-        shape = (1, 1) if self.group == -1 else (rows, -(-columns // size))
+        shape = group_shape(self.group, rows, columns)
         levels = self._levels().to(scale.device)
         return ScalarCodebook(
             levels, scale.reshape(shape), offset.reshape(shape), size, self.offset_bits, self.offset_step
@@ -120,9 +130,9 @@ class Uniform(Codec):
         if self.symmetric:
             levels = self._levels().to(low.device)
             scale = torch.maximum(low / levels[0], high / levels[-1])
-            return _as_stored(scale), torch.zeros_like(scale)
+            return as_stored(scale), torch.zeros_like(scale)
         top = 2**self.bits - 1
-        scale = _as_stored((high - low) / top)
+        scale = as_stored((high - low) / top)
         return scale, self._on_grid(-low / scale).clamp(0, top)
 
     def _least_error(self, rows: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,7 +169,3 @@ class Uniform(Codec):
         else:
             rounded = (rows / scale + offset).round().clamp(float(levels[0]), float(levels[-1]))
         return (scale * (rounded - offset) - rows).square().sum(1, keepdim=True)
-
-
-def _as_stored(scale: Tensor) -> Tensor:
-    return scale.clamp(max=_LARGEST_SCALE).to(torch.float16).float().clamp(min=_SMALLEST_SCALE)

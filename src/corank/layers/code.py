@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
 
 from torch import Tensor
 
 from corank.adapters import CodedLowRank
-from corank.codecs import Codec
+from corank.codecs import Codec, Slot
 from corank.coded_weight import CodedWeight
 from corank.layers.activation import InputQuantizer
 
@@ -37,26 +36,12 @@ class LayerCode:
         return values + self.adapter.product() if self.adapter else values
 
 
-@dataclass(frozen=True)
-class Slot:
-    """One stored tensor of a coded layer: ``count`` numbers of ``bits`` bits."""
-
-    count: int
-    bits: int
-    scale: bool  # fp16, kept as its own dtype whatever the module is cast to
-
-
 def stored_tensors(
     shape: tuple[int, int, int], codec: Codec, rank: int, adapter_bits: int, inputs: int | None = None
 ) -> dict[str, Slot]:
     """Name to :class:`Slot` of all that a layer stores for weight and inputs, known before anything is fitted."""
     groups, rows, columns = shape
-    total = codec.size_bits(groups * rows, columns)
-    offset_bits = cast(Any, codec).offset_bits
-    scales = (total - groups * rows * columns * codec.bits) // (16 + offset_bits)
-    slots = {"codes": Slot(groups * rows * columns, codec.bits, False), "scale": Slot(scales, 16, True)}
-    if offset_bits:
-        slots["offset"] = Slot(scales, offset_bits, False)
+    slots = {"codes": Slot(groups * rows * columns, codec.bits, False), **codec.stored(groups * rows, columns)}
     if rank:
         slots["left_codes"] = Slot(groups * rank * rows, adapter_bits, False)
         slots["left_scale"] = Slot(groups * rank, 16, True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from corank.adapters import CodedLowRank
-from corank.codecs import CODECS, Codec, ScalarCodebook
+from corank.codecs import Codebook, Codec, Uniform
 from corank.coded_weight import CodedWeight
 from corank.errors import ModelError
 from corank.layers.activation import InputQuantizer
@@ -120,14 +120,14 @@ class CodedLayer(nn.Module):
     def code(self) -> LayerCode:
         """The codes, codebook and adapter, unpacked."""
         groups, rows, columns = self.geometry.matrix_shape
-        codebook = self._codebook(self.codec, groups * rows, columns, "scale", "offset")
+        codebook = self._codebook(self.codec, groups * rows, columns)
         weight = CodedWeight(self._codes("codes").reshape(groups * rows, columns), codebook)
         if not self.rank:
             return LayerCode(self.codec, weight, None, self.adapter_bits, self.input_quantizer())
-        factor = CODECS["uniform"](bits=self.adapter_bits, symmetric=True)  # pyright: ignore[reportCallIssue]
+        factor = Uniform(bits=self.adapter_bits, symmetric=True)
         sides = []
         for side, width in (("left", rows), ("right", columns)):
-            book = self._codebook(factor, groups * self.rank, width, f"{side}_scale", "")
+            book = self._codebook(factor, groups * self.rank, width, f"{side}_")
             sides.append(CodedWeight(self._codes(f"{side}_codes").reshape(groups * self.rank, width), book))
         adapter = CodedLowRank(sides[0], sides[1], groups)
         return LayerCode(self.codec, weight, adapter, self.adapter_bits, self.input_quantizer())
@@ -183,13 +183,12 @@ class CodedLayer(nn.Module):
         slot = self.slots()[name]
         return unpack(cast(Tensor, self._buffers[name]), slot.bits, slot.count)
 
-    def _offsets(self, codec: Codec, name: str) -> Tensor:
-        return self._codes(name).float() * cast(Any, codec).offset_step
-
-    def _codebook(self, codec: Codec, rows: int, columns: int, scale: str, offset: str) -> ScalarCodebook:
-        values = cast(Tensor, self._buffers[scale]).float()
-        offsets = self._offsets(codec, offset) if offset in self._buffers else torch.zeros_like(values)
-        return cast(Any, codec).codebook(values, offsets, rows, columns)
+    def _codebook(self, codec: Codec, rows: int, columns: int, prefix: str = "") -> Codebook:
+        tensors = {
+            name: cast(Tensor, self._buffers[prefix + name]).float() if slot.scale else self._codes(prefix + name)
+            for name, slot in codec.stored(rows, columns).items()
+        }
+        return codec.codebook(tensors, rows, columns)
 
 
 def _forget(module: nn.Module, _incompatible: object) -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from corank.calibration import Lockstep, Samples, run
-from corank.codecs import ScalarCodebook
 from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
 from corank.layers import CodedLayer, LayerCode
@@ -220,7 +219,7 @@ class _Soft:
     def __init__(self, layer: CodedLayer, weight: Tensor) -> None:
         self.layer, self._code = layer, layer.code()
         self._geometry: Geometry = layer.geometry
-        book = cast(ScalarCodebook, self._code.weight.codebook)
+        book = self._code.weight.codebook
         target = self._geometry.to_matrix(weight.detach().float()).flatten(0, 1)
         self._adapter = self._code.adapter.product() if self._code.adapter else torch.zeros_like(target)
         target = target - self._adapter

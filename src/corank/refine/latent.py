@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from corank.adapters import CodedLowRank, LowRank, code_factors
-from corank.codecs import ScalarCodebook
+from corank.codecs import Codebook
 from corank.coded_weight import CodedWeight
 from corank.layers import CodedLayer, InputQuantizer, LayerCode
 from corank.refine.refinement import Refinement
@@ -19,26 +18,28 @@ __all__ = ["LatentLayer"]
 
 
 class LatentLayer:
-    """The scales, adapter factors and, if codes may move, a latent for each code of one layer.
+    """What of a layer trains: scales, stored levels, adapter factors and, if codes may move, a latent for each code.
 
-    Scales train as factors of what they were. A latent starts exactly at its code and is rounded straight through,
-    so that the first step sees the coded layer as it is.
+    Scales and levels train as factors of what they were. A latent starts exactly at its code and is rounded straight
+    through, so that the first step sees the coded layer as it is.
     """
 
     def __init__(self, layer: CodedLayer, rates: Refinement) -> None:
         self._code, self._geometry, self._rates = layer.code(), layer.geometry, rates
-        self._book = cast(ScalarCodebook, self._code.weight.codebook)
-        columns = self._code.weight.codes.shape[1]
-        self._offset = self._book.spread(self._book.offset, columns)
-        self._kept = self._book.levels[self._code.weight.codes.long()]
-        self.gain = nn.Parameter(torch.ones_like(self._book.scale))
+        book = self._code.weight.codebook
+        self._shape = (self._code.weight.codes.shape[0], self._code.weight.codes.shape[1])
+        self._top = book.size - 1
+        self._tensors = {name: t.float() if t.is_floating_point() else t for name, t in book.tensors().items()}
+        kept = {name: tensor for name, tensor in self._tensors.items() if tensor.is_floating_point()}
+        self.gains = {name: nn.Parameter(torch.ones_like(tensor)) for name, tensor in kept.items()}
         self.input_gain = None if self._code.inputs is None else nn.Parameter(torch.ones_like(self._code.inputs.step))
         self.latent = nn.Parameter(self._code.weight.codes.float()) if rates.code_rate > 0 else None
         self._sizes, self.factors = _factors(self._code.adapter)
 
     def trained(self) -> Iterator[tuple[str, Tensor, float]]:
         """Kind, parameter and learning rate of what trains."""
-        yield "gain", self.gain, self._rates.scale_rate
+        for name, gain in self.gains.items():
+            yield f"gain_{name}", gain, self._rates.scale_rate
         if self.input_gain is not None:
             yield "input_gain", self.input_gain, self._rates.step_rate
         if self.latent is not None:
@@ -48,8 +49,7 @@ class LatentLayer:
 
     def weight(self) -> Tensor:
         """The weight in the layer's own shape, differentiable in everything that trains."""
-        scale = self._book.spread(self._book.scale * self.gain, self._kept.shape[1])
-        matrix = scale * (self._levels() - self._offset)
+        matrix = self._values(self._book({name: self._tensors[name] * gain for name, gain in self.gains.items()}))
         if self.factors:
             left, right = self._rounded_factors()
             matrix = matrix + (left @ right).flatten(0, 1)
@@ -65,7 +65,8 @@ class LatentLayer:
     def harden(self) -> LayerCode:
         """What ships: whole codes, fp16 scales and steps, coded factors."""
         with torch.no_grad():
-            book = replace(self._book, scale=_stored(self._book.scale * self.gain, self._book.scale))
+            gained = {name: (self._tensors[name] * gain, self._tensors[name]) for name, gain in self.gains.items()}
+            book = self._book({name: _stored(now, before) for name, (now, before) in gained.items()})
             inputs = self._code.inputs
             if inputs is not None and self.input_gain is not None:
                 inputs = replace(inputs, step=_stored(inputs.step * self.input_gain, inputs.step))
@@ -76,17 +77,27 @@ class LatentLayer:
                 adapter = code_factors(LowRank(left, right, torch.zeros(left.shape[2])), self._code.adapter_bits)
         return LayerCode(self._code.codec, CodedWeight(codes, book), adapter, self._code.adapter_bits, inputs)
 
-    def _codes(self, latent: Tensor) -> Tensor:
-        return latent.detach().round().clamp(0, len(self._book.levels) - 1)
+    @property
+    def device(self) -> torch.device:
+        """Where the layer is."""
+        return self._code.weight.codes.device
 
-    def _levels(self) -> Tensor:
-        """Levels of the codes; a latent's gradient passes straight through the rounding, and stops at the ends."""
+    def _book(self, trained: Mapping[str, Tensor]) -> Codebook:
+        return self._code.codec.codebook({**self._tensors, **trained}, *self._shape)
+
+    def _codes(self, latent: Tensor) -> Tensor:
+        return latent.detach().round().clamp(0, self._top)
+
+    def _values(self, book: Codebook) -> Tensor:
+        """Values of the codes; a latent's gradient is the local slope of the values, and stops at the ends."""
         if self.latent is None:
-            return self._kept
-        step = (self._book.levels[-1] - self._book.levels[0]) / (len(self._book.levels) - 1)
-        inside = self.latent.clamp(0, len(self._book.levels) - 1)
-        rounded = self._book.levels[self._codes(self.latent).long()]
-        return rounded + (inside - inside.detach()) * step
+            return book.values(self._code.weight.codes)
+        codes = self._codes(self.latent)
+        with torch.no_grad():
+            below, above = (codes - 1).clamp(min=0), (codes + 1).clamp(max=self._top)
+            slope = (book.values(above) - book.values(below)) / (above - below).clamp(min=1)
+        inside = self.latent.clamp(0, self._top)
+        return book.values(codes) + (inside - inside.detach()) * slope
 
     def _rounded_factors(self) -> tuple[Tensor, Tensor]:
         """Both factors as they will be stored; gradients pass straight through."""
@@ -97,9 +108,9 @@ class LatentLayer:
 
 
 def _stored(scale: Tensor, before: Tensor) -> Tensor:
-    """As fp16 holds it; as before where that is no scale."""
+    """As fp16 holds it; as before where that is not finite or of another sign."""
     stored = scale.to(torch.float16).float()
-    return torch.where(torch.isfinite(stored) & (stored > 0), stored, before)
+    return torch.where(torch.isfinite(stored) & (stored * before > 0), stored, before)
 
 
 def _decoded(adapter: CodedLowRank) -> tuple[Tensor, Tensor]:

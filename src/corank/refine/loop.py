@@ -82,7 +82,7 @@ class _Steps:
         self, student: Student, teacher: nn.Module, samples: Samples, refinement: Refinement, loss: Loss, seed: int
     ) -> None:
         self.student, self._teacher, self._loss, self._how = student, teacher, loss, refinement
-        self.device = next(iter(student.latents.values())).gain.device
+        self.device = next(iter(student.latents.values())).device
         self._seed = seed
         generator = torch.Generator().manual_seed(seed)
         self._draws = samples.draws(min(refinement.batch_size, len(samples)), generator)

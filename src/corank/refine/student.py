@@ -31,7 +31,7 @@ class Student:
         self.layers = coded_layers(self.model)
         self.latents = {name: LatentLayer(layer, refinement) for name, layer in self.layers.items()}
         self._rates = refinement
-        device = next(iter(self.latents.values())).gain.device
+        device = next(iter(self.latents.values())).device
         self._draws = torch.Generator(device)
         self.vectors = {
             name: parameter

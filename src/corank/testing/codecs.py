@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from corank.codecs import Codebook, Codec
+from corank.codecs import Codebook, Codec, ScalarCodebook
 from corank.config import from_json, to_json
 from corank.errors import ConfigError
 
@@ -60,7 +60,8 @@ def _check_fitted(name: str, codec: Codec, codebook: Codebook, weight: Tensor) -
     codes = codebook.nearest(weight)
     assert codes.dtype == torch.uint8 and codes.shape == weight.shape, f"{name}: codes are uint8 (R, C)"
     assert codebook.code_bits == codec.bits, f"{name}: code_bits is not the codec's bits"
-    assert int(codes.max()) < 1 << codec.bits, f"{name}: a code does not fit in {codec.bits} bits"
+    assert codebook.size <= 1 << codec.bits, f"{name}: {codebook.size} values do not fit in {codec.bits} bits"
+    assert int(codes.max()) < codebook.size, f"{name}: a code has no value"
     counted = codes.numel() * codebook.code_bits + codebook.size_bits
     promised = codec.size_bits(*weight.shape)
     assert promised == counted, f"{name}: size_bits() promises {promised}, codes and codebook take {counted}"
@@ -68,14 +69,30 @@ def _check_fitted(name: str, codec: Codec, codebook: Codebook, weight: Tensor) -
     assert values.dtype == torch.float32 and values.shape == weight.shape, f"{name}: values are float32 (R, C)"
     assert bool(torch.isfinite(values).all()), f"{name}: a value is not finite"
     assert torch.equal(codebook.values(codebook.nearest(values)), values), f"{name}: a value is not its own nearest"
-    _check_closest(name, codebook, weight.float(), values, codec.bits)
+    if not (isinstance(codebook, ScalarCodebook) and codebook.thresholds is not None):
+        _check_closest(name, codebook, weight.float(), values)
+    _check_stored(name, codec, codebook, codes)
     _check_neighbours(name, codebook, weight.float())
     _check_columns(name, codebook, weight.float(), codes)
 
 
-def _check_closest(name: str, codebook: Codebook, weight: Tensor, values: Tensor, bits: int) -> None:
+def _check_stored(name: str, codec: Codec, codebook: Codebook, codes: Tensor) -> None:
+    tensors, slots = codebook.tensors(), codec.stored(*codes.shape)
+    assert list(tensors) == list(slots), f"{name}: tensors() and stored() name different things"
+    for key, slot in slots.items():
+        tensor = tensors[key]
+        assert tensor.numel() == slot.count, f"{name}: {key} has {tensor.numel()} numbers, not {slot.count}"
+        assert tensor.dtype == (torch.float16 if slot.scale else torch.uint8), f"{name}: {key} is {tensor.dtype}"
+        assert slot.scale or int(tensor.max()) < 1 << slot.bits, f"{name}: {key} does not fit in {slot.bits} bits"
+    flat = {key: tensor.float().flatten() if slots[key].scale else tensor.flatten() for key, tensor in tensors.items()}
+    again = codec.codebook(flat, *codes.shape)
+    assert torch.equal(again.values(codes), codebook.values(codes)), f"{name}: read back, the values differ"
+    assert again.size == codebook.size, f"{name}: read back, there are {again.size} values, not {codebook.size}"
+
+
+def _check_closest(name: str, codebook: Codebook, weight: Tensor, values: Tensor) -> None:
     error = (weight - values).abs()
-    for code in range(1 << bits):
+    for code in range(codebook.size):
         other = (weight - codebook.values(torch.full(weight.shape, code, dtype=torch.uint8))).abs()
         slack = 1e-5 * (weight.abs() + values.abs())
         assert bool((error <= other + slack).all()), f"{name}: code {code} is closer than nearest()"

@@ -1,0 +1,181 @@
+"""Coded artifacts: exact, never larger than fixed ones, bounded, and refused where their index lies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import corank
+from corank.codecs import Uniform
+from corank.errors import ArtifactError, ConfigError
+from corank.plan import LayerPlan
+from corank.storage.coders import CODERS
+from corank.storage.coding import decode_contents, encode_contents
+from corank.storage.contents import Contents, contents_of
+from corank.storage.run import Run, run_of
+
+
+def network() -> nn.Module:
+    torch.manual_seed(2)
+    body = nn.Sequential(
+        nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 24, 3, groups=2), nn.ReLU(),
+        nn.Conv2d(24, 24, 3), nn.ReLU(), nn.Flatten(), nn.Linear(384, 40), nn.ReLU(), nn.Linear(40, 5),
+    )  # fmt: skip
+    return body.eval()
+
+
+@pytest.fixture(scope="module")
+def inputs() -> Tensor:
+    return torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def small(inputs: Tensor) -> nn.Module:
+    """Two and more bits, offsets whole and half, groups of columns, one scale a tensor, no offset, adapters."""
+    layers = {
+        "2": LayerPlan(Uniform(4, group=20)),
+        "4": LayerPlan(Uniform(2, half=True), rank=2),
+        "7": LayerPlan(Uniform(3, group=-1), rank=4, adapter_bits=4, inputs=8),
+        "9": LayerPlan(Uniform(4, symmetric=True)),
+    }
+    return corank.quantize(network(), inputs, bits=4, preset="nearest", layers=layers)
+
+
+@pytest.fixture(scope="module")
+def fixed(small: nn.Module) -> tuple[Run, Contents]:
+    run = run_of(small)
+    return run, contents_of(small, run)
+
+
+@pytest.mark.parametrize("coder", ["auto", *sorted(set(CODERS) - {"fixed"})])
+def test_exact_and_smaller(fixed: tuple[Run, Contents], coder: str) -> None:
+    if coder == "ans":
+        pytest.importorskip("constriction")
+    run, contents = fixed
+    coded, runs = encode_contents(run, contents, coder)
+    assert sum(part.size_bytes for part in runs) == coded.blobs["codes"].numel()
+    assert sum(part.fixed_bytes for part in runs) == contents.blobs["codes"].numel()
+    again, found = decode_contents(run, coded)
+    assert found == runs
+    assert again.header == contents.header
+    assert set(again.blobs) == set(contents.blobs)
+    for name, blob in contents.blobs.items():
+        assert torch.equal(again.blobs[name], blob)
+    assert len(coded.serialize()) <= len(contents.serialize())
+    if coder != "sham":  # nothing is sparse here
+        assert coded.header["format"] == 2
+        assert len(coded.serialize()) < len(contents.serialize())
+    else:
+        assert coded is contents
+
+
+def test_fixed_leaves_everything_as_it_is(fixed: tuple[Run, Contents]) -> None:
+    run, contents = fixed
+    coded, runs = encode_contents(run, contents, "fixed")
+    assert coded is contents
+    assert {part.coder for part in runs} == {"fixed"}
+    again, found = decode_contents(run, coded)
+    assert again is contents
+    assert found == runs
+    assert contents.header["format"] == 1
+    assert "coders" not in contents.header
+
+
+def test_auto_keeps_the_smallest_of_each_run(fixed: tuple[Run, Contents]) -> None:
+    run, contents = fixed
+    auto = encode_contents(run, contents, "auto")[1]
+    deflated = encode_contents(run, contents, "deflate")[1]
+    for best, other in zip(auto, deflated, strict=True):
+        assert best.size_bytes <= min(other.size_bytes, best.fixed_bytes)
+    assert {part.coder for part in auto} == {"fixed", "deflate"}
+
+
+def test_rows_that_differ_by_their_offset_alone_are_coded_alike(inputs: Tensor) -> None:
+    """The same bell of codes around offsets that jump from row to row."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(192, 64))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randn(64, 192) * 0.1)
+        model[0].weight[::2, 0] = 1.0  # high and low outliers move the offset of a min-max range
+        model[0].weight[1::2, 0] = -1.0
+    plan = {"0": LayerPlan(Uniform(4))}
+    coded = corank.quantize(model, inputs.reshape(16, -1), preset="nearest", layers=plan)
+    run = run_of(coded)
+    contents = contents_of(coded, run)
+    codes = coded[0].code().weight  # pyright: ignore
+    zeros = codes.codebook.offset.to(torch.uint8)
+    assert len(zeros.unique()) > 1
+    relative = (codes.codes - zeros) & 15
+    part = encode_contents(run, contents, "deflate")[1][0]
+    assert part.slot == "codes"
+    assert part.size_bytes == len(CODERS["deflate"]().encode(relative, 16))
+    assert part.size_bytes < 0.9 * len(CODERS["deflate"]().encode(codes.codes, 16))
+
+
+def test_no_run_is_coded_so_far_that_reading_it_is_a_risk(inputs: Tensor) -> None:
+    model = nn.Sequential(nn.Linear(192, 3000))
+    with torch.no_grad():
+        model[0].weight.fill_(0.5)
+    coded = corank.quantize(model, inputs.reshape(16, -1), preset="nearest", layers={"0": LayerPlan(Uniform(8))})
+    run = run_of(coded)
+    contents = contents_of(coded, run)
+    for coder in ("auto", "ham", "huffman"):
+        for part in encode_contents(run, contents, coder)[1]:
+            assert part.size_bytes * 1024 >= part.fixed_bytes
+
+
+def forged(source: Contents, **change: object) -> Contents:
+    return Contents({**source.header, **change}, source.blobs)
+
+
+def test_an_index_that_lies_is_refused(fixed: tuple[Run, Contents]) -> None:
+    run, contents = fixed
+    coded, _ = encode_contents(run, contents, "auto")
+    index = coded.header["coded"]
+    first = next(place for place, entry in enumerate(index) if entry)
+
+    def with_entry(entry: object) -> list[object]:
+        return [*index[:first], entry, *index[first + 1 :]]
+
+    size = index[first][1]
+    entries = [0, 7, None, "x", [0], [0, "1"], [0, -size], [0, 0], [0, size + 1], [1, size], [-1, size], [True, size]]
+    entries += [[0, 1 << 60], [0, size, 0], [0, float(size)]]
+    changes = [{"coded": with_entry(entry)} for entry in entries]
+    changes += [{"coded": index[:-1]}, {"coded": [*index, 0]}, {"coded": {}}, {"coders": []}, {"coders": "deflate"}]
+    changes += [{"coders": ["lzma"]}, {"coders": [1]}, {"coders": ["huffman"]}]
+    for change in changes:
+        with pytest.raises(ArtifactError):
+            decode_contents(run, forged(coded, **change))
+    with pytest.raises(ArtifactError, match="no coder of this version"):
+        decode_contents(run, forged(coded, coders=["lzma"]))
+    for blob in (coded.blobs["codes"][:-1], coded.blobs["codes"].float(), coded.blobs["codes"][None]):
+        with pytest.raises(ArtifactError):
+            decode_contents(run, Contents(coded.header, {**coded.blobs, "codes": blob}))
+
+
+def test_a_great_expansion_is_refused_before_memory_is_taken(fixed: tuple[Run, Contents]) -> None:
+    run, contents = fixed
+    coded, _ = encode_contents(run, contents, "auto")
+    name = next(iter(run.layers))
+    plan = run.plan.layers[name]
+    huge = Run(run.plan.__class__({name: plan}), {name: run.layers[name].__class__((1, 1 << 30, 1 << 30), 0.1)})
+    slots = len([slot for slot in huge.layers[name].slots(plan).values() if not slot.scale])
+    header = {**coded.header, "coders": ["deflate"], "coded": [[0, 10]] * slots}
+    with pytest.raises(ArtifactError, match="1024-fold"):
+        decode_contents(huge, Contents(header, {"codes": torch.zeros(10 * slots, dtype=torch.uint8)}))
+
+
+def test_damaged_codes_are_refused_by_their_coder(fixed: tuple[Run, Contents]) -> None:
+    run, contents = fixed
+    coded, runs = encode_contents(run, contents, "deflate")
+    blob = coded.blobs["codes"].clone()
+    blob[:] = 255
+    name = next(part.layer for part in runs if part.coder != "fixed")
+    with pytest.raises(ArtifactError, match=f"of layer {name!r}: a deflate stream"):
+        decode_contents(run, Contents(coded.header, {**coded.blobs, "codes": blob}))
+
+
+def test_unknown_coders_are_named_with_the_known(fixed: tuple[Run, Contents]) -> None:
+    with pytest.raises(ConfigError, match="no coder is called 'zip'; known: ans, auto, deflate"):
+        encode_contents(*fixed, "zip")

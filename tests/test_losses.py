@@ -7,7 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from corank.errors import ModelError
-from corank.losses import kl_divergence, logits_of, output_distance, sensitivity_target
+from corank.losses import (
+    kl_divergence,
+    logits_of,
+    output_distance,
+    read_part,
+    sensitivity_target,
+    sequence_logits,
+    token_distance,
+)
 
 
 def test_kl_by_its_formula() -> None:
@@ -85,3 +93,45 @@ def test_sensitivity_of_other_outputs() -> None:
         sensitivity_target(torch.randn(2, 3, 4), torch.Generator())
     with pytest.raises(ModelError, match="depends"):
         sensitivity_target(F.one_hot(torch.tensor([1])), torch.Generator())
+
+
+def test_sequence_logits() -> None:
+    logits = torch.randn(2, 3, 4)
+    for output in (logits, {"logits": logits, "cache": object()}, (logits, None), [logits]):
+        assert sequence_logits(output) is logits
+    for other in (
+        torch.randn(2, 4),
+        torch.randn(2, 3, 1),
+        torch.ones(2, 3, 4).long(),
+        {"x": logits},
+        (None, logits),
+        (),
+    ):
+        assert sequence_logits(other) is None
+
+
+def test_token_distance_is_the_mean_over_positions() -> None:
+    output, reference = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    each = [kl_divergence(output[n, t : t + 1], reference[n, t : t + 1]) for n in range(2) for t in range(3)]
+    assert torch.allclose(token_distance({"logits": output}, {"logits": reference}), torch.stack(each).mean())
+    pooled, wanted = torch.randn(2, 4), torch.randn(2, 4)
+    assert torch.equal(token_distance(pooled, wanted), kl_divergence(pooled, wanted))
+
+
+def test_losses_read_the_logits_alone() -> None:
+    logits, pooled = torch.randn(2, 3, 4), torch.randn(2, 4)
+    assert read_part({"logits": logits, "cache": object()}, token_distance) is logits
+    assert read_part({"logits": pooled, "more": 1}, output_distance) is pooled
+    whole = {"logits": logits, "more": 1}
+    assert read_part(whole, output_distance) is whole
+    assert read_part(whole, lambda output, reference: logits.sum()) is whole
+
+
+def test_sensitivity_of_tokens_draws_at_every_position() -> None:
+    logits = torch.randn(2, 3, 4, requires_grad=True)
+    sensitivity_target({"logits": logits}, torch.Generator().manual_seed(0), tokens=True).backward()
+    assert logits.grad is not None
+    chances = logits.detach().softmax(2)
+    labels = (logits.grad + chances).round()
+    assert torch.allclose(logits.grad + chances, labels, atol=1e-6)
+    assert torch.equal(labels.sum(2), torch.ones(2, 3))

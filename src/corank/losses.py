@@ -12,20 +12,29 @@ from torch.utils._pytree import tree_leaves
 
 from corank.errors import ModelError
 
-__all__ = ["Loss", "kl_divergence", "logits_of", "output_distance", "sensitivity_target"]
+__all__ = [
+    "Loss",
+    "kl_divergence",
+    "logits_of",
+    "output_distance",
+    "read_part",
+    "sensitivity_target",
+    "sequence_logits",
+    "token_distance",
+]
 
 Loss = Callable[[Any, Any], Tensor]
 
 
 def logits_of(output: Any) -> Tensor | None:
     """The logits ``(N, classes)`` in a model's output (a tensor, or under "logits"); None if there are none."""
-    if isinstance(output, Mapping):
-        output = output.get("logits")
-    elif isinstance(output, (tuple, list)) and len(output) == 1:
-        output = output[0]
-    if isinstance(output, Tensor) and output.is_floating_point() and output.dim() == 2 and output.shape[1] > 1:
-        return output
-    return None
+    return _logits(output, 2)
+
+
+def sequence_logits(output: Any) -> Tensor | None:
+    """The logits ``(N, T, vocabulary)`` in a language model's output: a tensor, under "logits", or the first of a
+    tuple; None if there are none."""
+    return _logits(output[0] if isinstance(output, (tuple, list)) and output else output, 3)
 
 
 def kl_divergence(output: Any, reference: Any) -> Tensor:
@@ -43,6 +52,24 @@ def kl_divergence(output: Any, reference: Any) -> Tensor:
     return F.kl_div(given.log_softmax(1), expected.log_softmax(1), log_target=True, reduction="batchmean")
 
 
+def token_distance(output: Any, reference: Any) -> Tensor:
+    """What is minimised for a language model when no loss is given: :func:`kl_divergence` of the next token, mean over
+    all positions; :func:`output_distance` where the output has no logits ``(N, T, vocabulary)``."""
+    given, expected = sequence_logits(output), sequence_logits(reference)
+    if given is None or expected is None:
+        return output_distance(output, reference)
+    return kl_divergence(given.flatten(0, 1), expected.flatten(0, 1))
+
+
+def read_part(output: Any, loss: Loss) -> Any:
+    """What ``loss`` reads of a reference output: the logits alone for the losses of this module, so that the rest (a
+    language model's cache of keys and values) need not be kept."""
+    logits = sequence_logits(output) if loss is token_distance else None
+    if logits is None and loss in (token_distance, output_distance, kl_divergence):
+        logits = logits_of(output)
+    return output if logits is None else logits
+
+
 def output_distance(output: Any, reference: Any) -> Tensor:
     """What is minimised when no loss is given: :func:`kl_divergence` for logits, else the squared error of every
     floating tensor in the output, relative to the reference's energy."""
@@ -58,13 +85,15 @@ def output_distance(output: Any, reference: Any) -> Tensor:
     return total
 
 
-def sensitivity_target(output: Any, generator: torch.Generator) -> Tensor:
+def sensitivity_target(output: Any, generator: torch.Generator, tokens: bool = False) -> Tensor:
     """A scalar whose gradient's second moment is the Fisher information of the output.
 
     For logits: the log-likelihood of labels drawn from the model's own softmax, summed over samples (at the float
-    model the KL to itself has no gradient). Otherwise a random projection of every floating tensor.
+    model the KL to itself has no gradient); with ``tokens``, over all positions of a language model's logits.
+    Otherwise a random projection of every floating tensor.
     """
-    logits = logits_of(output)
+    sequences = sequence_logits(output) if tokens else None
+    logits = logits_of(output) if sequences is None else sequences.flatten(0, 1)
     if logits is not None:
         chances = logits.detach().softmax(1).cpu()
         labels = torch.multinomial(chances, 1, generator=generator).to(logits.device)
@@ -79,3 +108,18 @@ def sensitivity_target(output: Any, generator: torch.Generator) -> Tensor:
     if total is None:
         raise ModelError("no floating output of the model depends on its layers")
     return total
+
+
+def _logits(output: Any, dimensions: int) -> Tensor | None:
+    if isinstance(output, Mapping):
+        output = output.get("logits")
+    elif isinstance(output, (tuple, list)) and len(output) == 1:
+        output = output[0]
+    if (
+        isinstance(output, Tensor)
+        and output.is_floating_point()
+        and output.dim() == dimensions
+        and output.shape[-1] > 1
+    ):
+        return output
+    return None

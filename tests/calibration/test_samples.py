@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from corank.calibration import Samples, run
+from corank.calibration import Samples, run, token_ids
 from corank.errors import DataError
 
 NAN = torch.full((2, 3), float("nan"))
@@ -125,3 +125,24 @@ def test_run() -> None:
         run(Adds(), one)
     with pytest.raises(DataError, match=r"shape \(2, 3\).*mat1"):
         run(nn.Linear(4, 1), one)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.int64])
+def test_token_ids_of_every_width(dtype: torch.dtype) -> None:
+    ids = torch.randint(200, (10, 64)).to(dtype)
+    samples = Samples.of(ids, 7, batch_size=3)
+    assert samples.are_tokens and samples.stacked and len(samples) == 7
+    assert torch.equal(torch.cat(list(samples.batches)), ids[:7].long())
+    named = Samples.of([{"input_ids": ids, "attention_mask": torch.ones_like(ids)}], 10)
+    assert named.are_tokens and token_ids(named.batches[0]) is named.batches[0]["input_ids"]
+    assert not Samples.of(torch.randn(4, 3), 4).are_tokens
+
+
+def test_batches_of_tokens_are_counted_in_tokens() -> None:
+    samples = Samples.of(torch.randint(200, (20, 128)), 20, batch_size=8)  # 8 samples: 512 tokens, 4 sequences
+    assert [len(batch) for batch in samples.batches] == [4, 4, 4, 4, 4]
+    assert [len(batch) for batch in samples.rebatched(12).batches] == [6, 6, 6, 2]
+    assert next(samples.draws(4, torch.Generator())).shape == (2,)
+    assert next(samples.draws(1, torch.Generator())).shape == (1,)
+    short = Samples.of(torch.randint(200, (20, 5)), 20, batch_size=8)
+    assert [len(batch) for batch in short.batches] == [8, 8, 4]

@@ -193,7 +193,7 @@ def test_kept_ranks_are_no_worse_than_the_start() -> None:
 def test_teacher_remembers_the_float_outputs() -> None:
     problem = small_problem(0)
     load = problem.samples.loader()
-    teacher = Teacher(problem.model, problem.samples, torch.device("cpu"))
+    teacher = Teacher(problem.model, problem.samples, torch.device("cpu"), problem.loss)
     draw = torch.tensor([5, 1, 17])
     assert torch.allclose(teacher(draw, load), problem.model(load(draw)), atol=1e-6)
 

@@ -2,7 +2,7 @@
 
 from corank.calibration.collect import collect, collect_gradients, position_limit
 from corank.calibration.lockstep import Lockstep
-from corank.calibration.samples import Samples, live_numbers, run
+from corank.calibration.samples import Samples, live_numbers, run, token_ids
 from corank.calibration.streamed import StreamedStatistics
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "live_numbers",
     "position_limit",
     "run",
+    "token_ids",
 ]

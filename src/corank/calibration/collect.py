@@ -129,7 +129,7 @@ def collect_gradients(
         for number, batch in share(samples.batches):
             generator.manual_seed((seed << 20) + number)
             with torch.enable_grad():
-                sensitivity_target(run(model, batch, device), generator).backward()
+                sensitivity_target(run(model, batch, device), generator, samples.are_tokens).backward()
             if progress is not None:
                 progress("sensitivity", number + 1, len(samples.batches))
     finally:

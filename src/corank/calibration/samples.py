@@ -12,7 +12,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.errors import DataError
 
-__all__ = ["Samples", "live_numbers", "run"]
+__all__ = ["Samples", "live_numbers", "run", "token_ids"]
+
+_TOKENS = 64  # that count as one sample where a batch's size is asked for
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,10 @@ class Samples:
 
         Args:
             data: a tensor ``(N, ...)``, or an iterable of batches: tensors, ``(inputs, labels)`` pairs (labels are
-                not used), or mappings of keyword arguments.
+                not used), or mappings of keyword arguments. Whole numbers ``(N, T)`` are token ids.
             limit: samples to take, from the front.
-            batch_size: of the batches a tensor is cut into.
+            batch_size: of the batches a tensor is cut into; token sequences into such as hold ``64 * batch_size``
+                tokens.
 
         Raises:
             DataError: for empty data, other types, or values that are not finite.
@@ -47,7 +50,8 @@ class Samples:
                 raise DataError(
                     f"calibration data of shape {tuple(data.shape)}; expected (N, ...), e.g. (256, 3, 224, 224)"
                 )
-            data = data[:limit].split(batch_size)
+            data = _plain(data[:limit])
+            data = data.split(_sequences(batch_size, data))
         if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
             raise DataError(
                 f"calibration data is a tensor (N, ...) or an iterable of batches, not {type(data).__name__}; "
@@ -72,6 +76,11 @@ class Samples:
     def __len__(self) -> int:
         return sum(_count(batch) for batch in self.batches)
 
+    @property
+    def are_tokens(self) -> bool:
+        """Whether they are sequences of token ids."""
+        return token_ids(self.batches[0]) is not None
+
     def first(self, count: int) -> Any:
         """A batch of at most ``count`` samples, for watching the model run."""
         return tree_map(lambda leaf: leaf[:count], self.batches[0])
@@ -87,15 +96,20 @@ class Samples:
         return Samples(tuple(kept), self.stacked)
 
     def rebatched(self, size: int) -> Samples:
-        """The same samples in batches of ``size``, where they can be stacked."""
+        """The same samples in batches of ``size`` (or ``64 * size`` tokens), where they can be stacked."""
         if not self.stacked:
             return self
+        size = _sequences(size, self.batches[0])
         whole = _concatenate(self.batches)
         starts = range(0, len(self), size)
         return Samples(tuple(tree_map(lambda leaf, at=at: leaf[at : at + size], whole) for at in starts), True)
 
     def draws(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Endless shuffled draws for :meth:`batch`: sample indices ``(size,)``, or one batch's number."""
+        """Endless shuffled draws for :meth:`loader`: sample indices ``(size,)``, or one batch's number.
+
+        Of token sequences as many as hold ``64 * size`` tokens: every position gives an output of its own.
+        """
+        size = _sequences(size, self.batches[0])
         while True:
             if self.stacked:
                 order = torch.randperm(len(self), generator=generator)
@@ -137,6 +151,12 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
         raise DataError(f"the model could not run on a batch of shape {shapes}: {first}") from error
 
 
+def token_ids(batch: Any) -> Tensor | None:
+    """The token ids ``(N, T)`` int64 in a batch of model inputs, alone or under "input_ids"; None if there are none."""
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch
+    return ids if isinstance(ids, Tensor) and ids.dtype == torch.int64 and ids.dim() == 2 else None
+
+
 def live_numbers(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> int:
     """Numbers that the model's innermost modules put out for the first sample of a batch: what a backward pass needs
     kept, more or less."""
@@ -157,6 +177,12 @@ def live_numbers(model: nn.Module, batch: Any, device: torch.device | str = "cpu
     return max(1, total)
 
 
+def _sequences(size: int, batch: Any) -> int:
+    """The samples of a batch that is to have ``size`` of them."""
+    ids = token_ids(batch)
+    return size if ids is None else max(1, min(size, _TOKENS * size // max(1, ids.shape[1])))
+
+
 def _inputs(batch: Any) -> Any:
     if isinstance(batch, (tuple, list)) and batch:
         batch = batch[0]
@@ -171,7 +197,14 @@ def _inputs(batch: Any) -> Any:
     counts = [leaf.shape[0] for leaf in leaves]
     if len(set(counts)) > 1:
         raise DataError(f"the tensors of one batch hold different numbers of samples: {counts}")
-    return tree_map(lambda leaf: leaf.detach().cpu(), batch)
+    return tree_map(_plain, batch)
+
+
+def _plain(leaf: Tensor) -> Tensor:
+    """On the CPU; token ids, which files keep in few bytes, as the int64 that embeddings take."""
+    leaf = leaf.detach().cpu()
+    small = leaf.dtype in (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32)
+    return leaf.long() if small and leaf.dim() == 2 else leaf
 
 
 def _check_finite(batches: list[Any]) -> None:

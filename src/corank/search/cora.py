@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.calibration import Samples, run
 from corank.errors import ConfigError
+from corank.losses import Loss, read_part
 from corank.search.base import Found, Problem, Search, SearchLayer, spent_bits
 from corank.search.composed import ComposedModel
 from corank.search.greedy import Greedy, grow, shrink
@@ -161,7 +162,7 @@ class _Run:
         samples = problem.samples
         self.draws = samples.draws(min(search.batch_size, len(samples)), generator)
         self.load = samples.loader()
-        self.teacher = Teacher(problem.model, samples, self.device)
+        self.teacher = Teacher(problem.model, samples, self.device, problem.loss)
 
     def step(self, number: int) -> dict[str, float]:
         problem, search = self.problem, self.search
@@ -213,8 +214,8 @@ class _Run:
 class Teacher:
     """The float model's outputs for a draw, remembered where they are small enough."""
 
-    def __init__(self, model: torch.nn.Module, samples: Samples, device: torch.device) -> None:
-        self._model, self._device = model, device
+    def __init__(self, model: torch.nn.Module, samples: Samples, device: torch.device, loss: Loss) -> None:
+        self._model, self._device, self._loss = model, device, loss
         self._outputs = self._remember(samples) if samples.stacked else None
 
     def __call__(self, draw: Tensor, load: Callable[[Tensor], object]) -> object:
@@ -228,7 +229,7 @@ class Teacher:
         size = 0
         with torch.no_grad():
             for batch in samples.rebatched(64).batches:
-                output = run(self._model, batch, self._device)
+                output = read_part(run(self._model, batch, self._device), self._loss)
                 count = len(tree_leaves(batch)[0])
                 leaves = tree_leaves(output)
                 if any(not isinstance(leaf, Tensor) or leaf.dim() == 0 or len(leaf) != count for leaf in leaves):

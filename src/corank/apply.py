@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from corank.adapters import CodedLowRank, code_factors, decompose, full_rank
-from corank.codecs import Codec
+from corank.codecs import Codebook, Codec
 from corank.coded_weight import CodedWeight
 from corank.layers import CodedLayer, LayerCode, coded_class
 from corank.matrix import Geometry
 from corank.plan import LayerPlan
+from corank.rounding.pruned import Pruned, smallest
 from corank.statistics import Drift, Gram, LayerStatistics, Statistic, need
 
 __all__ = ["CodedResult", "code_layer", "coded_module", "layer_view", "matrices"]
@@ -75,8 +76,8 @@ def code_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics:
     for _ in range(plan.rounds if rank else 1):
         product = 0 if adapter is None else adapter.product().reshape(shape)
         given = (weight if plan.rounder.corrects else wanted) - product
-        codebook = _codec(plan).fit((wanted - product).flatten(0, 1), gram.matrix)
-        coded = CodedWeight(plan.rounder(given.flatten(0, 1), codebook, view), codebook)
+        codebook, allowed = _fitted(plan, (wanted - product).flatten(0, 1), gram.matrix)
+        coded = CodedWeight(plan.rounder(given.flatten(0, 1), allowed, view), codebook)
         directions = decompose(wanted - coded.decode().reshape(shape), plan.fit, view)
         adapter = code_factors(directions.truncate(rank), plan.adapter_bits) if rank else None
         whole = LayerCode(_codec(plan), coded, adapter, plan.adapter_bits).compose().reshape(shape)
@@ -116,6 +117,16 @@ def _codec(plan: LayerPlan) -> Codec:
     if plan.codec is None:
         raise ValueError("a layer without a codec stays float and is not coded")
     return plan.codec
+
+
+def _fitted(plan: LayerPlan, weight: Tensor, gram: Tensor) -> tuple[Codebook, Codebook]:
+    """The codebook of a weight ``(G * R, C)``, and what of it each weight may take: pruned ones zero alone."""
+    if not plan.sparsity:
+        codebook = _codec(plan).fit(weight, gram)
+        return codebook, codebook
+    mask = smallest(weight, plan.sparsity)
+    codebook = _codec(plan).fit(weight.masked_fill(mask, 0.0), gram)
+    return codebook, Pruned.of(codebook, mask)
 
 
 def _energy(matrix: Tensor, second_moment: Tensor) -> Tensor:

@@ -41,6 +41,8 @@ class LayerPlan:
             towards the float network's outputs.
         inputs: bits that the layer's inputs are rounded to, 2 to 8; None leaves them in float.
         input_range: where inputs are clipped, one of :data:`~corank.statistics.input_ranges.RANGES`.
+        sparsity: share of the weights, the smallest in magnitude, that become zero, from 0 to below 1. The codec must
+            have a zero in every row. A file gets smaller by it where its codes are coded (``corank.save``'s coder).
     """
 
     codec: Codec | None
@@ -53,6 +55,7 @@ class LayerPlan:
     sequential: bool = False
     inputs: int | None = None
     input_range: str = "mse"
+    sparsity: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 0:
@@ -67,6 +70,8 @@ class LayerPlan:
             raise ConfigError(f"bias_correction={self.bias_correction!r}: true or false")
         if self.inputs is not None and (type(self.inputs) is not int or not 2 <= self.inputs <= 8):
             raise ConfigError(f"inputs={self.inputs!r}: 2 to 8 bits, or none for inputs in float")
+        if type(self.sparsity) not in (int, float) or not 0 <= self.sparsity < 1:
+            raise ConfigError(f"sparsity={self.sparsity!r}: a share of the weights, from 0 to below 1, e.g. 0.9")
         if not isinstance(self.input_range, str) or self.input_range not in INPUT_RANGES:
             raise ConfigError(f"input_range={self.input_range!r}: one of {', '.join(INPUT_RANGES)}")
 
@@ -83,6 +88,7 @@ class LayerPlan:
             "sequential": self.sequential,
             "inputs": self.inputs,
             "input_range": self.input_range,
+            "sparsity": float(self.sparsity),
         }
 
     @classmethod
@@ -127,6 +133,8 @@ class Plan:
         layers = {
             name: {key: value for key, value in layer.items() if value != default[key]} for name, layer in full.items()
         }
+        if default.get("sparsity") == 0.0:  # as before there was pruning, so that such files stay as they were
+            del default["sparsity"]
         return {"format": _VERSION, "default": default, "layers": layers}
 
     @classmethod

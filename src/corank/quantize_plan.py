@@ -41,7 +41,7 @@ class BasePlan:
         plans = dict.fromkeys(names, self._layer(bits))
         if not self.all_layers and len(names) > 2:
             edge = self.recipe.edge if self.activations is None else replace(self.recipe.edge, inputs=8)
-            plans[names[0]] = plans[names[-1]] = edge
+            plans.update(dict.fromkeys(prepared.edges, edge))
         for pattern, choice in self.layers.items():
             for name in match(pattern, names):
                 plans[name] = self._exception(choice, pattern)
@@ -52,7 +52,7 @@ class BasePlan:
     def free(self, prepared: Prepared) -> set[str]:
         """The layers that no exception and no edge decides on: those whose codec a search may choose."""
         names = list(prepared.targets)
-        decided = set() if self.all_layers or len(names) <= 2 else {names[0], names[-1]}
+        decided = frozenset[str]() if self.all_layers or len(names) <= 2 else prepared.edges
         return set(names) - decided.union(*(match(pattern, names) for pattern in self.layers))
 
     def may_adapt(self, plan: LayerPlan) -> bool:

@@ -188,7 +188,8 @@ def test_tied_weights_are_left_alone() -> None:
 
     result = prepared(Tied(), torch.randint(0, 7, (2, 3)))
     assert list(result.targets) == ["body"]
-    assert "tied" in result.skipped["head"]
+    assert result.skipped["head"] == "its weight is tied to that of 'words', and stored once"
+    assert "embedding" in result.skipped["words"]
 
 
 def test_layers_tied_to_each_other_are_left_alone() -> None:
@@ -278,3 +279,26 @@ def test_a_subclass_is_coded_if_it_was_seen_to_compute_as_its_kind() -> None:
     prepared = prepare(model, lambda one: one(torch.rand(2, 4)))
     assert list(prepared.targets) == ["0", "2"]
     assert "computes otherwise" in prepared.skipped["1"]
+
+
+def test_edges_are_the_first_and_last_layer_that_ran() -> None:
+    plain = prepared(
+        nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(12, 5)), torch.randn(1, 2, 4, 4)
+    )
+    assert plain.edges == {"0", "3"}
+
+
+def test_an_embedding_and_a_tied_head_are_edges_but_no_targets() -> None:
+    class Language(nn.Module):
+        def __init__(self, tied: bool) -> None:
+            super().__init__()
+            self.embedding, self.middle, self.head = nn.Embedding(7, 4), nn.Linear(4, 4), nn.Linear(4, 7, bias=False)
+            if tied:
+                self.head.weight = self.embedding.weight
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(self.middle(self.embedding(ids)))
+
+    ids = torch.tensor([[1, 2, 3]])
+    assert prepared(Language(tied=True), ids).edges == frozenset()
+    assert prepared(Language(tied=False), ids).edges == {"head"}

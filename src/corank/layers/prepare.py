@@ -31,12 +31,15 @@ class Prepared:
         targets: name to layer, in the order they run; a shared layer goes by its first name.
         skipped: layers left alone, with the reason.
         folded: names of the norms folded into the layer before them.
+        edges: the targets that are the first and the last layer of the network. A language model's are its embedding
+            and its head, which are no targets where they share one weight.
     """
 
     model: nn.Module
     targets: dict[str, nn.Module]
     skipped: dict[str, str]
     folded: tuple[str, ...]
+    edges: frozenset[str]
 
     def geometry(self, name: str) -> Geometry:
         """The geometry of a target."""
@@ -78,7 +81,7 @@ def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True
     for name, layer in targets.items():
         if not bool(torch.isfinite(_weight(layer)).all()):
             raise ModelError(f"layer {name!r} has NaN or infinite weights; corank needs a trained, finite model")
-    return Prepared(copied, targets, skipped, folded)
+    return Prepared(copied, targets, skipped, folded, _edges(targets, copied, seen))
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
@@ -144,17 +147,18 @@ def _fold_all(trial: nn.Module, pairs: list[tuple[nn.Module, nn.Module, str]]) -
 
 def _find(model: nn.Module, seen: Observation) -> tuple[dict[str, nn.Module], dict[str, str]]:
     names = names_of(model)
-    holders: dict[int, set[int]] = {}
+    holders: dict[int, list[int]] = {}
     for module in model.modules():
         for parameter in module._parameters.values():
             if parameter is not None:
-                holders.setdefault(id(parameter), set()).add(id(module))
-    order = {identity: place for place, identity in enumerate(seen.calls)}
-    candidates = [module for module in model.modules() if isinstance(module, SUPPORTED)]
+                holders.setdefault(id(parameter), []).append(id(module))
     targets: dict[str, nn.Module] = {}
     skipped: dict[str, str] = {}
-    for module in sorted(candidates, key=lambda one: order.get(id(one), len(order))):
+    for module in _in_order(model, seen):
         name = names[id(module)][0]
+        if isinstance(module, nn.Embedding):
+            skipped[name] = "an embedding: its rows are looked up, not multiplied"
+            continue
         try:
             coded_class(module, id(module) in seen.alike)
         except ModelError as error:
@@ -162,11 +166,24 @@ def _find(model: nn.Module, seen: Observation) -> tuple[dict[str, nn.Module], di
             continue
         if id(module) not in seen.calls:
             skipped[name] = "it was never called (its weight may be read by its parent)"
-        elif len(holders[id(_weight(module))]) > 1:
-            skipped[name] = "its weight is tied to another module's"
+        elif others := [holder for holder in holders[id(_weight(module))] if holder != id(module)]:
+            skipped[name] = f"its weight is tied to that of {names[others[0]][0]!r}, and stored once"
         else:
             targets[name] = module
     return targets, skipped
+
+
+def _in_order(model: nn.Module, seen: Observation) -> list[nn.Module]:
+    """The modules that hold a matrix, in the order they ran; those that did not, last."""
+    order = {identity: place for place, identity in enumerate(seen.calls)}
+    holders = [module for module in model.modules() if isinstance(module, (*SUPPORTED, nn.Embedding))]
+    return sorted(holders, key=lambda one: order.get(id(one), len(order)))
+
+
+def _edges(targets: dict[str, nn.Module], model: nn.Module, seen: Observation) -> frozenset[str]:
+    ran = [module for module in _in_order(model, seen) if id(module) in seen.calls]
+    ends = {id(ran[0]), id(ran[-1])}
+    return frozenset(name for name, module in targets.items() if id(module) in ends)
 
 
 def _codable(layer: nn.Module, alike: bool) -> bool:

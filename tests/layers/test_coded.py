@@ -238,3 +238,33 @@ def test_which_layers_are_coded() -> None:
         coded_class(coded("linear")[2])
     with pytest.raises(ModelError, match="parametrization"):
         coded_class(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
+
+
+def test_pickled_and_copied_layers_hold_codes_and_no_float_weight() -> None:
+    layer = nn.Linear(128, 128)
+    result = coded_class(layer)(layer, Uniform(2))
+    result.fill(code_of(layer, Uniform(2), 0), layer.bias.detach())
+    cold = len(pickle.dumps(result))
+    result.compose()
+    assert len(pickle.dumps(result)) == cold < 128 * 128
+    again = pickle.loads(pickle.dumps(result))
+    assert again._cache is not None and torch.equal(again._cache, result.weight)
+    assert torch.equal(copy.deepcopy(result).weight, result.weight)
+
+
+def test_a_weight_composed_in_inference_mode_serves_autograd() -> None:
+    _, _, result = coded("conv2d")
+    inputs = torch.randn(2, 3, 7, 6)
+    with torch.inference_mode():
+        expected = result(inputs)
+    inputs.requires_grad_()
+    output = result(inputs)
+    output.sum().backward()
+    assert inputs.grad is not None and torch.equal(output, expected)
+
+
+def test_a_weight_composed_for_another_dtype_is_composed_anew() -> None:
+    _, _, result = coded("conv2d")
+    weight = result.weight
+    result._buffers["_float"] = torch.zeros(0, dtype=torch.float64)
+    assert torch.equal(result.weight, weight.double())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,8 @@ _GEOMETRY = (
     "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "transposed", "output_padding",
     "groups", "padding_mode", "_reversed_padding_repeated_twice", "in_features", "out_features",
 )  # fmt: skip
+
+_COMPOSED = "_composed_before"  # in a pickled state: whether the weight, which is not pickled, was composed
 
 
 class CodedLayer(nn.Module):
@@ -94,9 +97,7 @@ class CodedLayer(nn.Module):
         ``output_size`` is for transposed convolutions, as in torch.
         """
         if self.inputs is not None:
-            if self._feed is None:
-                self._feed = self.input_quantizer()
-            input = cast(Callable[[Tensor], Tensor], self._feed)(input)
+            input = self._rounded(input)
         return super().forward(input) if output_size is None else super().forward(input, output_size)
 
     def fill(self, code: LayerCode, bias: Tensor | None) -> None:
@@ -119,18 +120,21 @@ class CodedLayer(nn.Module):
 
     def code(self) -> LayerCode:
         """The codes, codebook and adapter, unpacked."""
+        return replace(self._weight_code(), inputs=self.input_quantizer())
+
+    def _weight_code(self) -> LayerCode:
         groups, rows, columns = self.geometry.matrix_shape
         codebook = self._codebook(self.codec, groups * rows, columns)
         weight = CodedWeight(self._codes("codes").reshape(groups * rows, columns), codebook)
         if not self.rank:
-            return LayerCode(self.codec, weight, None, self.adapter_bits, self.input_quantizer())
+            return LayerCode(self.codec, weight, None, self.adapter_bits)
         factor = Uniform(bits=self.adapter_bits, symmetric=True)
         sides = []
         for side, width in (("left", rows), ("right", columns)):
             book = self._codebook(factor, groups * self.rank, width, f"{side}_")
             sides.append(CodedWeight(self._codes(f"{side}_codes").reshape(groups * self.rank, width), book))
         adapter = CodedLowRank(sides[0], sides[1], groups)
-        return LayerCode(self.codec, weight, adapter, self.adapter_bits, self.input_quantizer())
+        return LayerCode(self.codec, weight, adapter, self.adapter_bits)
 
     def input_quantizer(self) -> InputQuantizer | None:
         """What rounds the inputs; None where they stay float."""
@@ -141,13 +145,33 @@ class CodedLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The composed float weight, in the layer's own shape; cached until the module is moved, cast or loaded."""
-        if self._cache is None:
-            with torch.no_grad():
-                marker = cast(Tensor, self._buffers["_float"])
-                matrix = self.code().compose().to(marker.dtype)
-                self._cache = self.geometry.from_matrix(matrix).contiguous()
-        return self._cache
+        """The composed float weight, in the layer's own shape; cached until the module is moved, cast or loaded.
+
+        ``torch.export`` makes the cached weight a constant of its program; without one, the program composes it.
+        """
+        if torch.compiler.is_exporting() and self._cache is None:
+            return self._composed()
+        self.compose()
+        return cast(Tensor, self._cache)
+
+    def compose(self) -> bool:
+        """Composes the weight now, where it is not cached; True."""
+        marker, cached = cast(Tensor, self._buffers["_float"]), self._cache
+        if cached is not None and (cached.device != marker.device or cached.dtype != marker.dtype):
+            self._cache = self._feed = None
+        if self._cache is not None and (self._feed is not None or self.inputs is None):
+            return True
+        # Outside of inference mode, whose tensors autograd refuses later.
+        with torch.inference_mode(False), torch.no_grad():
+            if self._cache is None:
+                self._cache = self._composed()
+            if self._feed is None:
+                self._feed = self.input_quantizer()
+        return True
+
+    # As torch.compiler.assume_constant_result marks a function, but without its import of torch._dynamo, which takes
+    # seconds: torch.compile runs it while it traces and finds the weight cached, so its graph decodes nothing.
+    compose._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
     def to_float(self) -> nn.Module:
         """A plain torch layer with the composed weight, which takes its inputs as they come: in float."""
@@ -173,8 +197,34 @@ class CodedLayer(nn.Module):
             super()._apply(fn, recurse)
         finally:
             self._buffers.update({name: cast(Tensor, tensor).to(self._where()) for name, tensor in kept.items()})
-            self._cache = self._feed = None
+            composed, self._cache, self._feed = self._cache is not None, None, None
+        self._again(composed)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": None, "_feed": None, _COMPOSED: self._cache is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        composed = state.pop(_COMPOSED, False)
+        super().__setstate__(state)
+        self._again(composed)
+
+    def _again(self, composed: bool) -> None:
+        if composed and self._where().type != "meta":
+            self.compose()
+
+    def _composed(self) -> Tensor:
+        matrix = self._weight_code().compose().to(cast(Tensor, self._buffers["_float"]).dtype)
+        return self.geometry.from_matrix(matrix).contiguous()
+
+    def _rounded(self, inputs: Tensor) -> Tensor:
+        if torch.compiler.is_exporting() and self._feed is None:
+            assert self.inputs is not None
+            step = cast(Tensor, self._buffers["input_step"]).float().reshape(())
+            offset = self._codes("input_offset").float().reshape(())
+            return (inputs / step).round().clamp(-offset, 2**self.inputs - 1 - offset).mul(step)
+        self.compose()
+        return cast(InputQuantizer, self._feed)(inputs)
 
     def _where(self) -> torch.device:
         return cast(Tensor, self._buffers["_float"]).device

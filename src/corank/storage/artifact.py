@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from corank.errors import ArtifactError, ConfigError, CorankError, OutputError
-from corank.layers import coded_class, remove_norm, replace_module
+from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
 from corank.matrix import Geometry
 from corank.plan import Plan
 from corank.storage.bits import packed_bytes
@@ -143,7 +143,11 @@ def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: s
     ) as error:
         raise ArtifactError(f"{path} does not fit this {type(built).__name__}: {error}") from error
     built.__dict__[ATTRIBUTE] = run
-    return built.to(device)
+    built.to(device)
+    for module in built.modules():
+        if isinstance(module, CodedLayer):
+            module.compose()
+    return built
 
 
 def _run(header: Mapping[str, Any]) -> Run:

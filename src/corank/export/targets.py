@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from corank.export.result import Target
+from corank.export.onnx import export_onnx
+from corank.export.result import ExportRequest, ExportResult, Target
 
 __all__ = ["TARGETS"]
 
-TARGETS: Mapping[str, Target] = MappingProxyType({})
+
+def _onnx(request: ExportRequest) -> ExportResult:
+    return export_onnx(request.model, request.path, request.example)
+
+
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        "onnx": Target("an ONNX file with packed weights", _onnx),
+    }
+)

@@ -1,0 +1,160 @@
+"""ONNX with packed weights: small on disk, merged at load by onnxruntime."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from corank.errors import ConfigError, ModelError
+from corank.export.check import Arrays, check, expected_of
+from corank.export.files import staged
+from corank.export.result import ExportResult
+from corank.storage.contents import contents_of
+from corank.storage.run import run_of
+
+__all__ = ["SESSION_OPTIONS", "export_onnx", "onnx_bytes"]
+
+SESSION_OPTIONS = {"session.disable_quant_qdq": "1"}
+_TWO_BITS = 25  # the opset that brought INT2 and UINT2
+_FOUR_BITS = 21
+_LARGEST = (1 << 31) - 1  # bytes of a protobuf file
+_ROUNDS = "layers round their inputs: sums in another order may fall on the other side of a step"
+_FOLD = (
+    "open it with the session option session.disable_quant_qdq=1: onnxruntime then composes the weights once at load "
+    "and runs as fast as the float network; without it, it decodes them in every run"
+)
+_NO_TWO_BITS = "the installed onnxruntime has no 2-bit types (opset 25): codes of 1 and 2 bits are kept in 4"
+
+
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    example: Any,
+    *,
+    opset: int | None = None,
+    tolerance: float | None = None,
+) -> ExportResult:
+    """Writes a quantized model as an ONNX file with packed weights, after running it in onnxruntime.
+
+    Codes stay packed in the file, at 4 bits (opset 21), or 2 (opset 25); see :class:`StoredWeight
+    <corank.export.stored.StoredWeight>` for how each codec is kept. Adapters are added to the weight by nodes that have
+    only constants for inputs, so a runtime merges them once, at load. The batch is left open.
+
+    Args:
+        model: of :func:`corank.quantize` or :func:`corank.load`; computed in float32.
+        path: of the file; written under another name, run, compared, then renamed.
+        example: a tensor ``(N, ...)``, or a mapping of keyword arguments.
+        opset: 21 to 25; None takes 25 where a layer has codes of 1 or 2 bits and the installed onnxruntime runs it,
+            else 21.
+        tolerance: the largest difference to PyTorch that passes, over the largest output; None for 1e-4, or 5e-2
+            where layers round their inputs.
+
+    Raises:
+        ConfigError: for another opset, or where onnx, onnxscript or onnxruntime are missing.
+        ModelError: for a model that corank did not quantize or that cannot be traced, a codec that ONNX cannot hold, or
+            outputs that differ; nothing is written then.
+        OutputError: when the path cannot be written.
+    """
+    run = run_of(model)
+    _need_packages()
+    if opset is not None and (type(opset) is not int or not _FOUR_BITS <= opset <= _TWO_BITS):
+        raise ConfigError(f"opset={opset!r}: 21 to 25, or None; 4-bit weights came with 21, 2-bit ones with 25")
+    target = Path(path)
+    narrow = any(layer.codec is not None and layer.codec.bits <= 2 for layer in run.plan.layers.values())
+    able = two_bits_run() if narrow and opset is None else True
+    chosen = opset or (_TWO_BITS if narrow and able else _FOUR_BITS)
+    expected = expected_of(model, example, tolerance)
+    data, float_bytes = onnx_bytes(model, example, chosen)
+    with staged(target) as (scratch,):
+        scratch.write_bytes(data)
+        found = check(expected, _session(scratch, list(expected.outputs)), "onnxruntime")
+    notes = (_FOLD, *((_NO_TWO_BITS,) if not able else ()), *((_ROUNDS,) if expected.rounded else ()))
+    return ExportResult(
+        target="onnx",
+        path=target,
+        files=(target,),
+        size_bytes=len(data),
+        artifact_bytes=len(contents_of(model, run).serialize()),
+        float_bytes=float_bytes,
+        max_difference=found.max_difference,
+        relative_difference=found.relative_difference,
+        latency_ms=found.latency_ms,
+        options=SESSION_OPTIONS,
+        notes=notes,
+    )
+
+
+def onnx_bytes(model: nn.Module, example: Any, opset: int) -> tuple[bytes, int]:
+    """The bytes of the file, not yet run, and how many the float network's would be.
+
+    Raises:
+        ModelError: as :func:`export_onnx`.
+    """
+    import onnx
+
+    from corank.export.graph import coded_layers, float_graph
+    from corank.export.onnx_inputs import round_inputs
+    from corank.export.onnx_weights import KINDS, TWO_BIT_KINDS, halve, replace_weights
+
+    graph = float_graph(model, example, opset=opset)
+    float_bytes = graph.ByteSize()
+    layers = coded_layers(model)
+    round_inputs(graph.graph, layers)
+    replace_weights(graph.graph, layers, TWO_BIT_KINDS if opset >= _TWO_BITS else KINDS)
+    halve(graph.graph)
+    graph.ir_version = 13 if opset >= _TWO_BITS else 10
+    graph.producer_name, graph.producer_version = "corank", version("corank")
+    onnx.helper.set_model_props(graph, SESSION_OPTIONS)
+    if graph.ByteSize() > _LARGEST:
+        raise ModelError(f"the graph takes {graph.ByteSize()} bytes; a single ONNX file holds less than 2 GB")
+    onnx.checker.check_model(graph)
+    return graph.SerializeToString(deterministic=True), float_bytes
+
+
+def two_bits_run() -> bool:
+    """Whether the installed onnx and onnxruntime know 2-bit types."""
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    try:
+        node = helper.make_node("DequantizeLinear", ["codes", "scale"], ["output"])
+        held = helper.make_tensor("codes", TensorProto.INT2, [4], np.array([0b11100100], np.uint8).tobytes(), raw=True)
+        scale = helper.make_tensor("scale", TensorProto.FLOAT, [], [1.0])
+        output = helper.make_tensor_value_info("output", TensorProto.FLOAT, [4])
+        graph = helper.make_graph([node], "two_bits", [], [output], [held, scale])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _TWO_BITS)], ir_version=13)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(None, {})[0]).tolist() == [0.0, 1.0, -2.0, -1.0]
+    except Exception:  # AttributeError of an older onnx, any of onnxruntime's own for an unknown opset
+        return False
+
+
+def _session(path: Path, outputs: list[str]) -> Callable[[Arrays], Arrays]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    for name, value in SESSION_OPTIONS.items():
+        options.add_session_config_entry(name, value)
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base of their own
+        raise ModelError(f"nothing was written: onnxruntime cannot read the file: {error}") from error
+
+    def run(inputs: Arrays) -> Arrays:
+        given = session.run(outputs, dict(inputs))
+        return {name: np.asarray(value) for name, value in zip(outputs, given, strict=True)}
+
+    return run
+
+
+def _need_packages() -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"export to ONNX needs {' and '.join(missing)}: pip install 'corank[onnx]'")

@@ -1,0 +1,220 @@
+"""A coded layer's weight as ONNX nodes: packed codes, scales and adapter factors that a runtime folds at load."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from corank.adapters import CodedLowRank
+from corank.export.graph import initializer_index, weight_name
+from corank.export.stored import Kind, StoredWeight, stored_weight
+from corank.layers import CodedLayer
+from corank.matrix import Geometry
+
+__all__ = ["KINDS", "TWO_BIT_KINDS", "halve", "replace_weights"]
+
+KINDS: tuple[Kind, ...] = ((4, True), (4, False), (8, True), (8, False))  # opset 21
+TWO_BIT_KINDS: tuple[Kind, ...] = ((2, True), (2, False), *KINDS)  # opset 25
+_TYPES: dict[Kind, Any] = {
+    (2, True): ml_dtypes.int2,
+    (2, False): ml_dtypes.uint2,
+    (4, True): ml_dtypes.int4,
+    (4, False): ml_dtypes.uint4,
+    (8, True): np.int8,
+    (8, False): np.uint8,
+}
+_CAST_BYTES = 48  # of a Cast node beside the three times that it names a value
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Nodes and constants of one layer, in order. Constants are named after it, values between nodes by number."""
+
+    layer: str
+    nodes: list[NodeProto]
+    constants: dict[str, TensorProto]
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        full = f"{self.layer}.{name}"
+        self.constants[full] = numpy_helper.from_array(np.ascontiguousarray(value), full)
+        return full
+
+    def shape(self, sizes: Sequence[int]) -> str:
+        """A constant shape; equal ones are kept once in the graph."""
+        name = "shape_" + "x".join(map(str, sizes))
+        self.constants[name] = numpy_helper.from_array(np.array(sizes, np.int64), name)
+        return name
+
+    def node(self, kind: str, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None) -> str:
+        output = f"w_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], **(attributes or {})))
+        return output
+
+    def reshape(self, value: str, sizes: Sequence[int]) -> str:
+        return self.node("Reshape", [value, self.shape(sizes)])
+
+
+def replace_weights(graph: GraphProto, layers: Mapping[str, CodedLayer], kinds: Sequence[Kind]) -> None:
+    """Puts codes in the place of each layer's float initializer.
+
+    A weight with a scale for each output channel or for the tensor becomes one ``DequantizeLinear`` of codes in its own
+    shape; one with grouped scales a blocked one of the matrix ``(rows, columns)``; levels that are not equally spaced
+    a ``Gather``. An adapter is added as ``MatMul`` of its dequantized factors.
+
+    Args:
+        graph: of :func:`corank.export.graph.float_graph`; changed.
+        layers: name to layer.
+        kinds: of whole numbers that may be used.
+    """
+    nodes: list[NodeProto] = []
+    constants: dict[str, TensorProto] = {}
+    for name, layer in layers.items():
+        if all(weight_name(name) not in node.input for node in graph.node):
+            continue  # never read by what the example runs
+        del graph.initializer[initializer_index(graph, weight_name(name))]
+        _weight(_Part(name, nodes, constants), layer, kinds)
+        nodes[-1].output[0] = weight_name(name)
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *rest])
+    graph.initializer.extend(constants.values())
+
+
+def halve(graph: GraphProto) -> None:
+    """Keeps float32 initializers as float16 where that loses nothing and saves bytes; a ``Cast`` gives them back."""
+    casts = []
+    for initializer in graph.initializer:
+        cost = _CAST_BYTES + 3 * len(initializer.name)
+        if initializer.data_type != TensorProto.FLOAT or 2 * math.prod(initializer.dims) <= cost:
+            continue
+        value = numpy_helper.to_array(initializer)
+        with np.errstate(over="ignore"):
+            half = value.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), value):
+            continue
+        name = initializer.name
+        initializer.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*casts, *rest])
+
+
+def _weight(part: _Part, layer: CodedLayer, kinds: Sequence[Kind]) -> None:
+    """Nodes of which the last one gives the weight in the layer's own shape."""
+    code, geometry = layer.code(), layer.geometry
+    stored = stored_weight(code.weight, kinds)
+    if code.adapter is None and _fits_own_shape(stored, geometry):
+        codes = part.constant("codes", _numbers(stored, geometry.from_matrix(stored.codes)))
+        _dequantized(part, stored, codes, 1 if geometry.transposed else 0)
+        return
+    value = _matrix(part, stored)
+    if code.adapter is not None:
+        value = part.node("Add", [value, _product(part, code.adapter, geometry, kinds)])
+    _to_own_shape(part, value, geometry)
+
+
+def _fits_own_shape(stored: StoredWeight, geometry: Geometry) -> bool:
+    """Whether one ``DequantizeLinear`` along one axis of the weight's own shape gives it."""
+    if not stored.is_affine or stored.scale.shape[1] > 1:
+        return False
+    return stored.scale.numel() == 1 or not geometry.transposed or geometry.groups == 1
+
+
+def _dequantized(part: _Part, stored: StoredWeight, codes: str, axis: int) -> str:
+    """``scale * (codes - zero)``; scales of groups of columns go with a matrix ``(rows, columns)``."""
+    attributes: dict[str, int] = {"axis": axis}
+    scale, zero = stored.scale, stored.zero
+    if scale.shape[1] > 1:
+        attributes = {"axis": 1, "block_size": stored.group_size}
+    else:
+        flat = () if scale.numel() == 1 else (-1,)
+        scale = scale.reshape(flat)
+        zero = None if zero is None else zero.expand(stored.scale.shape).reshape(flat)
+        attributes = attributes if flat else {}
+    inputs = [codes, part.constant("scale", scale.numpy())]
+    if zero is not None:
+        inputs.append(part.constant("zero", _numbers(stored, zero)))
+    return part.node("DequantizeLinear", inputs, attributes)
+
+
+def _matrix(part: _Part, stored: StoredWeight) -> str:
+    """The values ``(R, C)``."""
+    rows, columns = stored.codes.shape
+    groups = stored.scale.shape[1]
+    wide, codes = columns, stored.codes
+    if groups > 1 and not stored.is_affine:
+        wide = groups * stored.group_size
+        codes = codes.new_zeros(rows, wide)
+        codes[:, :columns] = stored.codes
+    held = part.constant("codes", _numbers(stored, codes))
+    if stored.is_affine:
+        return _dequantized(part, stored, held, 0)
+    value = _looked_up(part, stored.table, held)
+    for kind, name, operand in (("Sub", "zero", stored.zero), ("Mul", "scale", stored.scale)):
+        if operand is not None and not (kind == "Mul" and bool((operand == 1).all())):
+            value = _by_group(part, kind, value, part.constant(name, operand.numpy()), operand.shape, wide)
+    return value if wide == columns else _first_columns(part, value, columns)
+
+
+def _looked_up(part: _Part, table: Tensor | None, codes: str) -> str:
+    if table is None:
+        return part.node("Cast", [codes], {"to": TensorProto.FLOAT})
+    indices = part.node("Cast", [codes], {"to": TensorProto.INT64})
+    held = part.constant("levels", table.numpy())
+    if table.dim() == 1:
+        return part.node("Gather", [held, indices])
+    return part.node("GatherElements", [held, indices], {"axis": 1})
+
+
+def _by_group(part: _Part, kind: str, value: str, operand: str, shape: Sequence[int], columns: int) -> str:
+    """``value`` ``(R, columns)`` with ``operand`` of ``shape`` ``(R, G)``, one for each group of columns."""
+    rows, groups = shape
+    if groups == 1:
+        return part.node(kind, [value, operand])
+    apart = part.reshape(value, (rows, groups, columns // groups))
+    changed = part.node(kind, [apart, part.reshape(operand, (rows, groups, 1))])
+    return part.reshape(changed, (rows, columns))
+
+
+def _first_columns(part: _Part, value: str, columns: int) -> str:
+    bounds = [part.shape([bound]) for bound in (0, columns, 1)]
+    return part.node("Slice", [value, *bounds])
+
+
+def _product(part: _Part, adapter: CodedLowRank, geometry: Geometry, kinds: Sequence[Kind]) -> str:
+    """``left @ right`` ``(G * R, C)``."""
+    groups, rows, columns = geometry.matrix_shape
+    right = _matrix(replace(part, layer=f"{part.layer}.right"), stored_weight(adapter.right, kinds))
+    stored = stored_weight(adapter.left, kinds)
+    left = replace(part, layer=f"{part.layer}.left")
+    if groups == 1:
+        turned = _dequantized(left, stored, left.constant("codes", _numbers(stored, stored.codes.T)), 1)
+        return part.node("MatMul", [turned, right])
+    apart = part.reshape(_matrix(left, stored), (groups, adapter.rank, rows))
+    turned = part.node("Transpose", [apart], {"perm": [0, 2, 1]})
+    product = part.node("MatMul", [turned, part.reshape(right, (groups, adapter.rank, columns))])
+    return part.reshape(product, (groups * rows, columns))
+
+
+def _to_own_shape(part: _Part, value: str, geometry: Geometry) -> None:
+    groups, rows, _ = geometry.matrix_shape
+    if not geometry.kernel:
+        return
+    if geometry.transposed:
+        inputs, taps = geometry.shape[0] // groups, math.prod(geometry.kernel)
+        value = part.reshape(value, (groups, rows, inputs, taps))
+        value = part.node("Transpose", [value], {"perm": [0, 2, 1, 3]})
+    part.reshape(value, geometry.shape)
+
+
+def _numbers(stored: StoredWeight, values: Tensor) -> NDArray[Any]:
+    return values.to(dtype=stored.codes.dtype).numpy().astype(_TYPES[stored.bits, stored.signed])

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import random
+import sys
+from pathlib import Path
+
 import pytest
+import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 import corank
 from corank.codecs import Uniform
 from corank.errors import ArtifactError, ConfigError
 from corank.plan import LayerPlan
+from corank.storage.artifact import read_coded
 from corank.storage.coders import CODERS
 from corank.storage.coding import decode_contents, encode_contents
-from corank.storage.contents import Contents, contents_of
+from corank.storage.contents import Contents, contents_of, digest
 from corank.storage.run import Run, run_of
 
 
@@ -179,3 +186,84 @@ def test_damaged_codes_are_refused_by_their_coder(fixed: tuple[Run, Contents]) -
 def test_unknown_coders_are_named_with_the_known(fixed: tuple[Run, Contents]) -> None:
     with pytest.raises(ConfigError, match="no coder is called 'zip'; known: ans, auto, deflate"):
         encode_contents(*fixed, "zip")
+
+
+@pytest.fixture(params=["auto", "huffman", "ham", "ans"])
+def saved(request: pytest.FixtureRequest, small: nn.Module, tmp_path: Path) -> Path:
+    if request.param == "ans":
+        pytest.importorskip("constriction")
+    corank.save(small, tmp_path / "coded.safetensors", coder=request.param)
+    return tmp_path / "coded.safetensors"
+
+
+def test_files_load_bit_identically_and_are_smaller(
+    saved: Path, small: nn.Module, inputs: Tensor, tmp_path: Path
+) -> None:
+    loaded = corank.load(saved, network)
+    assert torch.equal(loaded(inputs), small(inputs))
+    for (name, tensor), (other, expected) in zip(loaded.state_dict().items(), small.state_dict().items(), strict=True):
+        assert name == other
+        assert torch.equal(tensor, expected)
+    size_bytes = corank.save(loaded, tmp_path / "fixed.safetensors", coder="fixed")
+    assert saved.stat().st_size < size_bytes
+    assert read_coded(tmp_path / "fixed.safetensors")[1].header["format"] == 1
+    again = corank.load(tmp_path / "fixed.safetensors", network)
+    assert torch.equal(again(inputs), small(inputs))
+
+
+def test_damaged_files_are_refused(saved: Path, tmp_path: Path) -> None:
+    data, path, draw = saved.read_bytes(), tmp_path / "bad.safetensors", random.Random(0)
+    header = read_coded(saved)[1].header
+    for length in (0, 8, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(ArtifactError):
+            corank.load(path, network)
+    for _ in range(60):
+        place = draw.randrange(len(data))
+        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << draw.randrange(8))]) + data[place + 1 :])
+        try:
+            corank.load(path, network)
+        except ArtifactError:
+            continue
+        assert read_coded(path)[1].header == header  # a flip in the frame's own white space
+
+
+def test_codes_changed_under_a_right_checksum_are_refused_or_are_codes(saved: Path, tmp_path: Path) -> None:
+    with safe_open(str(saved), "pt") as file:
+        text = file.metadata()["corank"]
+        names = list(file.keys())
+        blobs = {name: file.get_tensor(name) for name in names}
+    draw, path = random.Random(5), tmp_path / "forged.safetensors"
+    for _ in range(40):
+        codes = blobs["codes"].clone()
+        codes[draw.randrange(len(codes))] ^= 1 << draw.randrange(8)
+        changed = {**blobs, "codes": codes}
+        metadata = {"corank": text, "sha256": digest(text, changed)}
+        path.write_bytes(safetensors.torch.save(changed, metadata=metadata))
+        try:
+            corank.load(path, network)
+        except ArtifactError as error:
+            assert str(path) in str(error)
+
+
+def test_a_missing_package_is_named(small: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("constriction")
+    corank.save(small, tmp_path / "ans.safetensors", coder="ans")
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    with pytest.raises(ConfigError, match=r"ans.safetensors: .*pip install 'corank\[entropy\]'"):
+        corank.load(tmp_path / "ans.safetensors", network)
+    with pytest.raises(ConfigError, match="entropy"):
+        corank.save(small, tmp_path / "other.safetensors", coder="ans")
+    with pytest.raises(ConfigError, match="known: ans, auto"):
+        corank.save(small, tmp_path / "other.safetensors", coder="gzip")
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_a_pruned_layer_takes_a_few_percent(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 3))
+    plan = LayerPlan(Uniform(4, range="mse"), sparsity=0.97)
+    pruned = corank.quantize(model, torch.randn(8, 512), preset="nearest", layers={"0": plan})
+    size_bytes = corank.save(pruned, tmp_path / "pruned.safetensors", coder="auto")
+    assert size_bytes < 0.03 * 4 * 512 * 515
+    assert torch.equal(corank.load(tmp_path / "pruned.safetensors", model)[0].weight, pruned[0].weight)  # pyright: ignore

@@ -24,10 +24,11 @@ from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
 from corank.matrix import Geometry
 from corank.plan import Plan
 from corank.storage.bits import packed_bytes
+from corank.storage.coding import CODED_FORMAT, CodedRun, decode_contents, encode_contents
 from corank.storage.contents import FORMAT, Contents, contents_of, digest, input_codes, plain_tensors
 from corank.storage.run import ATTRIBUTE, LayerRun, Run, run_of
 
-__all__ = ["load", "read", "save"]
+__all__ = ["load", "read", "read_coded", "save"]
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -38,12 +39,15 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def save(model: nn.Module, path: str | Path) -> int:
+def save(model: nn.Module, path: str | Path, coder: str = "fixed") -> int:
     """Writes a quantized model; the file appears whole or not at all.
 
     Args:
         model: what :func:`corank.quantize` or :func:`corank.load` returned.
         path: of the ``.safetensors`` file.
+        coder: how codes become bytes: "auto" for the smallest of what reads fast and needs no further package,
+            "fixed" for fixed width, or one of :data:`~corank.storage.coders.CODERS`. Wherever a coder does not make a
+            layer's codes smaller they stay of fixed width. What is loaded is the same, bit for bit.
 
     Returns:
         The file's size in bytes.
@@ -51,8 +55,10 @@ def save(model: nn.Module, path: str | Path) -> int:
     Raises:
         ModelError: for a model that corank did not quantize.
         OutputError: when the path cannot be written.
+        ConfigError: for an unknown coder, or one whose package is missing.
     """
-    data = contents_of(model, run_of(model)).serialize()
+    run = run_of(model)
+    data = encode_contents(run, contents_of(model, run), coder)[0].serialize()
     target = Path(path)
     try:
         descriptor, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
@@ -70,11 +76,17 @@ def save(model: nn.Module, path: str | Path) -> int:
 
 
 def read(path: str | Path) -> tuple[Run, Contents]:
-    """Reads and checks an artifact without building a model.
+    """Reads and checks an artifact without building a model; its codes are of fixed width, however they were coded.
 
     Raises:
         ArtifactError: for a file that is missing, truncated, altered, of a future version or not an artifact.
+        ConfigError: for one whose codes need a package that is not installed.
     """
+    return read_coded(path)[:2]
+
+
+def read_coded(path: str | Path) -> tuple[Run, Contents, tuple[CodedRun, ...]]:
+    """As :func:`read`, with the coder and size of each run of codes in the file."""
     try:
         with safetensors.safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
@@ -92,18 +104,22 @@ def read(path: str | Path) -> tuple[Run, Contents]:
         version = header["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path}: the header is not sound: {error}") from error
-    if version != FORMAT:
+    if version not in (FORMAT, CODED_FORMAT):
         raise ArtifactError(
-            f"{path} is of format {version!r}; this version of corank reads format {FORMAT}; upgrade corank"
+            f"{path} is of format {version!r}; this version of corank reads formats {FORMAT} and {CODED_FORMAT}; "
+            "upgrade corank"
         )
     if digest(text, blobs) != metadata.get("sha256"):
         raise ArtifactError(f"{path} was altered: its SHA-256 does not match; copy the file anew")
     try:
-        run, contents = _run(header), Contents(header, blobs)
+        run = _run(header)
+        contents, runs = decode_contents(run, Contents(header, blobs))
         _check_blobs(run, contents)
-        return run, contents
+        return run, contents, runs
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise ArtifactError(f"{path}: the header is not sound: {error}") from error
 
@@ -151,7 +167,10 @@ def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: s
 
 
 def _run(header: Mapping[str, Any]) -> Run:
-    plan = Plan.from_json(header["plan"])
+    try:
+        plan = Plan.from_json(header["plan"])
+    except ConfigError as error:
+        raise ArtifactError(f"the header is not sound: {error}") from error
     layers = {}
     for name, (groups, rows, columns, error) in header["layers"].items():
         if not all(isinstance(size, int) and 0 < size < 1 << 31 for size in (groups, rows, columns)):

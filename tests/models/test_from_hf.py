@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from corank.data import Preprocessing
+from corank.data import Preprocessing, Tokenization
 from corank.errors import ModelError
 from corank.models import resolve
 
@@ -115,3 +115,18 @@ def test_stories_through_a_weights_file(shared: Path, tmp_path: Path) -> None:
     found = resolve(f"hf:{tmp_path}", weights=folder / "model.safetensors")
     expected = resolve(f"hf:{folder}").model.state_dict()
     assert all(value.equal(expected[name]) for name, value in found.model.state_dict().items())
+
+
+def test_a_language_model_says_how_it_reads_text(tmp_path: Path) -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=True,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
+    found = resolve(f"hf:{tmp_path / 'llama'}")
+    assert found.tokenization == Tokenization(64, str(tmp_path / "llama"), 50)
+    assert not found.random and found.weights_sha256 is not None
+
+
+def test_a_classifier_reads_no_text(classifier: Path) -> None:
+    assert resolve(f"hf:{classifier}").tokenization is None

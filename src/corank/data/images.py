@@ -16,7 +16,7 @@ from corank.data.decode import different_sizes
 from corank.data.preprocessing import Preprocessing
 from corank.errors import DataError
 
-__all__ = ["ImageSet", "Source"]
+__all__ = ["ImageSet", "Source", "sliced"]
 
 SLICE = re.compile(r"\[?(-?\d*):(-?\d*)(?::(-?\d*))?\]?")
 TENSOR_LIMIT_BYTES = 4_000_000_000
@@ -111,14 +111,7 @@ class ImageSet:
         Raises:
             DataError: not a slice, a step of 0, or a slice that holds no image.
         """
-        match = SLICE.fullmatch(text.strip())
-        start, stop, step = (int(part) if part else None for part in match.groups()) if match else (0, 0, 0)
-        if step == 0:
-            raise DataError(f"{text!r} is not a slice; write [start:stop] or [start:stop:step], such as [0::2]")
-        chosen = np.arange(len(self), dtype=np.int64)[start:stop:step]
-        if chosen.size == 0:
-            raise DataError(f"the slice {text!r} holds none of the {len(self)} images")
-        return self.select(chosen)
+        return self.select(sliced(text, len(self), "images"))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Decode the images batch by batch, in order.
@@ -169,3 +162,19 @@ class ImageSet:
             whole[filled : filled + len(images)] = images
             filled += len(images)
         return whole
+
+
+def sliced(text: str, count: int, what: str) -> NDArray[np.int64]:
+    """The positions of a Python slice given as text, of `count` images (or `what` they are).
+
+    Raises:
+        DataError: not a slice, a step of 0, or a slice that holds none.
+    """
+    match = SLICE.fullmatch(text.strip())
+    start, stop, step = (int(part) if part else None for part in match.groups()) if match else (0, 0, 0)
+    if step == 0:
+        raise DataError(f"{text!r} is not a slice; write [start:stop] or [start:stop:step], such as [0::2]")
+    chosen = np.arange(count, dtype=np.int64)[start:stop:step]
+    if chosen.size == 0:
+        raise DataError(f"the slice {text!r} holds none of the {count} {what}")
+    return chosen

@@ -15,7 +15,7 @@ from corank.data.images import ImageSet
 from corank.data.preprocessing import Preprocessing
 from corank.errors import DataError
 
-__all__ = ["load_npz"]
+__all__ = ["array_names", "load_npz", "read_array"]
 
 LABELS_OF = {
     "x": "y",
@@ -55,12 +55,12 @@ def load_npz(
         raise DataError(f"there is no file {path}")
     try:
         with zipfile.ZipFile(path) as archive:
-            known = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            known = array_names(archive)
             image_key = image_key or next((key for key in LABELS_OF if key in known), known[0] if known else "x")
-            pixels = _read(archive, image_key, known, path)
+            pixels = read_array(archive, image_key, known, path)
             wanted = label_key is not None or labelled
             partner = label_key or LABELS_OF.get(image_key, "y")
-            found = _read(archive, partner, known, path) if wanted or partner in known else None
+            found = read_array(archive, partner, known, path) if wanted or partner in known else None
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, RuntimeError) as error:
         if isinstance(error, DataError):
             raise
@@ -72,8 +72,17 @@ def load_npz(
     return ImageSet(images.source, images.preprocessing, labels)
 
 
-def _read(archive: zipfile.ZipFile, key: str, known: list[str], path: Path) -> NDArray[np.generic]:
-    """One array, its header checked against its size before anything is allocated; never a pickle."""
+def array_names(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the arrays in an open .npz file."""
+    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
+def read_array(archive: zipfile.ZipFile, key: str, known: list[str], path: Path) -> NDArray[np.generic]:
+    """One array, its header checked against its size before anything is allocated; never a pickle.
+
+    Raises:
+        DataError: no such array, or one that is not what it says it is.
+    """
     if key not in known:
         raise DataError(f"{path} has no array {key!r}; it has {', '.join(known) or 'none'}: give a key by name")
     entry = archive.getinfo(f"{key}.npy")

@@ -1,4 +1,4 @@
-"""From a reference, as typed on a command line, to a set of images."""
+"""From a reference, as typed on a command line, to a set of images or of token sequences."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from corank.data.npz import load_npz
 from corank.data.preprocessing import Preprocessing
 from corank.data.python_file import load_function
 from corank.data.python_function import REFERENCE
+from corank.data.tokens import Tokenization, TokenSet, load_tokens
 from corank.errors import DataError
 
-__all__ = ["load"]
+__all__ = ["load", "load_sequences"]
 
 SLICED = re.compile(r"(?P<place>.+?)(?P<slice>\[[^\[\]]*\])")
 FORMS = "a folder, a .zip or .npz file, digits, digits:train, digits:test or file.py:function"
@@ -60,6 +61,24 @@ def load(
             "class, or an .npz file with labels"
         )
     return images if part is None else images.slice(part)
+
+
+def load_sequences(reference: str, reading: Tokenization | None = None, *, key: str | None = None) -> TokenSet:
+    """Sequences of token ids from a reference, for a language model.
+
+    Args:
+        reference: `tokens.npz`, `tokens.npz:KEY`, `tokens.npy`, a text file or `file.py:function`, each with an
+            optional slice of sequences, such as `tokens.npz:test[:32]`; see :func:`corank.data.tokens.load_tokens`.
+        reading: length of a sequence, tokenizer, vocabulary; None: 512 tokens at most, and no text.
+        key: name of the array in an .npz file.
+
+    Raises:
+        DataError: nothing there, a file that is not sound, ids outside of the vocabulary.
+        ConfigError: text without a tokenizer.
+    """
+    place, part = _split(reference.strip())
+    tokens = load_tokens(place, reading or Tokenization(), key)
+    return tokens if part is None else tokens.slice(part)
 
 
 def _split(reference: str) -> tuple[str, str | None]:

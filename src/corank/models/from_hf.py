@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from corank.data.preprocessing import Preprocessing
+from corank.data.tokens import Tokenization
 from corank.errors import ConfigError, ModelError
 from corank.models.loader import Built, Request
 from corank.models.weights import hash_files
 
 __all__ = ["load_hf"]
 
+LONGEST_SEQUENCE = 2048
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
@@ -46,15 +48,19 @@ def load_hf(request: Request) -> Built:
         raise ModelError(f"hf:{request.name} cannot be read: {error}") from error
     kind = _kind(config.architectures, request.name)
     auto = transformers.AutoModelForCausalLM if kind == "ForCausalLM" else transformers.AutoModelForImageClassification
-    preprocessing = Preprocessing()
+    preprocessing, tokenization = Preprocessing(), None
     if kind == "ForImageClassification":
         preprocessing = _preprocessing(_image_settings(name, is_local))
+    else:
+        tokenization = _tokenization(config.to_dict(), name)
     if request.own_weights or not (is_local or request.pretrained):
-        return Built(auto.from_config(config, trust_remote_code=False).float(), preprocessing)
+        model = auto.from_config(config, trust_remote_code=False).float()
+        return Built(model, preprocessing, tokenization=tokenization)
     files = sorted(folder.glob("*.safetensors")) if is_local else []
     if is_local and not files:
         raise ModelError(f"{folder} has no .safetensors file; convert its weights, or pass --weights FILE")
-    return Built(_trained(auto, name, is_local), preprocessing, name, hash_files(files) if files else None)
+    digest = hash_files(files) if files else None
+    return Built(_trained(auto, name, is_local), preprocessing, name, digest, tokenization)
 
 
 def _kind(architectures: list[str] | None, name: str) -> str:
@@ -113,6 +119,13 @@ def _preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
         )
     except (TypeError, KeyError, ValueError, ZeroDivisionError) as error:
         raise ModelError(f"the preprocessor_config.json is not understood: {error}") from error
+
+
+def _tokenization(config: Mapping[str, Any], name: str) -> Tokenization:
+    """Sequences as long as the model's positions reach, at most 2048 tokens."""
+    positions, vocabulary = config.get("max_position_embeddings"), config.get("vocab_size")
+    length = min(LONGEST_SEQUENCE, positions) if isinstance(positions, int) and positions > 1 else LONGEST_SEQUENCE
+    return Tokenization(length, name, vocabulary if isinstance(vocabulary, int) else None)
 
 
 def _side(size: int | Mapping[str, int]) -> int:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from torch import nn
 
 from corank.data.preprocessing import Preprocessing
+from corank.data.tokens import Tokenization
 from corank.errors import ModelError
 
 __all__ = ["Built", "Loader", "Request", "unknown_name"]
@@ -39,12 +40,14 @@ class Built:
         preprocessing: what the model's own metadata says of its input.
         weights: a name for the trained weights in it; None where they are random.
         weights_sha256: the hash of the file they came from, where it was one.
+        tokenization: for a language model, how it reads text and token files; None for any other.
     """
 
     model: nn.Module
     preprocessing: Preprocessing
     weights: str | None = None
     weights_sha256: str | None = None
+    tokenization: Tokenization | None = None
 
 
 Loader: TypeAlias = Callable[[Request], Built]

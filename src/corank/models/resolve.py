@@ -12,6 +12,7 @@ from torch import nn
 
 from corank.data.preprocessing import Preprocessing
 from corank.data.python_function import REFERENCE
+from corank.data.tokens import Tokenization
 from corank.errors import ConfigError, ModelError
 from corank.models.digits import digits_net
 from corank.models.from_hf import load_hf
@@ -52,6 +53,7 @@ class ResolvedModel:
             name, one after the other); None where there was no file.
         preprocessing: what the model's own metadata says of its input.
         random: the weights are random; whoever shows results should say so.
+        tokenization: for a language model, how it reads text and token files; None for any other.
     """
 
     model: nn.Module
@@ -60,6 +62,7 @@ class ResolvedModel:
     weights_sha256: str | None
     preprocessing: Preprocessing
     random: bool
+    tokenization: Tokenization | None = None
 
 
 def resolve(
@@ -95,6 +98,7 @@ def resolve(
         weights_sha256=digest,
         preprocessing=built.preprocessing,
         random=origin is None,
+        tokenization=built.tokenization,
     )
 
 

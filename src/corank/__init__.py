@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from corank.codecs import Codec, Uniform
+from corank.diff import diff
 from corank.errors import (
     ArtifactError,
     BudgetError,
@@ -49,6 +50,7 @@ __all__ = [
     "Search",
     "Uniform",
     "UniformRanks",
+    "diff",
     "evaluate",
     "inspect",
     "load",

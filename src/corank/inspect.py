@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from corank.layers import LayerCode
 from corank.storage.artifact import read
+from corank.storage.bits import packed_bytes
 from corank.storage.contents import Contents, contents_of, input_codes
-from corank.storage.run import Run, run_of
+from corank.storage.histogram import entropy_bits, histogram
+from corank.storage.run import PARTS, Run, part_of, run_of
+from corank.storage.stored_layers import layer_code, slot_tensors
 
 __all__ = ["inspect", "run_record"]
 
 
-def inspect(model: nn.Module | str | Path) -> dict[str, Any]:
+def inspect(model: nn.Module | str | Path, codes: bool = False) -> dict[str, Any]:
     """The record of a quantized model, or of an artifact on disk (which is checked whole, and not built).
 
-    Keys: ``model, preset, search, bits, budget, activations, seed, equivalent_bits, stored_bytes, iterations,
-    layers`` (each with ``name, shape, bits, rank, max_rank, bytes, relative_output_error, inputs, input_step,
-    input_offset``), ``folded, skipped, plan``. ``inputs`` are the bits of a layer's inputs; None, and so are step and
-    offset, where they are float.
+    Keys: ``model, preset, search, bits, budget, activations, seed, equivalent_bits, stored_bytes, stored_parts,
+    iterations, layers`` (each with ``name, shape, bits, rank, max_rank, bytes, stored_bits, relative_output_error,
+    inputs, input_step, input_offset``), ``folded, skipped, plan``. ``inputs`` are the bits of a layer's inputs; None,
+    and so are step and offset, where they are float.
+
+    Args:
+        model: what :func:`corank.quantize` or :func:`corank.load` returned, or the path of an artifact.
+        codes: also unpack every code, which takes some seconds for a hundred million, and add to each layer
+            ``code_counts`` (weights that take each code), ``code_entropy`` (bits per weight, codes taken as
+            independent), ``weight_range`` (two values), ``coded_counts`` (weights of the stored network in 48 equal
+            bins of that range) and ``float_counts`` (of the float network; empty for a file, which does not hold them).
 
     Raises:
         ModelError: for a model that corank did not quantize. ArtifactError: for an unsound file.
@@ -28,9 +41,20 @@ def inspect(model: nn.Module | str | Path) -> dict[str, Any]:
     if isinstance(model, nn.Module):
         run = run_of(model)
         contents = contents_of(model, run)
-        return {**run_record(run, contents), "stored_bytes": len(contents.serialize())}
-    run, contents = read(model)
-    return {**run_record(run, contents), "stored_bytes": Path(model).stat().st_size}
+        data = contents.serialize()
+        stored, frame = len(data), data[:8]
+    else:
+        run, contents = read(model)
+        with Path(model).open("rb") as file:
+            frame = file.read(8)
+            stored = file.seek(0, os.SEEK_END)
+    parts = _parts(run, contents, stored, 8 + int.from_bytes(frame, "little"))
+    record = {**run_record(run, contents), "stored_bytes": stored, "stored_parts": parts}
+    if codes:
+        stored_slots = slot_tensors(run, contents)
+        found = {name: _spread(name, layer_code(run, name, slots), run) for name, slots in stored_slots.items()}
+        record["layers"] = [{**layer, **found[layer["name"]]} for layer in record["layers"]]
+    return record
 
 
 def run_record(run: Run, contents: Contents) -> dict[str, Any]:
@@ -57,3 +81,32 @@ def run_record(run: Run, contents: Contents) -> dict[str, Any]:
 def _inputs(name: str, run: Run, contents: Contents) -> dict[str, Any]:
     step, offset = input_codes(run, contents).get(name, (None, None))
     return {"inputs": run.plan.layers[name].inputs, "input_step": step, "input_offset": offset}
+
+
+def _parts(run: Run, contents: Contents, stored_bytes: int, header_bytes: int) -> dict[str, int]:
+    """The file's bytes by what they are for; they add up to its size."""
+    parts = dict.fromkeys(PARTS, 0)
+    for name, layer in run.layers.items():
+        for slot_name, slot in layer.slots(run.plan.layers[name]).items():
+            parts[part_of(slot_name)] += 2 * slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
+    coded = ("codes", "scales")
+    parts["other tensors"] = sum(
+        blob.numel() * blob.element_size() for name, blob in contents.blobs.items() if name not in coded
+    )
+    parts["header"] = header_bytes
+    # Last, for a file may hold codes in less than their width.
+    return {**parts, "codes": stored_bytes - (sum(parts.values()) - parts["codes"])}
+
+
+def _spread(name: str, code: LayerCode, run: Run) -> dict[str, Any]:
+    """How a layer's codes and weights are spread."""
+    counts = torch.bincount(code.weight.codes.flatten(), minlength=1 << code.codec.bits).tolist()
+    composed, known = code.compose(), run.layers[name].histogram
+    shown = histogram(composed) if known is None else histogram(composed, known.low, known.high)
+    return {
+        "code_counts": counts,
+        "code_entropy": entropy_bits(counts) * code.weight.codes.numel() / composed.numel(),
+        "weight_range": [shown.low, shown.high],
+        "coded_counts": list(shown.counts),
+        "float_counts": [] if known is None else list(known.counts),
+    }

@@ -25,7 +25,7 @@ KEYS = {
 }
 LAYER_KEYS = {
     "name", "shape", "bits", "rank", "max_rank", "bytes", "relative_output_error", "spectrum", "inputs", "input_step",
-    "input_offset",
+    "input_offset", "stored_bits", "code_counts", "code_entropy", "weight_range", "coded_counts", "float_counts",
 }
 # fmt: on
 

@@ -106,7 +106,7 @@ def _run(
     )  # fmt: skip
     path = folder / "model.safetensors"
     corank.save(quantized, path)
-    about = {**corank.inspect(quantized), "stored_bytes": path.stat().st_size}
+    about = {**corank.inspect(quantized, codes=True), "stored_bytes": path.stat().st_size}
     scores = score(source.model, quantized, scored, named)
     command = (
         f"corank quantize {MODEL} --data {CALIBRATION} --eval {TEST} --preset {preset} --bits {bits} "

@@ -32,10 +32,10 @@ class Interrupted(Exception):
         self.written = written
 
 
-def reported(command: Callable[..., None]) -> Callable[..., None]:
+def reported(command: Callable[..., None], failed: int = FAILED) -> Callable[..., None]:
     """A command whose errors become a message on stderr and an exit code.
 
-    2 for what the caller can mend (arguments, model, data, budget, artifact), 1 for anything else, 130 for
+    2 for what the caller can mend (arguments, model, data, budget, artifact), ``failed`` for anything else, 130 for
     Ctrl-C.
     """
 
@@ -53,7 +53,7 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
             if debugging(context):
                 raise
             _say(_message(error), "error: ")
-            raise typer.Exit(_code(error)) from None
+            raise typer.Exit(_code(error, failed)) from None
 
     return run
 
@@ -76,5 +76,5 @@ def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {said} (not expected; --debug shows where)"
 
 
-def _code(error: Exception) -> int:
-    return USAGE if isinstance(error, CorankError) and not isinstance(error, OutputError) else FAILED
+def _code(error: Exception, failed: int) -> int:
+    return USAGE if isinstance(error, CorankError) and not isinstance(error, OutputError) else failed

@@ -32,7 +32,8 @@ def inspect(
     """Check a quantized file (format, SHA-256) and say what it holds; no model is built."""
     check_file(record)
     check_distinct((record,), (file,))
-    result = record_of("inspect", corank.inspect(file), Scores(), None, command_line(context))
+    about = corank.inspect(file, codes=layers or as_json or record is not None)
+    result = record_of("inspect", about, Scores(), None, command_line(context))
     written = write_all((record, lambda path: write_record(path, result)))
     if as_json:
         typer.echo(json.dumps(result, indent=2))

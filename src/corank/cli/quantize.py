@@ -82,7 +82,7 @@ def quantize(
         scores = score(source.model, quantized, scored[0], progress) if scored else Scores()
     if not is_main():  # of several processes one writes and speaks
         return
-    result = record_of("quantize", corank.inspect(quantized), scores, source, command_line(context))
+    result = record_of("quantize", corank.inspect(quantized, codes=True), scores, source, command_line(context))
     written = _write(quantized, result, out, save_plan, record, report)
     if not quiet:
         _show(result, written)

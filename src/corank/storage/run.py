@@ -12,10 +12,12 @@ from corank.adapters import full_rank
 from corank.errors import ModelError
 from corank.layers import Slot, stored_tensors
 from corank.plan import LayerPlan, Plan
+from corank.storage.histogram import Histogram
 
-__all__ = ["ATTRIBUTE", "LayerRun", "Run", "run_of"]
+__all__ = ["ATTRIBUTE", "PARTS", "LayerRun", "Run", "part_of", "run_of"]
 
 ATTRIBUTE = "corank_run"
+PARTS: tuple[str, ...] = ("codes", "scales", "adapter")
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class LayerRun:
         shape: ``(G, R, C)``.
         relative_output_error: ``mean |y - y_q|^2 / mean |y|^2`` on the calibration inputs.
         spectrum: error along each adapter direction before the adapter, descending; empty once read from a file.
+        histogram: of the float weights, norms folded; None once read from a file.
     """
 
     shape: tuple[int, int, int]
     relative_output_error: float
     spectrum: tuple[float, ...] = ()
+    histogram: Histogram | None = None
 
     @property
     def weights(self) -> int:
@@ -40,6 +44,13 @@ class LayerRun:
     def stored_bits(self, plan: LayerPlan) -> int:
         """All bits stored for the layer's weight, and for the step of its inputs."""
         return sum(slot.count * slot.bits for slot in self.slots(plan).values())
+
+    def stored_parts(self, plan: LayerPlan) -> dict[str, int]:
+        """The bits of :meth:`stored_bits`, divided into codes, adapter, and the scales and offsets of all else."""
+        parts = dict.fromkeys(PARTS, 0)
+        for name, slot in self.slots(plan).items():
+            parts[part_of(name)] += slot.count * slot.bits
+        return parts
 
     def slots(self, plan: LayerPlan) -> dict[str, Slot]:
         """What the layer stores by that plan, in order."""
@@ -115,11 +126,17 @@ class Run:
                     "rank": layer.rank(plan),
                     "max_rank": full_rank(layer.shape),
                     "bytes": -(-layer.stored_bits(plan) // 8),
+                    "stored_bits": layer.stored_parts(plan),
                     "relative_output_error": layer.relative_output_error,
                     "spectrum": list(layer.spectrum[:64]),
                 }
             )
         return records
+
+
+def part_of(slot: str) -> str:
+    """Which of :data:`PARTS` a slot of a layer belongs to; offsets and the inputs' step count as scales."""
+    return "adapter" if slot.startswith(("left_", "right_")) else "codes" if slot == "codes" else "scales"
 
 
 def run_of(model: nn.Module) -> Run:

@@ -10,7 +10,8 @@ import typer
 
 from corank import __version__
 from corank.cli.demo import demo
-from corank.cli.errors import INTERRUPTED, reported
+from corank.cli.diff import diff
+from corank.cli.errors import INTERRUPTED, USAGE, reported
 from corank.cli.evaluate import evaluate
 from corank.cli.export import export
 from corank.cli.inspect import inspect
@@ -48,6 +49,7 @@ def _options(
 
 for command in (quantize, evaluate, inspect, export, report, demo):
     app.command()(reported(command))
+app.command()(reported(diff, failed=USAGE))  # 1 says that the files differ
 
 
 def main() -> None:

@@ -1,56 +1,73 @@
-"""Top-1 accuracy, and how closely one model follows another."""
+"""Top-1 accuracy or the next token's cross-entropy, and how closely one model follows another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from corank.calibration import run
-from corank.data import ImageSet
+from corank.calibration import run, token_ids
+from corank.data import ImageSet, TokenSet
 from corank.errors import DataError, ModelError
-from corank.losses import kl_divergence, logits_of
+from corank.losses import kl_divergence, logits_of, sequence_logits
 
 __all__ = ["Evaluation", "evaluate"]
+
+_TOKENS = 2048  # of a batch: their logits are as wide as the vocabulary
+_NOTHING = -100  # torch's mark of a position that predicts nothing
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model scores.
+    """What a model scores. Of a language model, every predicted token counts as one.
 
     Attributes:
-        samples: how many were seen.
+        samples: how many were seen; sequences, of a language model.
         top1: percent of samples whose label is the largest logit; None without labels.
         agreement: percent of samples on which the model and the reference choose the same class; None without one.
         kl: ``KL(reference || model)`` in nats, mean over samples; None without a reference.
+        nats: cross-entropy of the next token in nats, mean over tokens; None unless the samples are token sequences.
+        tokens: how many were predicted; None unless the samples are token sequences.
     """
 
     samples: int
     top1: float | None
     agreement: float | None = None
     kl: float | None = None
+    nats: float | None = None
+    tokens: int | None = None
+
+    @property
+    def perplexity(self) -> float | None:
+        """``exp(nats)``."""
+        return None if self.nats is None else math.exp(self.nats)
 
 
 def evaluate(
     model: nn.Module,
-    data: ImageSet | Iterable[Any],
+    data: ImageSet | TokenSet | Iterable[Any],
     reference: nn.Module | None = None,
     *,
     batch_size: int = 100,
     device: str | torch.device | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
-    """Scores a classifier.
+    """Scores a classifier, or a language model by the next token.
 
     Args:
-        model: gives logits ``(N, classes)``, alone or under "logits". Left in the mode it was in.
-        data: an :class:`~corank.data.ImageSet`, or an iterable of ``(inputs, labels)`` batches or of inputs alone.
+        model: gives logits ``(N, classes)``, alone or under "logits"; or, for token ids ``(N, T)``, logits
+            ``(N, T, vocabulary)``, whose position t predicts token t + 1. Left in the mode it was in.
+        data: an :class:`~corank.data.ImageSet` or :class:`~corank.data.TokenSet`, token ids ``(N, T)``, or an iterable
+            of ``(inputs, labels)`` batches or of inputs alone. Where a batch has an "attention_mask", only tokens
+            inside of it are predicted; labels ``(N, T)`` say what position t predicts, -100 nothing.
         reference: usually the float model; adds agreement and KL.
-        batch_size: for an image set.
+        batch_size: for an image set; token sequences go in batches of at most 2048 tokens.
         device: where to run; None: where the model is.
         progress: called with (what, done, total) where the total is known.
 
@@ -59,35 +76,75 @@ def evaluate(
         ModelError: when the output is not logits.
     """
     where = torch.device(device) if device is not None else _device(model)
-    hits = same = seen = labelled = 0
-    divergence = 0.0
-    total = len(data) if isinstance(data, ImageSet) else 0
+    counts = _Counts()
+    total = len(data) if isinstance(data, (ImageSet, TokenSet)) else 0
     training = {part: part.training for one in (model, reference) if one is not None for part in one.modules()}
     try:
         for part in training:
             part.training = False
         for inputs, labels in _batches(data, batch_size):
             with torch.no_grad():
-                output = run(model, inputs, where)
-                logits = _logits(output)
-                if labels is not None:
-                    labelled += len(labels)
-                    hits += int((logits.argmax(1).cpu() == labels.cpu()).sum())
+                rows = _rows(run(model, inputs, where), inputs, labels)
+                counts.add(rows)
                 if reference is not None:
-                    expected = run(reference, inputs, where)
-                    same += int((logits.argmax(1) == _logits(expected).argmax(1)).sum())
-                    divergence += float(kl_divergence(output, expected)) * len(logits)
-            seen += len(logits)
+                    counts.compare(rows, _rows(run(reference, inputs, where), inputs, labels))
             if progress is not None and total:
-                progress("evaluating", seen, total)
+                progress("evaluating", counts.samples, total)
     finally:
         for part, was in training.items():
             part.training = was
-    _check_counts(seen, labelled, reference is not None)
-    top1 = 100.0 * hits / seen if labelled else None
-    if reference is None:
-        return Evaluation(seen, top1)
-    return Evaluation(seen, top1, 100.0 * same / seen, divergence / seen)
+    _check_counts(counts.rows, counts.labelled, reference is not None)
+    return counts.evaluation(reference is not None)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A batch's outputs to be scored: logits ``(M, classes)`` and labels ``(M,)`` of as many samples or tokens."""
+
+    logits: Tensor
+    labels: Tensor | None
+    samples: int
+    of_tokens: bool = False
+
+
+@dataclass
+class _Counts:
+    """What has been seen so far."""
+
+    samples: int = 0
+    rows: int = 0
+    labelled: int = 0
+    hits: int = 0
+    same: int = 0
+    divergence: float = 0.0
+    entropy: float = 0.0
+    of_tokens: bool = False
+
+    def add(self, rows: _Rows) -> None:
+        self.samples += rows.samples
+        self.rows += len(rows.logits)
+        self.of_tokens = rows.of_tokens
+        if rows.labels is not None:
+            self.labelled += len(rows.labels)
+            self.hits += int((rows.logits.argmax(1) == rows.labels).sum())
+            if rows.of_tokens:
+                self.entropy += float(F.cross_entropy(rows.logits.float(), rows.labels, reduction="sum"))
+
+    def compare(self, rows: _Rows, expected: _Rows) -> None:
+        if len(rows.logits) == 0:
+            return
+        self.same += int((rows.logits.argmax(1) == expected.logits.argmax(1)).sum())
+        self.divergence += float(kl_divergence(rows.logits, expected.logits)) * len(rows.logits)
+
+    def evaluation(self, compared: bool) -> Evaluation:
+        return Evaluation(
+            self.samples,
+            100.0 * self.hits / self.labelled if self.labelled else None,
+            100.0 * self.same / self.rows if compared else None,
+            self.divergence / self.rows if compared else None,
+            self.entropy / self.rows if self.of_tokens else None,
+            self.rows if self.of_tokens else None,
+        )
 
 
 def _check_counts(seen: int, labelled: int, compared: bool) -> None:
@@ -99,7 +156,12 @@ def _check_counts(seen: int, labelled: int, compared: bool) -> None:
         raise DataError(f"only {labelled} of {seen} samples have labels; label all or none")
 
 
-def _batches(data: ImageSet | Iterable[Any], batch_size: int) -> Iterable[tuple[Any, Tensor | None]]:
+def _batches(data: ImageSet | TokenSet | Iterable[Any], batch_size: int) -> Iterable[tuple[Any, Tensor | None]]:
+    if isinstance(data, Tensor) and data.dim() == 2 and not data.is_floating_point():
+        data = TokenSet(data.detach().cpu().long())
+    if isinstance(data, TokenSet):
+        yield from data.batches(max(1, min(batch_size, _TOKENS // data.ids.shape[1])))
+        return
     if isinstance(data, ImageSet):
         yield from data.batches(batch_size)
         return
@@ -113,13 +175,28 @@ def _batches(data: ImageSet | Iterable[Any], batch_size: int) -> Iterable[tuple[
             yield batch, None
 
 
-def _logits(output: Any) -> Tensor:
+def _rows(output: Any, inputs: Any, labels: Tensor | None) -> _Rows:
+    ids, sequences = token_ids(inputs), sequence_logits(output)
+    if ids is not None and sequences is not None and sequences.shape[:2] == ids.shape:
+        return _token_rows(sequences, ids, inputs, labels)
     logits = logits_of(output)
     if logits is None:
         raise ModelError(
-            "top-1 needs logits (N, classes), as a tensor or under 'logits'; this model gives something else"
+            "the score needs logits: (N, classes), or (N, T, vocabulary) of token ids (N, T), as a tensor or under "
+            "'logits'; this model gives something else"
         )
-    return logits
+    return _Rows(logits, None if labels is None else labels.to(logits.device), len(logits))
+
+
+def _token_rows(logits: Tensor, ids: Tensor, inputs: Any, labels: Tensor | None) -> _Rows:
+    """The positions that predict a token, and those tokens."""
+    if labels is None:
+        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+        labels = ids[:, 1:] if mask is None else ids[:, 1:].masked_fill(mask[:, 1:] == 0, _NOTHING)
+        logits = logits[:, :-1]
+    labels = labels.to(logits.device)
+    kept = labels != _NOTHING
+    return _Rows(logits[kept], labels[kept], len(ids), of_tokens=True)
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -19,14 +19,14 @@ from corank.apply_plan import apply_plan
 from corank.calibration import Samples, StreamedStatistics, collect_gradients, run
 from corank.calibration.collect import Progress
 from corank.checkpoint import Checkpoint, fingerprint
-from corank.codecs import CODECS, Codec
-from corank.config import from_json, to_json
+from corank.codecs import CODECS
+from corank.config import choose, from_json, to_json
 from corank.data import ImageSet
 from corank.errors import BudgetError, ConfigError
 from corank.layers import CodedLayer, Prepared, prepare, replace_module
 from corank.losses import Loss, output_distance
 from corank.plan import Plan
-from corank.presets import Preset, chosen_preset, chosen_search
+from corank.presets import PRESETS, Preset, chosen_search
 from corank.processes import join
 from corank.quantize_alternatives import problem_for
 from corank.quantize_plan import BasePlan, Choice, check_plan
@@ -41,6 +41,7 @@ from corank.storage.run import ATTRIBUTE, LayerRun, Run
 __all__ = ["quantize", "to_float"]
 
 _FISHER_SAMPLES = 512
+DEFAULT_BITS = 4
 
 
 def quantize(
@@ -52,7 +53,6 @@ def quantize(
     size: int | str | None = None,
     plan: Plan | None = None,
     layers: Mapping[str, Choice] | None = None,
-    codec: str | Codec | None = None,
     preset: str | Preset = "fast",
     search: str | Search | None = None,
     adapter_bits: int | None = None,
@@ -79,15 +79,13 @@ def quantize(
         model: the trained float network; it is not changed.
         data: unlabelled calibration samples: an :class:`~corank.data.ImageSet`, a tensor ``(N, ...)``, or an iterable
             of batches (tensors, ``(inputs, labels)`` pairs, or mappings of keyword arguments).
-        bits: of each weight's code, 1 to 8; the codec's own (4) unless ``size`` is given, then the most that fit.
+        bits: of each weight's code, 1 to 8; 4 unless ``size`` is given, then the most that fit.
         budget: extra bits per quantized weight that all adapters together may store; the preset's (0.25) unless
             ``size`` is given.
         size: instead of ``budget``, the size of the saved file, in bytes or as "1.2MB" (1 KB is 1000 bytes).
         plan: carries this plan out; nothing is searched.
-        layers: exceptions by name pattern, later ones winning: bits, "float", a codec, its name or a
+        layers: exceptions by name pattern, later ones winning: bits, "float", a codec or a
             :class:`~corank.plan.LayerPlan`, e.g. ``{"conv1": 8, "*.downsample.*": "float"}``.
-        codec: of every layer but the first and last: a name of :data:`~corank.codecs.CODECS` such as "dense-shift", or
-            a codec; None: the preset's (uniform).
         preset: "fast", "best", "paper", "nearest", or a :class:`~corank.presets.Preset`.
         search: "cora", "cora-from-0.9", "greedy", "joint", "uniform", or a :class:`~corank.search.Search`; None: the
             preset's.
@@ -118,7 +116,8 @@ def quantize(
     """
     started = time.perf_counter()
     join()
-    recipe = chosen_preset(preset, codec, activation_range)
+    recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
+    recipe = recipe.with_input_range(activation_range)
     finder = chosen_search(recipe, search)
     _check(bits, budget, size, samples, seed)
     _check_activations(activations, plan)
@@ -280,7 +279,7 @@ def _draft(
         checked = check_plan(plan, prepared)
     else:
         if bits is None:
-            bits = recipe.codec.bits if size is None else bits_for_size(prepared, base, parse_size(size))
+            bits = DEFAULT_BITS if size is None else bits_for_size(prepared, base, parse_size(size))
         checked = base(prepared, bits)
     skipped = dict(prepared.skipped)
     for name in prepared.targets:

@@ -22,7 +22,7 @@ from corank.storage.coders.sham import index_bits
 from corank.storage.contents import Contents
 from corank.storage.run import LayerRun, Run
 
-__all__ = ["CODED_FORMAT", "CodedRun", "decode_contents", "encode_contents"]
+__all__ = ["CODED_FORMAT", "CodedRun", "decode_contents", "encode_contents", "relative_codes"]
 
 CODED_FORMAT = 2
 AUTO = ("deflate", "sham")  # what "auto" tries: those that read fast and need no further package
@@ -116,6 +116,21 @@ def decode_contents(run: Run, contents: Contents) -> tuple[Contents, tuple[Coded
         parts += [decoded[part.slot][1] for part, _ in group]
     header = {name: value for name, value in contents.header.items() if name not in ("coders", "coded")}
     return Contents({**header, "format": 1}, {**contents.blobs, "codes": torch.cat(parts)}), runs
+
+
+def relative_codes(run: Run, contents: Contents) -> Iterator[tuple[str, Tensor, int]]:
+    """Name, codes ``(G R, C)`` uint8 as coders see them, and their bits, of each layer.
+
+    Codes are less that of zero of their row and group, modulo ``2 ** bits``, where the codec stores offsets.
+
+    Args:
+        run, contents: codes of fixed width.
+    """
+    for group in _by_layer(tuple(_fixed_runs(run)), contents.blobs["codes"]):
+        zeros = _zero_codes(run, group)
+        for part, packed in group:
+            if part.slot == "codes":
+                yield part.layer, _relative(_unpacked(part, packed), zeros, -1, part.bits), part.bits
 
 
 def _fixed_runs(run: Run) -> Iterator[CodedRun]:

@@ -30,7 +30,9 @@ def bits(counts: np.ndarray, lengths: np.ndarray) -> int:
 def test_as_good_as_huffman_and_complete(counts: np.ndarray) -> None:
     code = code_of(counts)
     expected = huffman_lengths(dict(enumerate(counts.tolist())))
-    if max(expected.values()) <= longest(len(counts)):
+    limit = longest(len(counts), int(counts.sum()))
+    assert code.lengths.max() <= limit <= 15
+    if max(expected.values()) <= limit:
         assert bits(counts, code.lengths) == sum(int(counts[symbol]) * size for symbol, size in expected.items())
     assert np.array_equal(code.lengths > 0, counts > 0)
     assert sum(Fraction(1, 2 ** int(size)) for size in code.lengths[counts > 0]) == 1  # Kraft's equality

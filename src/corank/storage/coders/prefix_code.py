@@ -102,9 +102,13 @@ class PrefixCode:
         return np.cumsum(spans) - spans
 
 
-def longest(levels: int) -> int:
-    """The most bits that a code word of such an alphabet takes."""
-    return 15 if levels <= 256 else 20
+def longest(levels: int, count: int | None = None) -> int:
+    """The most bits that a code word of such an alphabet takes; among ``count`` symbols in all no more than of use.
+
+    A symbol that occurs once among ``count`` is worth ``log2 count`` bits. Shorter words make smaller tables.
+    """
+    most = 15 if levels <= 256 else 20
+    return most if count is None else min(most, max(levels, count).bit_length() + 1)
 
 
 def code_of(counts: np.ndarray) -> PrefixCode:
@@ -126,7 +130,7 @@ def code_of(counts: np.ndarray) -> PrefixCode:
     ascending = used[np.argsort(counts[used], kind="stable")]
     weights = counts[ascending].astype(np.int64)
     is_leaf, merged = [], weights
-    for _ in range(longest(len(counts))):
+    for _ in range(longest(len(counts), int(weights.sum()))):
         pairs = merged[: len(merged) // 2 * 2].reshape(-1, 2).sum(1) if is_leaf else merged[:0]
         both = np.concatenate([weights, pairs])
         order = np.argsort(both, kind="stable")

@@ -128,4 +128,4 @@ def test_inductor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def coded_linear(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return cold(corank.quantize(nn.Linear(8, 4), torch.randn(32, 8), bits=3, preset="nearest"))
+    return cold(corank.quantize(nn.Sequential(nn.Linear(8, 4)), torch.randn(32, 8), bits=3, preset="nearest"))

@@ -302,3 +302,8 @@ def test_an_embedding_and_a_tied_head_are_edges_but_no_targets() -> None:
     ids = torch.tensor([[1, 2, 3]])
     assert prepared(Language(tied=True), ids).edges == frozenset()
     assert prepared(Language(tied=False), ids).edges == {"head"}
+
+
+def test_a_model_that_is_one_layer_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"single Linear.*wrap it"):
+        prepare(nn.Linear(3, 2), lambda model: model(torch.randn(1, 3)))

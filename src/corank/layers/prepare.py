@@ -58,8 +58,13 @@ def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True
         fold: whether to fold norms at all.
 
     Raises:
-        ModelError: when no layer can be coded, or a weight is not finite.
+        ModelError: when no layer can be coded, the model is itself one layer, or a weight is not finite.
     """
+    if isinstance(model, SUPPORTED):
+        kind = type(model).__name__
+        raise ModelError(
+            f"the model is a single {kind}, which has no parent to replace it in; wrap it: Sequential({kind})"
+        )
     copied = copy.deepcopy(model).eval()
     seen = observe(copied, run, SUPPORTED)
     folded: tuple[str, ...] = ()

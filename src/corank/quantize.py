@@ -19,16 +19,16 @@ from corank.apply_plan import apply_plan
 from corank.calibration import Samples, StreamedStatistics, collect_gradients, run
 from corank.calibration.collect import Progress
 from corank.checkpoint import Checkpoint, fingerprint
-from corank.codecs import CODECS
-from corank.config import choose, from_json, to_json
-from corank.data import ImageSet
-from corank.errors import BudgetError, ConfigError
+from corank.codecs import CODECS, Codec
+from corank.config import from_json, to_json
+from corank.errors import ConfigError
 from corank.layers import CodedLayer, Prepared, prepare, replace_module
-from corank.losses import Loss, output_distance
+from corank.losses import Loss, output_distance, token_distance
 from corank.plan import Plan
-from corank.presets import PRESETS, Preset, chosen_search
+from corank.presets import Preset, chosen_preset, chosen_search
 from corank.processes import join
 from corank.quantize_alternatives import problem_for
+from corank.quantize_input import check_activations, check_request, read_samples
 from corank.quantize_plan import BasePlan, Choice, check_plan
 from corank.quantize_size import bits_for_size, budget_for_size, parse_size
 from corank.refine import Refinement, Tuning, remaining, tune
@@ -41,7 +41,6 @@ from corank.storage.run import ATTRIBUTE, LayerRun, Run
 __all__ = ["quantize", "to_float"]
 
 _FISHER_SAMPLES = 512
-DEFAULT_BITS = 4
 
 
 def quantize(
@@ -53,6 +52,7 @@ def quantize(
     size: int | str | None = None,
     plan: Plan | None = None,
     layers: Mapping[str, Choice] | None = None,
+    codec: str | Codec | None = None,
     preset: str | Preset = "fast",
     search: str | Search | None = None,
     adapter_bits: int | None = None,
@@ -61,7 +61,7 @@ def quantize(
     all_layers: bool = False,
     refinement: Tuning | None = None,
     loss: Loss | None = None,
-    samples: int = 1600,
+    samples: int | None = None,
     batch_size: int = 32,
     fold: bool = True,
     seed: int = 0,
@@ -77,15 +77,18 @@ def quantize(
 
     Args:
         model: the trained float network; it is not changed.
-        data: unlabelled calibration samples: an :class:`~corank.data.ImageSet`, a tensor ``(N, ...)``, or an iterable
-            of batches (tensors, ``(inputs, labels)`` pairs, or mappings of keyword arguments).
-        bits: of each weight's code, 1 to 8; 4 unless ``size`` is given, then the most that fit.
+        data: unlabelled calibration samples: an :class:`~corank.data.ImageSet` or :class:`~corank.data.TokenSet`, a
+            tensor ``(N, ...)`` (token ids are whole numbers ``(N, T)``), or an iterable of batches (tensors,
+            ``(inputs, labels)`` pairs, or mappings of keyword arguments).
+        bits: of each weight's code, 1 to 8; the codec's own (4) unless ``size`` is given, then the most that fit.
         budget: extra bits per quantized weight that all adapters together may store; the preset's (0.25) unless
             ``size`` is given.
         size: instead of ``budget``, the size of the saved file, in bytes or as "1.2MB" (1 KB is 1000 bytes).
         plan: carries this plan out; nothing is searched.
-        layers: exceptions by name pattern, later ones winning: bits, "float", a codec or a
+        layers: exceptions by name pattern, later ones winning: bits, "float", a codec, its name or a
             :class:`~corank.plan.LayerPlan`, e.g. ``{"conv1": 8, "*.downsample.*": "float"}``.
+        codec: of every layer but the first and last: a name of :data:`~corank.codecs.CODECS` such as "dense-shift", or
+            a codec; None: the preset's (uniform).
         preset: "fast", "best", "paper", "nearest", or a :class:`~corank.presets.Preset`.
         search: "cora", "cora-from-0.9", "greedy", "joint", "uniform", or a :class:`~corank.search.Search`; None: the
             preset's.
@@ -97,9 +100,11 @@ def quantize(
             the coding, ``Refinement(iterations=0)`` for none;
             None: the preset's.
         loss: ``(output, reference_output) -> scalar`` for search and refinement; None: KL of the logits for
-            classifiers, else the relative squared error of every output.
-        samples: at most this many are used; an image set is sampled by ``seed``, anything else read from the front.
-        batch_size: of the batches that a tensor or an image set is cut into.
+            classifiers and language models, else the relative squared error of every output.
+        samples: at most this many are used, None for 1600, or token sequences of 102,400 tokens in all; image and token
+            sets are sampled by ``seed``, anything else read from the front.
+        batch_size: of the batches that a tensor or a set is cut into; of token sequences, as many as hold 64 tokens for
+            each.
         fold: fold norms into the layer before them, where that is proved to be sound.
         seed: draws samples, calibration positions and search batches.
         device: "auto" (CUDA if there is any, else CPU) or a torch device. The result is where ``model`` was.
@@ -116,19 +121,18 @@ def quantize(
     """
     started = time.perf_counter()
     join()
-    recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
-    recipe = recipe.with_input_range(activation_range)
+    recipe = chosen_preset(preset, codec, activation_range)
     finder = chosen_search(recipe, search)
-    _check(bits, budget, size, samples, seed)
-    _check_activations(activations, plan)
-    inputs = _samples(data, samples, batch_size, seed)
+    check_request(bits, budget, size, samples, seed)
+    check_activations(activations, plan)
+    inputs = read_samples(data, samples, batch_size, seed)
     where, home = _devices(model, device)
     prepared = _prepare(model, inputs, fold, where)
     base = BasePlan(recipe, layers or {}, adapter_bits, all_layers, activations)
     draft = _draft(prepared, recipe, bits, size, plan, base)
     draft = replace(draft, seed=seed, model=reference, preset=preset if isinstance(preset, str) else "custom")
     tuning = refinement or recipe.refinement or Refinement(iterations=0)
-    distance = loss or output_distance
+    distance = loss or (token_distance if inputs.are_tokens else output_distance)
     kept = Checkpoint(checkpoint, _identity(prepared, inputs, draft, finder, budget, size, tuning, distance))
     statistics = _calibrate(prepared, draft.plan, inputs, seed, progress)
     found = Found({})
@@ -208,39 +212,6 @@ def to_float(model: nn.Module) -> nn.Module:
     return plain
 
 
-def _check(bits: int | None, budget: float | None, size: int | str | None, samples: int, seed: int) -> None:
-    if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 8):
-        raise ConfigError(f"bits={bits!r}: a whole number from 1 to 8, e.g. quantize(model, data, bits=4)")
-    if budget is not None and size is not None:
-        raise ConfigError("budget and size were both given; choose one")
-    if budget is not None and not 0 <= budget <= 32:
-        raise BudgetError(f"budget={budget!r}: extra bits per weight, from 0 (no adapters), e.g. budget=0.25")
-    if size is not None:
-        parse_size(size)
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ConfigError(f"samples={samples!r}: a positive whole number, e.g. samples=1600")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"seed={seed!r}: a whole number from 0 to 2**32 - 1")
-
-
-def _check_activations(activations: int | None, plan: Plan | None) -> None:
-    if activations is None:
-        return
-    if plan is not None:
-        raise ConfigError("plan and activations were both given; a plan says its layers' inputs itself")
-    if type(activations) is not int or not 2 <= activations <= 8:
-        raise ConfigError(
-            f"activations={activations!r}: 2 to 8 bits, e.g. quantize(model, data, bits=4, activations=8)"
-        )
-
-
-def _samples(data: Any, samples: int, batch_size: int, seed: int) -> Samples:
-    if isinstance(data, ImageSet):
-        chosen = data.sample(samples, seed)
-        return Samples.of((images for images, _ in chosen.batches(batch_size)), samples)
-    return Samples.of(data, samples, batch_size)
-
-
 def _devices(model: nn.Module, device: str | torch.device) -> tuple[torch.device, torch.device]:
     home = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     if device == "auto":
@@ -279,7 +250,7 @@ def _draft(
         checked = check_plan(plan, prepared)
     else:
         if bits is None:
-            bits = DEFAULT_BITS if size is None else bits_for_size(prepared, base, parse_size(size))
+            bits = recipe.codec.bits if size is None else bits_for_size(prepared, base, parse_size(size))
         checked = base(prepared, bits)
     skipped = dict(prepared.skipped)
     for name in prepared.targets:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from corank.export.onnx import export_onnx
+from corank.export.peft import export_peft
 from corank.export.result import ExportRequest, ExportResult, Target
 
 __all__ = ["TARGETS"]
@@ -15,8 +16,13 @@ def _onnx(request: ExportRequest) -> ExportResult:
     return export_onnx(request.model, request.path, request.example)
 
 
+def _peft(request: ExportRequest) -> ExportResult:
+    return export_peft(request.model, request.path, request.example)
+
+
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         "onnx": Target("an ONNX file with packed weights", _onnx),
+        "peft": Target("a float base and a LoRA checkpoint for peft", _peft, folder=True),
     }
 )

@@ -87,7 +87,7 @@ CODEC = {"kind": "uniform"}
         ({"default": 3, "layers": {"a": {}}}, "'a'"),
         ({"layers": {"a": {}}}, "no field 'codec'"),
         ({"layers": {"a": {"codec": CODEC, "ranks": 3}}}, "unknown field 'ranks'"),
-        ({"layers": {"a": {"codec": {"kind": "binary"}}}}, "'a'.*no codec is called 'binary'"),
+        ({"layers": {"a": {"codec": {"kind": "octal"}}}}, "'a'.*no codec is called 'octal'"),
         ({"layers": {"a": {"codec": {"kind": "uniform", "bits": 9}}}}, "1 to 8"),
         ({"layers": {"a": {"codec": CODEC, "rounder": {"kind": "up"}}}}, "no rounder is called 'up'"),
         ({"layers": {"a": {"codec": CODEC, "rounder": {"kind": "gptq", "damping": "x"}}}}, "gptq"),

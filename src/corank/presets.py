@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from corank.codecs import Uniform
+from corank.codecs import CODECS, Codec, Uniform
 from corank.config import choose
 from corank.errors import ConfigError
 from corank.plan import LayerPlan
@@ -12,7 +12,7 @@ from corank.refine import Refinement, Tuning
 from corank.rounding import AdaRound, Gptq, Nearest
 from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 
-__all__ = ["PRESETS", "SEARCH_NAMES", "Preset", "chosen_search"]
+__all__ = ["PRESETS", "SEARCH_NAMES", "Preset", "chosen_codec", "chosen_preset", "chosen_search"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Preset:
     """A recipe.
 
     Attributes:
-        layer: what every layer gets; the codec's bits are the caller's.
+        layer: what every layer gets; the codec's bits are the default, and the caller's where they say so.
         search: how ranks are found, unless the caller says otherwise.
         edge: what the first and last layer get.
         budget: extra bits per quantized weight for adapters, unless the caller says otherwise.
@@ -33,15 +33,37 @@ class Preset:
     budget: float = 0.25
     refinement: Tuning | None = None
 
+    @property
+    def codec(self) -> Codec:
+        """Of every layer but the first and last."""
+        if self.layer.codec is None:
+            raise ConfigError("the preset's layer has no codec; Preset(layer=LayerPlan(Uniform()), ...) has one")
+        return self.layer.codec
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The bits that its codec can have, ascending."""
+        return tuple(bits for bits in range(1, 9) if self._has(bits))
+
+    def _has(self, bits: int) -> bool:
+        try:
+            self.codec.with_bits(bits)
+        except ConfigError:
+            return False
+        return True
+
     def layer_plan(self, bits: int, adapter_bits: int | None) -> LayerPlan:
-        """The plan of a layer of ``bits`` bits."""
-        assert isinstance(self.layer.codec, Uniform)
+        """The plan of a layer of ``bits`` bits.
+
+        Raises:
+            ConfigError: for a width that the codec does not have.
+        """
         width = self.layer.adapter_bits if adapter_bits is None else adapter_bits
-        return replace(
-            self.layer,
-            codec=replace(self.layer.codec, bits=bits, half=self.layer.codec.half and bits < 8),
-            adapter_bits=width,
-        )
+        return replace(self.layer, codec=self.codec.with_bits(bits), adapter_bits=width)
+
+    def with_codec(self, choice: str | Codec) -> Preset:
+        """The same with another codec, at every layer but the first and last; see :func:`chosen_codec`."""
+        return replace(self, layer=replace(self.layer, codec=chosen_codec(choice, self.codec)))
 
     def with_input_range(self, range: str) -> Preset:
         """The same with inputs clipped in another way, at every layer."""
@@ -74,6 +96,34 @@ PRESETS: dict[str, Preset] = {
 ``fast``: GPTQ layer after layer, loss-weighted adapters alternated with the rounding, Butterworth search from the
 closed form. ``best``: AdaRound layer after layer, then at most 250 steps of
 distillation over scales, biases and adapters."""
+
+
+def chosen_preset(preset: str | Preset, codec: str | Codec | None, input_range: str) -> Preset:
+    """The preset, or the one of that name, with another codec and another range of inputs where they are given."""
+    recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
+    if codec is not None:
+        recipe = recipe.with_codec(codec)
+    return recipe.with_input_range(input_range)
+
+
+def chosen_codec(choice: str | Codec, own: Codec) -> Codec:
+    """The codec given, or the one of that name in :data:`~corank.codecs.CODECS`; "NAME:BITS" also says its width.
+
+    Where ``own`` is of that kind, it is taken with its settings; else all but the width are at their defaults.
+    """
+    if isinstance(choice, Codec):
+        return choice
+    if not isinstance(choice, str):
+        raise ConfigError(f"codec={choice!r}: a name ({', '.join(sorted(CODECS))}) or a corank.codecs.Codec")
+    name, colon, bits = choice.partition(":")
+    kind = choose(name, CODECS, "codec")
+    codec = own if type(own) is kind else kind()
+    if not colon:
+        return codec
+    if not (bits.isascii() and bits.isdigit()):
+        raise ConfigError(f"codec {choice!r}: NAME or NAME:BITS, e.g. 'dense-shift' or 'dense-shift:3'")
+    return codec.with_bits(int(bits[:6]))
+
 
 SEARCH_NAMES = ("cora", "cora-from-0.9", "greedy", "joint", "uniform")
 

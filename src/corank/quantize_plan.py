@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from corank.codecs import Codec, Uniform
+from corank.codecs import Codec
 from corank.errors import ConfigError, ModelError
 from corank.layers import Prepared
 from corank.plan import LayerPlan, Plan, match
-from corank.presets import Preset
+from corank.presets import Preset, chosen_codec
 
 __all__ = ["BasePlan", "Choice", "check_plan"]
 
@@ -66,16 +66,19 @@ class BasePlan:
     def _exception(self, choice: Choice, pattern: str) -> LayerPlan:
         if isinstance(choice, LayerPlan):
             return choice
-        every = self._layer(4)
         if isinstance(choice, str) and choice == FLOAT:
             return LayerPlan(None)
-        if isinstance(choice, Codec):
-            return replace(every, codec=choice)
-        if isinstance(choice, int) and not isinstance(choice, bool) and 1 <= choice <= 8:
-            assert isinstance(every.codec, Uniform)
-            return replace(self.recipe.edge, inputs=every.inputs) if choice == 8 else self._layer(choice)
+        every = self._layer(self.recipe.codec.bits)
+        try:
+            if isinstance(choice, (str, Codec)):
+                return replace(every, codec=chosen_codec(choice, self.recipe.codec))
+            if isinstance(choice, int) and not isinstance(choice, bool) and 1 <= choice <= 8:
+                return replace(self.recipe.edge, inputs=every.inputs) if choice == 8 else self._layer(choice)
+        except ConfigError as error:
+            error.add_note(f"in layers={{{pattern!r}: {choice!r}}}")
+            raise
         raise ConfigError(
-            f"layers={{{pattern!r}: {choice!r}}}: give 1 to 8 bits, 'float', a codec or a LayerPlan, "
+            f"layers={{{pattern!r}: {choice!r}}}: give 1 to 8 bits, 'float', a codec, its name or a LayerPlan, "
             'e.g. layers={"conv1": 8, "*.downsample.*": "float"}'
         )
 

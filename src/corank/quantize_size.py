@@ -49,15 +49,17 @@ def format_size(size: int) -> str:
 
 
 def bits_for_size(prepared: Prepared, base: BasePlan, size: int) -> int:
-    """The widest codes, 1 to 8 bits, whose file without adapters fits.
+    """The widest codes that the codec has, 1 to 8 bits, whose file without adapters fits.
 
     Raises:
         BudgetError: when none does, saying the smallest possible.
     """
-    for bits in range(8, 0, -1):
+    widths = base.recipe.widths
+    for bits in reversed(widths):
         if _bytes_without_adapters(prepared, base, bits) <= size - FRAME_BYTES:
             return bits
-    raise _too_small(size, _bytes_without_adapters(prepared, base, 1) + FRAME_BYTES, "1-bit codes and no adapters")
+    least = _bytes_without_adapters(prepared, base, widths[0]) + FRAME_BYTES
+    raise _too_small(size, least, f"{widths[0]}-bit codes and no adapters")
 
 
 def budget_for_size(prepared: Prepared, draft: Run, size: int) -> float:

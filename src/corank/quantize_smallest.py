@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from corank.calibration.collect import Progress
+from corank.codecs import Codec
 from corank.data import ImageSet
 from corank.errors import BudgetError, ConfigError
 from corank.evaluation import evaluate
+from corank.presets import chosen_preset
 from corank.quantize import quantize
 from corank.storage.contents import contents_of
 from corank.storage.run import run_of
@@ -47,6 +49,7 @@ def quantize_smallest(
     max_drop: float,
     evaluation: ImageSet | Iterable[Any],
     *,
+    codec: str | Codec | None = None,
     preset: str = "fast",
     search: str | None = None,
     activations: int | None = None,
@@ -58,29 +61,32 @@ def quantize_smallest(
 ) -> Smallest:
     """Finds the smallest file that loses at most ``max_drop`` points.
 
-    Bisects :data:`CANDIDATES`, taking accuracy to grow with size: about four quantizations.
+    Bisects those of :data:`CANDIDATES` that the codec has the width for, taking accuracy to grow with size: about
+    four quantizations.
 
     Args:
-        model, data, preset, search, activations, samples, seed, device, reference, progress: as for
+        model, data, codec, preset, search, activations, samples, seed, device, reference, progress: as for
             :func:`corank.quantize`.
         max_drop: points of top-1 that may be lost; with unlabelled ``evaluation``, percent of samples on which the
             quantized model may choose another class than the float one.
         evaluation: scored for each candidate; must be possible to iterate over again. Not the calibration data.
 
     Raises:
-        ConfigError: for a negative ``max_drop``. BudgetError: when not even 8 bits keep within it.
+        ConfigError: for a negative ``max_drop``. BudgetError: when not even the most bits keep within it.
     """
     if not max_drop >= 0:
         raise ConfigError(f"max_drop={max_drop!r}: points that may be lost, e.g. max_drop=0.5")
     base = evaluate(model, evaluation, model).top1
     tried: list[tuple[int, float, float, int]] = []
     best: tuple[float, nn.Module] | None = None
-    low, high = 0, len(CANDIDATES) - 1
+    widths = chosen_preset(preset, codec, "mse").widths
+    candidates = [candidate for candidate in CANDIDATES if candidate[0] in widths] or [(widths[0], 0.0)]
+    low, high = 0, len(candidates) - 1
     while low <= high:
         middle = (low + high) // 2
-        bits, budget = CANDIDATES[middle]
+        bits, budget = candidates[middle]
         candidate = quantize(
-            model, data, bits=bits, budget=budget, preset=preset, search=search, activations=activations,
+            model, data, bits=bits, budget=budget, codec=codec, preset=preset, search=search, activations=activations,
             samples=samples, seed=seed, device=device, reference=reference, progress=progress,
         )  # fmt: skip
         scored = evaluate(candidate, evaluation, model)
@@ -92,5 +98,7 @@ def quantize_smallest(
             low = middle + 1
     if best is None:
         least = min(drop for _, _, drop, _ in tried)
-        raise BudgetError(f"no file keeps within {max_drop} points; the least lost was {least:.2f} at 8 bits")
+        raise BudgetError(
+            f"no file keeps within {max_drop} points; the least lost was {least:.2f} at {candidates[-1][0]} bits"
+        )
     return Smallest(best[1], best[0], tuple(tried))

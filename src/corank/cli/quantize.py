@@ -34,6 +34,7 @@ def quantize(
     data: options.Data,
     out: asked.Out,
     bits: asked.Bits = None,
+    codec: asked.CodecName = None,
     budget: asked.Budget = None,
     size: asked.Size = None,
     max_drop: asked.MaxDrop = None,
@@ -69,7 +70,7 @@ def quantize(
     check_distinct((out, save_plan, record, report), (weights, plan))
     request = Request(
         bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
-        samples, seed, model, chosen_device(device), checkpoint, activations,
+        samples, seed, model, chosen_device(device), checkpoint, activations, codec,
     )  # fmt: skip
     request.check(scored=evaluation is not None)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)

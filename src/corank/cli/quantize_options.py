@@ -16,6 +16,7 @@ __all__ = [
     "Bits",
     "Budget",
     "Checkpoint",
+    "CodecName",
     "Evaluation",
     "Iterations",
     "Layer",
@@ -33,7 +34,9 @@ HOW = "How small"
 PLAN = "Plan"
 
 Out = Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file.", rich_help_panel=OUTPUT)]
-Bits = Annotated[int | None, typer.Option(help="Of a code, 1 to 8; 4 unless --size is given.", rich_help_panel=HOW)]
+Bits = Annotated[
+    int | None, typer.Option(help="Of a code, 1 to 8; the codec's (4) unless --size is given.", rich_help_panel=HOW)
+]
 Activations = Annotated[
     int | None, typer.Option(help="Of the layers' inputs, 2 to 8; float if not given.", rich_help_panel=HOW)
 ]
@@ -45,6 +48,9 @@ MaxDrop = Annotated[
     float | None, typer.Option(help="Find the smallest file within so many points.", rich_help_panel=HOW)
 ]
 Preset = Annotated[str | None, typer.Option(help="fast (if not given), best, paper or nearest.", rich_help_panel=PLAN)]
+CodecName = Annotated[
+    str | None, typer.Option("--codec", help="Which values weights may take, by name; uniform.", rich_help_panel=PLAN)
+]
 Search = Annotated[str | None, typer.Option(help="cora, cora-from-0.9, greedy, joint, uniform.", rich_help_panel=PLAN)]
 Iterations = Annotated[
     int | None, typer.Option(help="Steps of distillation after the coding; 250 for best.", rich_help_panel=PLAN)
@@ -53,7 +59,9 @@ Plan = Annotated[Path | None, typer.Option(help="Carry out this plan; search not
 SavePlan = Annotated[Path | None, typer.Option(help="Write the plan as JSON.", rich_help_panel=OUTPUT)]
 Layer = Annotated[
     list[str] | None,
-    typer.Option(metavar="PATTERN=BITS", help="Bits or float for some layers; repeat it.", rich_help_panel=PLAN),
+    typer.Option(
+        metavar="PATTERN=BITS", help="Bits, float or a codec for some layers; repeat it.", rich_help_panel=PLAN
+    ),
 ]
 AllLayers = Annotated[
     bool, typer.Option("--all-layers", help="No 8 bits for the first and last layer.", rich_help_panel=PLAN)

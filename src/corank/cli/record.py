@@ -48,9 +48,17 @@ def score(original: nn.Module, quantized: nn.Module, images: ImageSet, progress:
     return Scores(top1, found.top1, found.agreement, found.kl, found.samples)
 
 
-def label_of(preset: str | None, bits: int | None, budget: float | None, activations: int | None = None) -> str:
-    """A short name: "fast 3+0.25", "fast W4A8+0.25"."""
+def label_of(
+    preset: str | None,
+    bits: int | None,
+    budget: float | None,
+    activations: int | None = None,
+    codec: str | None = None,
+) -> str:
+    """A short name: "fast 3+0.25", "fast W4A8+0.25", "fast dense-shift 3"; the usual codec is not named."""
     name = preset or "run"
+    if codec not in (None, "uniform"):
+        name = f"{name} {codec}"
     if bits is None:
         return name
     return f"{name} {show_bits(bits, activations)}" + (f"+{budget:.3g}" if budget else "")
@@ -74,11 +82,11 @@ def record_of(
         reproduce: the command line.
         label: short name; None makes one.
     """
-    bits, budget = about["bits"], about["budget"]
+    budget = about["budget"]
     return {
         "command": command,
         "version": __version__,
-        "label": label or label_of(about["preset"] if bits is not None else "plan", bits, budget, about["activations"]),
+        "label": label or _label(about),
         **about,
         "model": about["model"] or (source.reference if source else None) or "unknown",
         "metric": METRIC,
@@ -95,6 +103,13 @@ def record_of(
         "peak_memory_bytes": peak_memory_bytes(),
         "reproduce": reproduce,
     }
+
+
+def _label(about: Mapping[str, Any]) -> str:
+    if about["bits"] is None:
+        return label_of("plan", None, None)
+    codec = about["plan"]["default"].get("codec") or {}
+    return label_of(about["preset"], about["bits"], about["budget"], about["activations"], codec.get("kind"))
 
 
 def float_record(command: str, value: float, source: ResolvedModel, seed: int, reproduce: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import corank
 from corank.cli.progress import Callback
 from corank.data import ImageSet
 from corank.errors import ConfigError
+from corank.presets import chosen_codec
 
 __all__ = ["Request"]
 
@@ -38,6 +39,7 @@ class Request:
     device: torch.device
     checkpoint: Path | None = None
     activations: int | None = None
+    codec: str | None = None
 
     def check(self, scored: bool) -> None:
         """Raises ConfigError for options that exclude each other."""
@@ -47,8 +49,8 @@ class Request:
         }  # fmt: skip
         if self.plan is not None:
             clash = {
-                **common, "--max-drop": self.max_drop, "--preset": self.preset, "--search": self.search,
-                "--activations": self.activations,
+                **common, "--codec": self.codec, "--max-drop": self.max_drop, "--preset": self.preset,
+                "--search": self.search, "--activations": self.activations,
             }  # fmt: skip
             _refuse("--plan", "the plan says everything", clash)
         if self.max_drop is not None:
@@ -60,6 +62,12 @@ class Request:
             )
             if not scored:
                 raise ConfigError("--max-drop needs images to measure the drop on; add --eval DATA")
+        names = [self.codec, *(name for name in _exceptions(self.layers).values() if isinstance(name, str))]
+        for name in names:
+            if name is not None and name != "float":
+                chosen_codec(name, corank.Uniform())
+        if self.codec is not None and self.bits is not None:
+            chosen_codec(self.codec, corank.Uniform()).with_bits(self.bits)
         if self.size is not None:
             _refuse("--size", "the size sets the budget", {"--budget": self.budget})
 
@@ -70,8 +78,8 @@ class Request:
         preset = self.preset or "fast"
         if self.max_drop is not None and scored is not None:
             return corank.quantize_smallest(
-                model, images, self.max_drop, scored, preset=preset, search=self.search, samples=self.samples,
-                activations=self.activations, seed=self.seed, device=self.device,
+                model, images, self.max_drop, scored, codec=self.codec, preset=preset, search=self.search,
+                samples=self.samples, activations=self.activations, seed=self.seed, device=self.device,
                 reference=self.reference, progress=progress,
             ).model  # fmt: skip
         # Rounding alone has no adapters to spend a budget on, unless one is asked for.
@@ -84,6 +92,7 @@ class Request:
             size=self.size,
             plan=None if self.plan is None else corank.Plan.load(self.plan),
             layers=_exceptions(self.layers),
+            codec=self.codec,
             preset=preset,
             search=self.search,
             refinement=None if self.iterations is None else corank.Refinement(self.iterations),
@@ -106,11 +115,14 @@ def _refuse(option: str, why: str, others: Mapping[str, object]) -> None:
 
 
 def _exceptions(given: Sequence[str]) -> dict[str, int | str]:
-    """`PATTERN=BITS` or `PATTERN=float`, as the library takes them."""
+    """`PATTERN=BITS`, `PATTERN=float` or `PATTERN=CODEC`, as the library takes them."""
     found: dict[str, int | str] = {}
     for text in given:
         pattern, equals, choice = text.rpartition("=")
-        if not pattern or not equals or not (choice == "float" or (choice.isascii() and choice.isdigit())):
-            raise ConfigError(f"--layer {text}: give PATTERN=BITS or PATTERN=float, e.g. --layer 'layer4.*=8'")
-        found[pattern] = choice if choice == "float" else int(choice[:6])
+        if not pattern or not equals or not choice:
+            raise ConfigError(
+                f"--layer {text}: give PATTERN=BITS or PATTERN=float, or PATTERN=CODEC, e.g. 'layer4.*=8' or "
+                "'layer4.*=dense-shift:3'"
+            )
+        found[pattern] = int(choice[:6]) if choice.isascii() and choice.isdigit() else choice
     return found

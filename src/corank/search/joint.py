@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 
 from corank.codecs import Codec, Uniform
+from corank.codecs.scaled import ScaledLevels
 from corank.errors import ConfigError
 from corank.search.base import Alternatives, Curve, Found, Problem, Search, spent_bits
 from corank.search.cora import CoRa
@@ -71,16 +72,22 @@ class Joint(Search):
 
     def _codecs(self, base: Codec, columns: int) -> tuple[Codec, ...]:
         """The plan's codec first, then the others."""
-        if not isinstance(base, Uniform):
-            return (base,)
         widths = self.bits or tuple(range(max(1, base.bits - 1), min(8, base.bits + 2) + 1))
         found = [base]
         for bits in widths:
-            for group in self.groups:
-                codec = replace(base, bits=bits, group=group, half=base.half and bits < 8)
-                if codec not in found and group < columns:
-                    found.append(codec)
+            try:
+                codec = base.with_bits(bits)
+            except ConfigError:  # a width that this kind does not have
+                continue
+            for one in self._grouped(codec, columns):
+                if one not in found:
+                    found.append(one)
         return tuple(found)
+
+    def _grouped(self, codec: Codec, columns: int) -> list[Codec]:
+        if not isinstance(codec, (Uniform, ScaledLevels)):
+            return [codec]
+        return [replace(cast(Any, codec), group=group) for group in self.groups if group < columns]
 
 
 def _fitting(curves: Mapping[str, tuple[Curve, ...]], problem: Problem, known: Alternatives) -> Found:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from corank.codecs import Codebook, Uniform
+from corank.codecs import Codebook, Codec, Uniform
 from corank.rounding import Rounder
-from corank.statistics import Gram, LayerStatistics, OutputGradient
+from corank.statistics import Gram, LayerStatistics, OutputGradient, need
 
 __all__ = ["check_rounder"]
 
 
-def check_rounder(rounder: Rounder) -> None:
-    """Rounds plain, grouped and depthwise weights with ``rounder``, over live and dead inputs.
+_CODECS = (Uniform(3), Uniform(1, symmetric=True), Uniform(4, group=5), Uniform(2, group=-1))
+
+
+def check_rounder(rounder: Rounder, codecs: Sequence[Codec] = _CODECS) -> None:
+    """Rounds plain, grouped and depthwise weights with ``rounder``, over live and dead inputs, for each codec.
 
     A rounder that asks for the :class:`~corank.statistics.Gram` must not lose more of the output than
     rounding to nearest does.
@@ -25,9 +30,10 @@ def check_rounder(rounder: Rounder) -> None:
         for dead in (False, True):
             statistics = _statistics(groups, rows, columns, dead)
             weight = torch.randn(groups * rows, columns, generator=torch.Generator().manual_seed(columns))
-            for codec in (Uniform(3), Uniform(1, symmetric=True), Uniform(4, group=5), Uniform(2, group=-1)):
+            for codec in codecs:
                 name = f"{rounder}, {codec}, groups {groups}, dead inputs {dead}"
-                _check_rounded(name, rounder, codec.fit(weight), weight, statistics)
+                codebook = codec.fit(weight, need(statistics, Gram, name).matrix)
+                _check_rounded(name, rounder, codebook, weight, statistics)
     _check_needs(rounder)
 
 

@@ -1,0 +1,66 @@
+"""`--codec` and codecs in `--layer`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+Invoke = Callable[..., Result]
+
+
+def test_a_codec_for_the_whole_network_and_others_for_some_layers(
+    invoke: Invoke, quick: tuple[str, ...], tmp_path: Path
+) -> None:
+    words = (
+        "--codec",
+        "dense-shift",
+        "--bits",
+        "2",
+        "--layer",
+        "stage2.0.*=ternary",
+        "--layer",
+        "stage3.0.*=uniform:4",
+    )
+    result = invoke(
+        "quantize", "digits", *quick, "--preset", "nearest", *words, "--out", tmp_path / "small.safetensors",
+        "--save-plan", tmp_path / "plan.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["default"]["codec"] == {"kind": "dense-shift", "bits": 2}
+    kinds = {name: layer["codec"]["kind"] for name, layer in plan["layers"].items() if "codec" in layer}
+    assert kinds.pop("stage2.0.conv1") == "ternary" and kinds.pop("stage3.0.conv1") == "uniform"
+    assert kinds["stem.0"] == "uniform"
+    few = ("--data", "digits:train[:16]", "--plan", tmp_path / "plan.json")
+    again = invoke("quantize", "digits", *few, "--out", tmp_path / "again.safetensors")
+    assert again.exit_code == 0, again.output
+
+
+def test_a_codec_alone_has_its_own_bits(invoke: Invoke, quick: tuple[str, ...], tmp_path: Path) -> None:
+    words = ("--preset", "nearest", "--codec", "binary", "--record", tmp_path / "record.json")
+    result = invoke("quantize", "digits", *quick, *words, "--out", tmp_path / "small.safetensors")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["bits"] == 1 and record["label"] == "nearest binary 1"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--codec", "dense-shft"), "did you mean 'dense-shift'"),
+        (("--codec", "dense-shift", "--bits", "8"), "DenseShift takes 2 to 4"),
+        (("--codec", "dense-shift:9"), "DenseShift takes 2 to 4"),
+        (("--layer", "stem.0=dense"), "no codec is called 'dense'"),
+        (("--layer", "stem.0=binary:3"), "bits=3: Binary takes 1"),
+        (("--codec", "binary", "--plan", "plan.json"), "--plan and --codec"),
+    ],
+)
+def test_bad_options(invoke: Invoke, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    out = tmp_path / "small.safetensors"
+    result = invoke("quantize", "nowhere:nothing", "--data", "nowhere", *words, "--out", out)
+    assert result.exit_code != 0 and said in result.stderr
+    assert not out.exists()

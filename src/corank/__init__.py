@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from corank.codecs import Codec, Uniform
+from corank.compare import compare
 from corank.diff import diff
 from corank.errors import (
     ArtifactError,
@@ -50,6 +51,7 @@ __all__ = [
     "Search",
     "Uniform",
     "UniformRanks",
+    "compare",
     "diff",
     "evaluate",
     "inspect",

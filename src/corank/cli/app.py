@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from corank import __version__
+from corank.cli.compare import compare
 from corank.cli.demo import demo
 from corank.cli.diff import diff
 from corank.cli.errors import INTERRUPTED, USAGE, reported
 from corank.cli.evaluate import evaluate
 from corank.cli.export import export
+from corank.cli.import_peft import import_peft
 from corank.cli.inspect import inspect
 from corank.cli.invocation import CommandGroup
 from corank.cli.quantize import quantize
@@ -47,7 +49,7 @@ def _options(
     """Makes trained networks small, 4 bits to 1, without retraining."""
 
 
-for command in (quantize, evaluate, inspect, export, report, demo):
+for command in (quantize, evaluate, inspect, compare, export, import_peft, report, demo):
     app.command()(reported(command))
 app.command()(reported(diff, failed=USAGE))  # 1 says that the files differ
 

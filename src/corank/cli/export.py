@@ -26,6 +26,7 @@ LARGEST_INPUT = 1 << 28  # numbers
 
 
 def export(
+    context: typer.Context,
     model: options.Model,
     file: Annotated[Path, typer.Argument(help="Written by corank quantize.")],
     to: Annotated[str, typer.Option("--to", metavar="TARGET", help=", ".join(TARGETS))],

@@ -14,6 +14,7 @@ import corank
 from corank.errors import ModelError
 from corank.layers import CodedLayer
 from corank.storage.artifact import read
+from corank.storage.coders import entropy
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,9 @@ def test_the_parts_add_up_to_the_file(model: nn.Module, file: Path) -> None:
     assert sum(record["stored_parts"].values()) == record["stored_bytes"] == file.stat().st_size
     assert corank.inspect(model)["stored_parts"] == record["stored_parts"]
     assert list(record["stored_parts"]) == ["codes", "scales", "adapter", "other tensors", "header"]
+    corank.save(model, file, coder="fixed")
+    record = corank.inspect(file)
+    assert sum(record["stored_parts"].values()) == record["stored_bytes"] == record["fixed_bytes"]
     _, contents = read(file)
     inside = sum(record["stored_parts"][part] for part in ("codes", "scales", "adapter"))
     assert inside == sum(
@@ -55,6 +59,34 @@ def test_a_layers_parts_add_up_to_its_bytes(file: Path) -> None:
         assert math.ceil(sum(layer["stored_bits"].values()) / 8) == layer["bytes"]
         assert layer["stored_bits"]["codes"] == layer["bits"] * math.prod(layer["shape"])
         assert (layer["stored_bits"]["adapter"] > 0) == (layer["rank"] > 0)
+
+
+def test_bits_before_and_after_coding_are_those_of_the_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Linear(96, 90), nn.ReLU(), nn.Linear(90, 80), nn.ReLU(), nn.Linear(80, 4)).eval()
+    model, file = corank.quantize(wide, torch.randn(32, 96), bits=3, preset="paper", budget=1.0), tmp_path / "coded"
+    corank.save(model, file)
+    fixed_bytes = corank.save(model, tmp_path / "fixed.safetensors", coder="fixed")
+    for given in (model, file):
+        record = corank.inspect(given, codes=True)
+        assert record["stored_bytes"] == file.stat().st_size < record["fixed_bytes"] == fixed_bytes
+        for name, layer in layers_of(record).items():
+            weights = math.prod(layer["shape"])
+            assert layer["bits_per_weight"] == pytest.approx(sum(layer["stored_bits"].values()) / weights)
+            assert (layer["file_bits_per_weight"] < layer["bits_per_weight"]) or layer["coder"] == "fixed"
+            code = model.get_submodule(name).code()  # pyright: ignore[reportCallIssue]
+            zeros = code.weight.codebook.spread(code.weight.codebook.offset.floor(), code.weight.codes.shape[1])
+            relative = (code.weight.codes.int() - zeros.int()) % (1 << layer["bits"])
+            assert layer["relative_entropy"] == pytest.approx(entropy(relative, 1 << layer["bits"]))
+        in_file = sum(layer["file_bits_per_weight"] * math.prod(layer["shape"]) for layer in record["layers"]) / 8
+        parts = record["stored_parts"]
+        assert in_file == pytest.approx(parts["codes"] + parts["scales"] + parts["adapter"], rel=0.01)
+    plain = corank.inspect(tmp_path / "fixed.safetensors")
+    assert plain["stored_bytes"] == plain["fixed_bytes"] == fixed_bytes
+    assert all(layer["coder"] == "fixed" for layer in plain["layers"])
+    assert [layer["bits_per_weight"] for layer in plain["layers"]] == [
+        layer["file_bits_per_weight"] for layer in plain["layers"]
+    ]
 
 
 def test_codes_are_counted_only_if_asked(model: nn.Module, file: Path) -> None:

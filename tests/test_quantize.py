@@ -66,8 +66,10 @@ def test_the_plan_never_exceeds_the_budget(images: Tensor, search: object, budge
 
 
 def test_stored_bytes_are_the_file_and_what_the_plan_predicts(images: Tensor, small: nn.Module, tmp_path: Path) -> None:
-    stored = corank.save(small, tmp_path / "small.safetensors")
-    assert stored == (tmp_path / "small.safetensors").stat().st_size == corank.inspect(small)["stored_bytes"]
+    coded = corank.save(small, tmp_path / "small.safetensors")
+    assert coded == (tmp_path / "small.safetensors").stat().st_size == corank.inspect(small)["stored_bytes"]
+    stored = corank.save(small, tmp_path / "fixed.safetensors", coder="fixed")
+    assert coded < stored == corank.inspect(small)["fixed_bytes"]
     prepared = prepare(digits_net(), lambda one: one(images[:2]))
     assert predict_bytes(prepared, run_of(small)) == pytest.approx(stored, rel=0.02)
     run = run_of(small)
@@ -80,8 +82,9 @@ def test_stored_bytes_are_the_file_and_what_the_plan_predicts(images: Tensor, sm
 @pytest.mark.parametrize("size", ["52KB", "60KB", 80_000])
 def test_a_size_is_kept_and_used(images: Tensor, size: int | str, tmp_path: Path) -> None:
     quantized = corank.quantize(digits_net(), images, size=size, search="greedy")
-    stored = corank.save(quantized, tmp_path / "small.safetensors")
+    stored = corank.save(quantized, tmp_path / "small.safetensors", coder="fixed")
     assert 0.93 * parse_size(size) < stored <= parse_size(size)
+    assert corank.save(quantized, tmp_path / "coded.safetensors") <= stored
 
 
 def test_the_same_seed_gives_the_same_file(images: Tensor, tmp_path: Path) -> None:

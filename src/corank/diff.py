@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from corank.codecs import CODECS
 from corank.config import to_json
 from corank.errors import ArtifactError
-from corank.storage.artifact import read
+from corank.storage.artifact import read, serialized
 from corank.storage.contents import Contents, contents_of
 from corank.storage.run import Run, run_of
 from corank.storage.stored_layers import layer_code, other_tensors, slot_tensors
@@ -79,7 +79,7 @@ def _side(given: nn.Module | str | Path) -> _Side:
     if isinstance(given, nn.Module):
         run = run_of(given)
         contents = contents_of(given, run)
-        return _filled(run, contents, len(contents.serialize()))
+        return _filled(run, contents, len(serialized(given)))
     run, contents = read(given)
     try:
         return _filled(run, contents, Path(given).stat().st_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 
 from corank.layers import LayerCode
-from corank.storage.artifact import read
-from corank.storage.bits import packed_bytes
+from corank.storage.artifact import read_coded
+from corank.storage.coders import entropy
+from corank.storage.coding import CodedRun, encode_contents, relative_codes
 from corank.storage.contents import Contents, contents_of, input_codes
 from corank.storage.histogram import entropy_bits, histogram
 from corank.storage.run import PARTS, Run, part_of, run_of
@@ -23,17 +25,22 @@ __all__ = ["inspect", "run_record"]
 def inspect(model: nn.Module | str | Path, codes: bool = False) -> dict[str, Any]:
     """The record of a quantized model, or of an artifact on disk (which is checked whole, and not built).
 
-    Keys: ``model, preset, search, bits, budget, activations, seed, equivalent_bits, stored_bytes, stored_parts,
-    iterations, layers`` (each with ``name, shape, bits, rank, max_rank, bytes, stored_bits, relative_output_error,
-    inputs, input_step, input_offset``), ``folded, skipped, plan``. ``inputs`` are the bits of a layer's inputs; None,
-    and so are step and offset, where they are float.
+    Keys: ``model, preset, search, bits, budget, activations, seed, equivalent_bits, stored_bytes, fixed_bytes,
+    stored_parts, iterations, layers`` (each with ``name, shape, bits, rank, max_rank, bytes, stored_bits,
+    relative_output_error, inputs, input_step, input_offset, coder, bits_per_weight, file_bits_per_weight``),
+    ``folded, skipped, plan``. ``inputs`` are the bits of a layer's inputs; None, and so are step and offset, where they
+    are float. ``stored_bytes`` is the file's size (of a model: that of ``corank.save(model, path)``), ``fixed_bytes``
+    what it would be with all codes at their fixed width; a layer's bits per weight, before and after its codes are
+    coded by ``coder``, count all that it stores.
 
     Args:
         model: what :func:`corank.quantize` or :func:`corank.load` returned, or the path of an artifact.
         codes: also unpack every code, which takes some seconds for a hundred million, and add to each layer
             ``code_counts`` (weights that take each code), ``code_entropy`` (bits per weight, codes taken as
-            independent), ``weight_range`` (two values), ``coded_counts`` (weights of the stored network in 48 equal
-            bins of that range) and ``float_counts`` (of the float network; empty for a file, which does not hold them).
+            independent), ``relative_entropy`` (the same for codes less that of zero, as coders see them: rows whose
+            offsets differ are then alike), ``weight_range`` (two values), ``coded_counts`` (weights of the stored
+            network in 48 equal bins of that range) and ``float_counts`` (of the float network; empty for a file, which
+            does not hold them).
 
     Raises:
         ModelError: for a model that corank did not quantize. ArtifactError: for an unsound file.
@@ -41,19 +48,26 @@ def inspect(model: nn.Module | str | Path, codes: bool = False) -> dict[str, Any
     if isinstance(model, nn.Module):
         run = run_of(model)
         contents = contents_of(model, run)
-        data = contents.serialize()
+        coded, runs = encode_contents(run, contents)
+        data = coded.serialize()
         stored, frame = len(data), data[:8]
     else:
-        run, contents = read(model)
+        run, contents, runs = read_coded(model)
         with Path(model).open("rb") as file:
             frame = file.read(8)
             stored = file.seek(0, os.SEEK_END)
-    parts = _parts(run, contents, stored, 8 + int.from_bytes(frame, "little"))
-    record = {**run_record(run, contents), "stored_bytes": stored, "stored_parts": parts}
+    sizes = {
+        "stored_bytes": stored,
+        "fixed_bytes": len(contents.serialize()),
+        "stored_parts": _parts(run, contents, runs, 8 + int.from_bytes(frame, "little")),
+    }
+    record = {**run_record(run, contents), **sizes}
+    coding = _coding(run, runs)
     if codes:
-        stored_slots = slot_tensors(run, contents)
-        found = {name: _spread(name, layer_code(run, name, slots), run) for name, slots in stored_slots.items()}
-        record["layers"] = [{**layer, **found[layer["name"]]} for layer in record["layers"]]
+        relative = {name: entropy(symbols, 1 << bits) for name, symbols, bits in relative_codes(run, contents)}
+        for name, slots in slot_tensors(run, contents).items():
+            coding[name] |= {**_spread(name, layer_code(run, name, slots), run), "relative_entropy": relative[name]}
+    record["layers"] = [{**layer, **coding[layer["name"]]} for layer in record["layers"]]
     return record
 
 
@@ -83,19 +97,32 @@ def _inputs(name: str, run: Run, contents: Contents) -> dict[str, Any]:
     return {"inputs": run.plan.layers[name].inputs, "input_step": step, "input_offset": offset}
 
 
-def _parts(run: Run, contents: Contents, stored_bytes: int, header_bytes: int) -> dict[str, int]:
+def _parts(run: Run, contents: Contents, runs: Sequence[CodedRun], header_bytes: int) -> dict[str, int]:
     """The file's bytes by what they are for; they add up to its size."""
     parts = dict.fromkeys(PARTS, 0)
+    for part in runs:
+        parts[part_of(part.slot)] += part.size_bytes
     for name, layer in run.layers.items():
         for slot_name, slot in layer.slots(run.plan.layers[name]).items():
-            parts[part_of(slot_name)] += 2 * slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
+            parts[part_of(slot_name)] += 2 * slot.count if slot.scale else 0
     coded = ("codes", "scales")
-    parts["other tensors"] = sum(
-        blob.numel() * blob.element_size() for name, blob in contents.blobs.items() if name not in coded
-    )
-    parts["header"] = header_bytes
-    # Last, for a file may hold codes in less than their width.
-    return {**parts, "codes": stored_bytes - (sum(parts.values()) - parts["codes"])}
+    others = (blob.numel() * blob.element_size() for name, blob in contents.blobs.items() if name not in coded)
+    return {**parts, "other tensors": sum(others), "header": header_bytes}
+
+
+def _coding(run: Run, runs: Sequence[CodedRun]) -> dict[str, dict[str, Any]]:
+    """How each layer's codes are coded, and all its bits per weight before and after."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, layer in run.layers.items():
+        own = [part for part in runs if part.layer == name]
+        stored = layer.stored_bits(run.plan.layers[name])
+        saved = 8 * sum(part.fixed_bytes - part.size_bytes for part in own)
+        found[name] = {
+            "coder": next(part.coder for part in own if part.slot == "codes"),
+            "bits_per_weight": stored / layer.weights,
+            "file_bits_per_weight": (stored - saved) / layer.weights,
+        }
+    return found
 
 
 def _spread(name: str, code: LayerCode, run: Run) -> dict[str, Any]:

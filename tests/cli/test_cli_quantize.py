@@ -25,6 +25,7 @@ KEYS = {
 }
 LAYER_KEYS = {
     "name", "shape", "bits", "rank", "max_rank", "bytes", "relative_output_error", "spectrum", "inputs", "input_step",
+    "coder", "bits_per_weight", "file_bits_per_weight", "relative_entropy",
     "input_offset", "stored_bits", "code_counts", "code_entropy", "weight_range", "coded_counts", "float_counts",
 }
 # fmt: on

@@ -28,7 +28,7 @@ from corank.storage.coding import CODED_FORMAT, CodedRun, decode_contents, encod
 from corank.storage.contents import FORMAT, Contents, contents_of, digest, input_codes, plain_tensors
 from corank.storage.run import ATTRIBUTE, LayerRun, Run, run_of
 
-__all__ = ["load", "read", "read_coded", "save"]
+__all__ = ["load", "read", "read_coded", "save", "serialized"]
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -39,7 +39,7 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def save(model: nn.Module, path: str | Path, coder: str = "fixed") -> int:
+def save(model: nn.Module, path: str | Path, coder: str = "auto") -> int:
     """Writes a quantized model; the file appears whole or not at all.
 
     Args:
@@ -57,8 +57,7 @@ def save(model: nn.Module, path: str | Path, coder: str = "fixed") -> int:
         OutputError: when the path cannot be written.
         ConfigError: for an unknown coder, or one whose package is missing.
     """
-    run = run_of(model)
-    data = encode_contents(run, contents_of(model, run), coder)[0].serialize()
+    data = serialized(model, coder)
     target = Path(path)
     try:
         descriptor, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
@@ -73,6 +72,12 @@ def save(model: nn.Module, path: str | Path, coder: str = "fixed") -> int:
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     return len(data)
+
+
+def serialized(model: nn.Module, coder: str = "auto") -> bytes:
+    """The bytes of the file that :func:`save` writes; it raises what :func:`save` raises, but for the path."""
+    run = run_of(model)
+    return encode_contents(run, contents_of(model, run), coder)[0].serialize()
 
 
 def read(path: str | Path) -> tuple[Run, Contents]:

@@ -67,6 +67,17 @@ def test_a_result_that_is_worse_is_not_kept(rough: nn.Module, teacher: nn.Module
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in rough.state_dict().items())
 
 
+def test_the_last_step_says_how_the_result_was_judged(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:
+    model = copy.deepcopy(rough)
+    how = Refinement(12, 32, precision="float32")
+    course = refine(model, teacher, Samples.of(images, len(images)), how, output_distance)
+    assert [step["iteration"] for step in course] == list(range(1, 13))
+    assert all(set(step) == {"iteration", "divergence"} for step in course[:-1])
+    some = images[:512]
+    assert course[-1]["before"] == pytest.approx(distance(rough, teacher, some), rel=1e-4)
+    assert course[-1]["after"] == pytest.approx(distance(model, teacher, some), rel=1e-4)
+
+
 def test_equal_seeds_give_equal_models(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:
     first, again, other = (tuned(rough, teacher, images, Refinement(6, 32), seed) for seed in (1, 1, 2))
     assert torch.equal(first(images), again(images))

@@ -36,3 +36,11 @@ def test_precision_is_what_was_asked_for() -> None:
     assert Refinement(precision="bfloat16").uses_bfloat16(cpu)
     assert not Refinement(precision="float32").uses_bfloat16(cpu)
     assert isinstance(Refinement().uses_bfloat16(cpu), bool)
+
+
+def test_rates_shrink_for_a_network_that_starts_near() -> None:
+    assert Refinement(near=0.2).pace(0.05) == pytest.approx(0.25)
+    assert Refinement(near=0.2).pace(3.0) == 1.0
+    assert Refinement(near=0.0).pace(0.001) == 1.0
+    with pytest.raises(ConfigError, match="near=-1"):
+        Refinement(near=-1)

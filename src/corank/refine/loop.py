@@ -53,13 +53,15 @@ def refine(
         checkpoint: keeps the state every 25 steps; a state found in it is continued.
 
     Returns:
-        One entry for each step: iteration, divergence.
+        One entry for each step: iteration, divergence; the last one also has the distances before and after on the
+        samples that judge the result.
     """
     if refinement.iterations == 0:
         return ()
     steps = _Steps(Student(model, refinement), teacher, samples, refinement, loss, seed)
     judge = _Judge(teacher, samples, loss, steps.device)
     before = judge(model)
+    steps.set_pace(refinement.pace(before))
     kept = checkpoint or Checkpoint(None)
     history = steps.restore(kept.load(_STEP))
     for number in range(len(history), refinement.iterations):
@@ -70,8 +72,10 @@ def refine(
             progress("refining", number + 1, refinement.iterations)
     unrefined = copy.deepcopy(model.state_dict())
     steps.student.harden_into(model)
-    if not judge(model) < before:
+    after = judge(model)
+    if not after < before:
         model.load_state_dict(unrefined)
+    history[-1] = {**history[-1], "before": before, "after": after}
     return tuple(history)
 
 
@@ -93,6 +97,11 @@ class _Steps:
         even = -(-min(refinement.batch_size, len(samples)) // number_of_processes())
         self._part = max(1, min(_LIVE_BYTES // (8 * live), even))
         self._features = _Features(student.model, teacher) if refinement.features > 0 else None
+
+    def set_pace(self, factor: float) -> None:
+        """Multiplies all learning rates."""
+        for group in self.optimizer.param_groups:
+            group["peak"] *= factor
 
     def step(self, number: int) -> float:
         """One gradient step; returns the loss before it."""

@@ -33,6 +33,8 @@ class Refinement:
             2203.05740); 0 rounds them all.
         features: weight of the relative squared error of every coded layer's output, beside the loss of the model's
             output; 0 for the model's output alone.
+        near: distance from the float network (nats of KL, for a classifier) below which all rates shrink in proportion:
+            a network that starts near is only led away by large steps. 0 never shrinks them.
         augment: flip and shift images at random, where the samples are images.
         precision: of the passes: "float32", "bfloat16" (autocast), or "auto": bfloat16 where the device computes in
             it natively.
@@ -47,6 +49,7 @@ class Refinement:
     step_rate: float = 1e-2
     drop: float = 0.0
     features: float = 0.0
+    near: float = 0.12
     augment: bool = True
     precision: str = "auto"
 
@@ -62,8 +65,14 @@ class Refinement:
             raise ConfigError(f"drop={self.drop!r}: a probability, from 0 (every input is rounded) to below 1")
         if not 0 <= self.features < float("inf"):
             raise ConfigError(f"features={self.features!r}: a weight, 0 for the model's output alone")
+        if not 0 <= self.near < float("inf"):
+            raise ConfigError(f"near={self.near!r}: a distance, 0 for rates that do not depend on it")
         if self.precision not in _PRECISIONS:
             raise ConfigError(f"precision={self.precision!r}: one of {', '.join(_PRECISIONS)}")
+
+    def pace(self, distance: float) -> float:
+        """The factor of all rates for a network that starts at that distance from the float one."""
+        return min(1.0, distance / self.near) if self.near else 1.0
 
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether the passes run under bfloat16 autocast on that device."""

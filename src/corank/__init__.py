@@ -15,6 +15,7 @@ from corank.errors import (
     OutputError,
 )
 from corank.evaluation import Evaluation, evaluate
+from corank.hub import from_pretrained, push_to_hub, save_pretrained
 from corank.inspect import inspect
 from corank.plan import LayerPlan, Plan
 from corank.presets import Preset
@@ -54,10 +55,13 @@ __all__ = [
     "compare",
     "diff",
     "evaluate",
+    "from_pretrained",
     "inspect",
     "load",
+    "push_to_hub",
     "quantize",
     "quantize_smallest",
     "save",
+    "save_pretrained",
     "to_float",
 ]

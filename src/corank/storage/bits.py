@@ -22,14 +22,17 @@ def pack(codes: Tensor, bits: int) -> Tensor:
         return flat.clone()
     if flat.numel() and int(flat.max()) >= 1 << bits:
         raise ValueError(f"a code of {int(flat.max())} does not fit in {bits} bits")
-    # Eight codes fill exactly `bits` bytes: pack each such run through one 64-bit word.
-    padded = torch.zeros((flat.numel() + 7) // 8 * 8, dtype=torch.int64, device=flat.device)
-    padded[: flat.numel()] = flat.long()
-    shifts = torch.arange(7, -1, -1, device=flat.device) * bits
-    words = (padded.reshape(-1, 8) << shifts).sum(1)
-    places = torch.arange(bits - 1, -1, -1, device=flat.device) * 8
-    packed = ((words[:, None] >> places) & 0xFF).to(torch.uint8).reshape(-1)
-    return packed[: packed_bytes(flat.numel(), bits)].clone()
+    if 8 % bits == 0:
+        return _packed_evenly(flat, bits)
+    # Eight codes fill exactly `bits` bytes: pack each such run through one word.
+    columns = _padded(flat, 8)
+    words = torch.zeros(len(columns), dtype=_word(bits), device=flat.device)
+    for place in range(8):
+        words |= columns[:, place].to(words.dtype) << (7 - place) * bits
+    packed = torch.empty((len(columns), bits), dtype=torch.uint8, device=flat.device)
+    for place in range(bits):
+        packed[:, place] = (words >> (bits - 1 - place) * 8) & 0xFF
+    return packed.reshape(-1)[: packed_bytes(flat.numel(), bits)].clone()
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
@@ -44,10 +47,43 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
         )
     if bits == 8:
         return packed.clone()
-    runs = (count + 7) // 8
-    padded = torch.zeros(runs * bits, dtype=torch.int64, device=packed.device)
-    padded[: packed.numel()] = packed.long()
-    places = torch.arange(bits - 1, -1, -1, device=packed.device) * 8
-    words = (padded.reshape(runs, bits) << places).sum(1)
-    shifts = torch.arange(7, -1, -1, device=packed.device) * bits
-    return ((words[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[:count].to(torch.uint8)
+    if 8 % bits == 0:
+        return _unpacked_evenly(packed, bits, count)
+    columns = _padded(packed, bits)
+    words = torch.zeros(len(columns), dtype=_word(bits), device=packed.device)
+    for place in range(bits):
+        words |= columns[:, place].to(words.dtype) << (bits - 1 - place) * 8
+    codes = torch.empty((len(columns), 8), dtype=torch.uint8, device=packed.device)
+    for place in range(8):
+        codes[:, place] = (words >> (7 - place) * bits) & ((1 << bits) - 1)
+    return codes.reshape(-1)[:count].clone()
+
+
+def _word(bits: int) -> torch.dtype:
+    """A word of eight codes."""
+    return torch.int32 if 8 * bits < 32 else torch.int64
+
+
+def _padded(flat: Tensor, columns: int) -> Tensor:
+    """Bytes in rows of ``columns``, zeros at the end."""
+    padded = torch.zeros(-(-flat.numel() // columns) * columns, dtype=torch.uint8, device=flat.device)
+    padded[: flat.numel()] = flat
+    return padded.reshape(-1, columns)
+
+
+def _packed_evenly(flat: Tensor, bits: int) -> Tensor:
+    """Codes of 1, 2 or 4 bits, of which a whole number fills each byte."""
+    together = 8 // bits
+    columns = _padded(flat, together)
+    packed = columns[:, 0] << (8 - bits)
+    for place in range(1, together):
+        packed |= columns[:, place] << (8 - bits - place * bits)
+    return packed
+
+
+def _unpacked_evenly(packed: Tensor, bits: int, count: int) -> Tensor:
+    together = 8 // bits
+    codes = torch.empty((packed.numel(), together), dtype=torch.uint8, device=packed.device)
+    for place in range(together):
+        codes[:, place] = (packed >> (8 - bits - place * bits)) & ((1 << bits) - 1)
+    return codes.reshape(-1)[:count].clone()

@@ -39,14 +39,14 @@ class SymbolCoder(ABC):
                 f"symbols are a matrix (R, C) of whole numbers, not {tuple(symbols.shape)} {symbols.dtype}; "
                 "reshape them, e.g. coder.encode(codes.reshape(rows, -1), levels)"
             )
-        values = symbols.detach().cpu().numpy().astype(np.int64)
+        values = symbols.detach().cpu().numpy()
         if not values.size:
             return b""
         if values.min() < 0 or values.max() >= levels:
             raise ConfigError(
                 f"symbols of {values.min()} to {values.max()}: with levels={levels}, 0 to {levels - 1} fit"
             )
-        return self._encode(values, levels)
+        return self._encode(values.astype(np.uint8 if levels <= 256 else np.int64, copy=False), levels)
 
     def decode(self, data: bytes, shape: tuple[int, int], levels: int) -> Tensor:
         """The symbols ``(R, C)``, uint8 up to 256 levels and int32 above.
@@ -70,7 +70,7 @@ class SymbolCoder(ABC):
 
     @abstractmethod
     def _encode(self, values: np.ndarray, levels: int) -> bytes:
-        """The bytes of ``values`` ``(R, C)`` int64, each below ``levels``, at least one."""
+        """The bytes of ``values`` ``(R, C)``, at least one, below ``levels``; uint8 up to 256 levels, else int64."""
 
     @abstractmethod
     def _decode(self, data: bytes, shape: tuple[int, int], levels: int) -> np.ndarray:

@@ -20,13 +20,16 @@ def joined_levels(levels: int, together: int) -> int:
 
 
 def join(symbols: np.ndarray, levels: int, together: int) -> np.ndarray:
-    """Symbols ``(N,)`` int64 joined, the first in the highest bits; zeros fill up the last."""
+    """Symbols ``(N,)`` joined to uint8, the first in the highest bits; zeros fill up the last."""
     if together == 1:
         return symbols
-    padded = np.zeros(-(-len(symbols) // together) * together, np.int64)
+    padded = np.zeros(-(-len(symbols) // together) * together, np.uint8)
     padded[: len(symbols)] = symbols
-    shifts = np.arange(together - 1, -1, -1) * symbol_bits(levels)
-    return (padded.reshape(-1, together) << shifts).sum(1)
+    columns, bits = padded.reshape(-1, together), symbol_bits(levels)
+    joined = columns[:, 0] << np.uint8((together - 1) * bits)
+    for place in range(1, together):
+        joined |= columns[:, place] << np.uint8((together - 1 - place) * bits)
+    return joined
 
 
 def split(joined: np.ndarray, levels: int, together: int, count: int) -> np.ndarray:

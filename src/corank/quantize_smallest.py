@@ -11,9 +11,9 @@ from torch import nn
 
 from corank.calibration.collect import Progress
 from corank.codecs import Codec
-from corank.data import ImageSet
+from corank.data import ImageSet, TokenSet
 from corank.errors import BudgetError, ConfigError
-from corank.evaluation import evaluate
+from corank.evaluation import Evaluation, evaluate
 from corank.presets import chosen_preset
 from corank.quantize import quantize
 from corank.storage.contents import contents_of
@@ -34,7 +34,7 @@ class Smallest:
 
     Attributes:
         model: the quantized model.
-        drop: points lost against the float model.
+        drop: points lost against the float model; of a language model, nats per token.
         tried: (bits, budget, drop, bytes) of every candidate tried, in order.
     """
 
@@ -47,13 +47,13 @@ def quantize_smallest(
     model: nn.Module,
     data: Any,
     max_drop: float,
-    evaluation: ImageSet | Iterable[Any],
+    evaluation: ImageSet | TokenSet | Iterable[Any],
     *,
     codec: str | Codec | None = None,
     preset: str = "fast",
     search: str | None = None,
     activations: int | None = None,
-    samples: int = 1600,
+    samples: int | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     reference: str | None = None,
@@ -67,8 +67,9 @@ def quantize_smallest(
     Args:
         model, data, codec, preset, search, activations, samples, seed, device, reference, progress: as for
             :func:`corank.quantize`.
-        max_drop: points of top-1 that may be lost; with unlabelled ``evaluation``, percent of samples on which the
-            quantized model may choose another class than the float one.
+        max_drop: points of top-1 that may be lost; of a language model, nats per token that may be added; with
+            unlabelled ``evaluation``, percent of samples on which the quantized model may choose another class than
+            the float one.
         evaluation: scored for each candidate; must be possible to iterate over again. Not the calibration data.
 
     Raises:
@@ -76,7 +77,7 @@ def quantize_smallest(
     """
     if not max_drop >= 0:
         raise ConfigError(f"max_drop={max_drop!r}: points that may be lost, e.g. max_drop=0.5")
-    base = evaluate(model, evaluation, model).top1
+    base = evaluate(model, evaluation, model)
     tried: list[tuple[int, float, float, int]] = []
     best: tuple[float, nn.Module] | None = None
     widths = chosen_preset(preset, codec, "mse").widths
@@ -90,7 +91,7 @@ def quantize_smallest(
             samples=samples, seed=seed, device=device, reference=reference, progress=progress,
         )  # fmt: skip
         scored = evaluate(candidate, evaluation, model)
-        drop = 100.0 - (scored.agreement or 0.0) if base is None or scored.top1 is None else base - scored.top1
+        drop = _drop(base, scored)
         tried.append((bits, budget, drop, len(contents_of(candidate, run_of(candidate)).serialize())))
         if drop <= max_drop:
             best, high = (drop, candidate), middle - 1
@@ -99,6 +100,14 @@ def quantize_smallest(
     if best is None:
         least = min(drop for _, _, drop, _ in tried)
         raise BudgetError(
-            f"no file keeps within {max_drop} points; the least lost was {least:.2f} at {candidates[-1][0]} bits"
+            f"no file keeps within {max_drop}; the least lost was {least:.2f} at {candidates[-1][0]} bits"
         )
     return Smallest(best[1], best[0], tuple(tried))
+
+
+def _drop(base: Evaluation, scored: Evaluation) -> float:
+    if base.nats is not None and scored.nats is not None:
+        return scored.nats - base.nats
+    if base.top1 is None or scored.top1 is None:
+        return 100.0 - (scored.agreement or 0.0)
+    return base.top1 - scored.top1

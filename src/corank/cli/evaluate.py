@@ -37,6 +37,7 @@ def evaluate(
     std: options.Std = None,
     image_key: options.ImageKey = None,
     label_key: options.LabelKey = None,
+    length: options.Length = None,
     device: options.Device = "auto",
     record: options.RecordFile = None,
     quiet: options.Quiet = False,
@@ -51,7 +52,7 @@ def evaluate(
     where = chosen_device(device)
     seed = corank.inspect(file)["seed"]
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
-    (images,) = InputOptions(image_size, mean, std, image_key, label_key).load(source.preprocessing, data)
+    (images,) = InputOptions(image_size, mean, std, image_key, label_key, length).read(source, data)
     quantized = corank.load(file, source.model, where)
     if reference:
         warn_if_random(source)
@@ -61,7 +62,7 @@ def evaluate(
             scores = score(source.model, quantized, images, progress)
         else:
             found = corank.evaluate(quantized, images, progress=renamed(progress, "scoring"))
-            scores = Scores(quantized_value=found.top1, samples=found.samples)
+            scores = Scores.of(found)
     about = corank.inspect(file)
     result = record_of("evaluate", about, scores, source, command_line(context))
     written = write_all((record, lambda path: write_record(path, result)))

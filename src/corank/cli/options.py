@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "Data", "Device", "ImageKey", "ImageSize", "LabelKey", "Mean", "Model", "ModelOption", "Pretrained",
+    "Data", "Device", "ImageKey", "ImageSize", "LabelKey", "Length", "Mean", "Model", "ModelOption", "Pretrained",
     "Quiet", "RecordFile", "ReportFolder", "Seed", "Std", "Weights",
 ]  # fmt: skip
 
-INPUT = "Images"
+INPUT = "Images, or tokens"
 OUTPUT = "Output"
 MODEL = "Model"
 
@@ -31,7 +31,8 @@ ModelOption = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        "--data", help="A folder, .zip, .npz, digits or file.py:function; a slice may follow: path[0::2].",
+        "--data",
+        help="A folder, .zip, .npz, digits or file.py:function; a text or .npz of tokens; a slice may follow: [0::2].",
         rich_help_panel=INPUT,
     ),
 ]  # fmt: skip
@@ -53,8 +54,11 @@ Mean = Annotated[
 Std = Annotated[
     str | None, typer.Option(metavar="A,B,C", help="Per channel; one number for grey.", rich_help_panel=INPUT)
 ]
-ImageKey = Annotated[str | None, typer.Option(help="Name of the images in an .npz.", rich_help_panel=INPUT)]
+ImageKey = Annotated[str | None, typer.Option(help="Name of the images, or tokens, in an .npz.", rich_help_panel=INPUT)]
 LabelKey = Annotated[str | None, typer.Option(help="Name of the labels in an .npz.", rich_help_panel=INPUT)]
+Length = Annotated[
+    int | None, typer.Option(help="Tokens of a sequence; the data are text or token ids.", rich_help_panel=INPUT)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int, typer.Option(help="Draws samples and batches; the same seed gives the same result.")]
 RecordFile = Annotated[

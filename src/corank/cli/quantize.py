@@ -1,4 +1,4 @@
-"""`corank quantize`: a trained network and images in, a small file out."""
+"""`corank quantize`: a trained network and samples in, a small file out."""
 
 from __future__ import annotations
 
@@ -50,12 +50,13 @@ def quantize(
     weights: options.Weights = None,
     pretrained: options.Pretrained = False,
     evaluation: asked.Evaluation = None,
-    samples: asked.Samples = 1600,
+    samples: asked.Samples = None,
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
     image_key: options.ImageKey = None,
     label_key: options.LabelKey = None,
+    length: options.Length = None,
     checkpoint: asked.Checkpoint = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -75,8 +76,8 @@ def quantize(
     request.check(scored=evaluation is not None)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     warn_if_random(source)
-    view = InputOptions(image_size, mean, std, image_key, label_key)
-    images, *scored = view.load(source.preprocessing, data, *([evaluation] if evaluation else []))
+    view = InputOptions(image_size, mean, std, image_key, label_key, length)
+    images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
     source.model.to(request.device)
     with progress_bar(quiet) as progress:
         quantized = request(source.model, images, scored[0] if scored else None, progress)

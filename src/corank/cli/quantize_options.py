@@ -71,5 +71,10 @@ Checkpoint = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep what is done; go on from there.", rich_help_panel=OUTPUT),
 ]
-Evaluation = Annotated[str | None, typer.Option("--eval", help="Images to score on, as --data.", rich_help_panel=INPUT)]
-Samples = Annotated[int, typer.Option(help="Calibration images, at most.", rich_help_panel=INPUT)]
+Evaluation = Annotated[
+    str | None, typer.Option("--eval", help="Samples to score on, as --data.", rich_help_panel=INPUT)
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(help="Calibration images (1600) or sequences (102,400 tokens), at most.", rich_help_panel=INPUT),
+]

@@ -10,10 +10,10 @@ from torch import nn
 
 from corank import __version__, evaluate
 from corank.cli.progress import Callback, renamed
-from corank.data import ImageSet
-from corank.evaluation import peak_memory_bytes
+from corank.data import ImageSet, TokenSet
+from corank.evaluation import Evaluation, peak_memory_bytes
 from corank.models import ResolvedModel
-from corank.reports.cells import show_bits
+from corank.reports.cells import NATS, show_bits
 from corank.storage.contents import float_bytes
 
 __all__ = ["METRIC", "Scores", "float_record", "label_of", "record_of", "score"]
@@ -26,10 +26,11 @@ class Scores:
     """What a float and a quantized model score; None where it was not asked for or there are no labels.
 
     Attributes:
-        float_value, quantized_value: top-1 in percent.
-        agreement: percent of samples given the same class by both.
+        float_value, quantized_value: top-1 in percent, or nats per token of a language model.
+        agreement: percent of samples (or tokens) given the same class by both.
         kl: nats.
-        samples: how many were scored.
+        samples: how many were scored; tokens, of a language model.
+        metric: what the values are.
     """
 
     float_value: float | None = None
@@ -37,15 +38,24 @@ class Scores:
     agreement: float | None = None
     kl: float | None = None
     samples: int | None = None
+    metric: str = METRIC
+
+    @classmethod
+    def of(cls, found: Evaluation, original: Evaluation | None = None) -> Scores:
+        """What was found of the quantized model and, if it was looked at, of the float one."""
+        if found.nats is None:
+            value = original.top1 if original else None
+            return cls(value, found.top1, found.agreement, found.kl, found.samples)
+        value = original.nats if original else None
+        return cls(value, found.nats, found.agreement, found.kl, found.tokens, NATS)
 
 
-def score(original: nn.Module, quantized: nn.Module, images: ImageSet, progress: Callback | None) -> Scores:
-    """Scores both models; the float one's accuracy only where there are labels."""
-    found = evaluate(quantized, images, original, progress=renamed(progress, "scoring"))
-    top1 = None
-    if images.labels is not None:
-        top1 = evaluate(original, images, progress=renamed(progress, "scoring the float model")).top1
-    return Scores(top1, found.top1, found.agreement, found.kl, found.samples)
+def score(original: nn.Module, quantized: nn.Module, samples: ImageSet | TokenSet, progress: Callback | None) -> Scores:
+    """Scores both models; the float one by itself only where there are labels, or tokens to predict."""
+    found = evaluate(quantized, samples, original, progress=renamed(progress, "scoring"))
+    if isinstance(samples, ImageSet) and samples.labels is None:
+        return Scores.of(found)
+    return Scores.of(found, evaluate(original, samples, progress=renamed(progress, "scoring the float model")))
 
 
 def label_of(
@@ -89,7 +99,7 @@ def record_of(
         "label": label or _label(about),
         **about,
         "model": about["model"] or (source.reference if source else None) or "unknown",
-        "metric": METRIC,
+        "metric": scores.metric,
         "float_value": scores.float_value,
         "quantized_value": scores.quantized_value,
         "agreement": scores.agreement,

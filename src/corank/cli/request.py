@@ -11,7 +11,7 @@ from torch import nn
 
 import corank
 from corank.cli.progress import Callback
-from corank.data import ImageSet
+from corank.data import ImageSet, TokenSet
 from corank.errors import ConfigError
 from corank.presets import chosen_codec
 
@@ -33,7 +33,7 @@ class Request:
     layers: tuple[str, ...]
     all_layers: bool
     adapter_bits: int | None
-    samples: int
+    samples: int | None
     seed: int
     reference: str
     device: torch.device
@@ -61,7 +61,7 @@ class Request:
                 {"--iterations": self.iterations, "--checkpoint": self.checkpoint},
             )
             if not scored:
-                raise ConfigError("--max-drop needs images to measure the drop on; add --eval DATA")
+                raise ConfigError("--max-drop needs samples to measure the drop on; add --eval DATA")
         names = [self.codec, *(name for name in _exceptions(self.layers).values() if isinstance(name, str))]
         for name in names:
             if name is not None and name != "float":
@@ -72,7 +72,11 @@ class Request:
             _refuse("--size", "the size sets the budget", {"--budget": self.budget})
 
     def __call__(
-        self, model: nn.Module, images: ImageSet, scored: ImageSet | None, progress: Callback | None
+        self,
+        model: nn.Module,
+        images: ImageSet | TokenSet,
+        scored: ImageSet | TokenSet | None,
+        progress: Callback | None,
     ) -> nn.Module:
         """Does it."""
         preset = self.preset or "fast"

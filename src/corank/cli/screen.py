@@ -12,7 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corank.reports.cells import NOTHING, show_bits, show_bytes, show_percent, show_ratio
+from corank.reports.cells import (
+    NATS,
+    NOTHING,
+    show_bits,
+    show_bytes,
+    show_nats,
+    show_percent,
+    show_perplexity,
+    show_ratio,
+)
 from corank.reports.fields import clean, number
 
 __all__ = ["errors_console", "facts_table", "results_console", "show_lines", "show_skipped", "summary_table"]
@@ -68,8 +77,7 @@ def summary_table(record: Mapping[str, Any]) -> Table:
 
 
 def _rows(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    original, quantized = number(record, "float_value"), number(record, "quantized_value")
-    agreement, divergence = number(record, "agreement"), number(record, "kl")
+    divergence = number(record, "kl")
     seconds, bits = number(record, "seconds"), number(record, "equivalent_bits")
     size = show_bytes(number(record, "stored_bytes"))
     ratio = show_ratio(record)
@@ -81,16 +89,28 @@ def _rows(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows.append(("weights and inputs", "", show_bits(number(record, "bits"), activations)))
     if bits is not None:
         rows.append(("bits per weight, all counted", "", f"{bits:.3f}"))
-    if agreement is not None:
-        rows.insert(0, ("same class as float", "", show_percent(agreement)))
-    if original is not None or quantized is not None:
-        images = number(record, "eval_samples")
-        name = "top-1" if images is None else f"top-1 of {images:,.0f} images"
-        rows.insert(0, (name, show_percent(original), show_percent(quantized)))
+    rows = [*_scores(record), *rows]
     if divergence is not None:
         rows.append(("KL from float (nats)", "", f"{divergence:.5f}"))
     if seconds is not None:
         rows.append(("seconds", "", f"{seconds:.1f}"))
+    return rows
+
+
+def _scores(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Accuracy or nats per token, and how often both models choose alike."""
+    original, quantized = number(record, "float_value"), number(record, "quantized_value")
+    agreement, samples = number(record, "agreement"), number(record, "eval_samples")
+    count = "" if samples is None else f" of {samples:,.0f}"
+    rows: list[tuple[str, str, str]] = []
+    is_language, known = record["metric"] == NATS, original is not None or quantized is not None
+    if known and is_language:
+        rows.append((f"nats per token{count}", show_nats(original), show_nats(quantized)))
+        rows.append(("perplexity", show_perplexity(original), show_perplexity(quantized)))
+    elif known:
+        rows.append((f"top-1{count} images" if count else "top-1", show_percent(original), show_percent(quantized)))
+    if agreement is not None:
+        rows.append(("same next token as float" if is_language else "same class as float", "", show_percent(agreement)))
     return rows
 
 

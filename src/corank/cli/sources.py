@@ -1,4 +1,4 @@
-"""From the options that name a model and images to the objects."""
+"""From the options that name a model and its samples to the objects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from corank.cli.errors import warn
-from corank.data import ImageSet, Preprocessing, load
+from corank.data import ImageSet, Preprocessing, Tokenization, TokenSet, load, load_sequences
 from corank.errors import ConfigError
 from corank.models import ResolvedModel
 
@@ -16,13 +16,14 @@ __all__ = ["InputOptions", "chosen_device", "warn_if_random"]
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How images are read; None leaves it to the model's own metadata."""
+    """How samples are read; None leaves it to the model's own metadata."""
 
     image_size: int | None = None
     mean: str | None = None
     std: str | None = None
     image_key: str | None = None
     label_key: str | None = None
+    length: int | None = None
 
     def preprocessing(self, own: Preprocessing) -> Preprocessing:
         """The model's own preprocessing with what was given in its place.
@@ -39,6 +40,22 @@ class InputOptions:
             std=own.std if std is None else std,
             channels=counts.pop() if len(counts) == 1 else own.channels,
         )
+
+    def read(self, source: ResolvedModel, *references: str) -> list[ImageSet] | list[TokenSet]:
+        """The samples of each reference: token sequences for a language model, or where a length is given; else images.
+
+        Raises:
+            DataError, ConfigError: as :func:`corank.data.load` and :func:`corank.data.load_sequences`.
+        """
+        if source.tokenization is None and self.length is None:
+            return self.load(source.preprocessing, *references)
+        image_options = {"--image-size": self.image_size, "--mean": self.mean, "--std": self.std}
+        given = [name for name, value in image_options.items() if value is not None]
+        if given:
+            raise ConfigError(f"{', '.join(given)}: of images, and {source.reference} reads tokens; leave it out")
+        own = source.tokenization or Tokenization()
+        reading = own if self.length is None else replace(own, length=self.length)
+        return [load_sequences(one, reading, key=self.image_key) for one in references]
 
     def load(self, own: Preprocessing, *references: str) -> list[ImageSet]:
         """The images of each reference; the key names go to those that are .npz files.

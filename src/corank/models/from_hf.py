@@ -74,6 +74,10 @@ def _kind(architectures: list[str] | None, name: str) -> str:
 
 
 def _trained(auto: Any, name: str, is_local: bool) -> torch.nn.Module:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # bars are for the command line to draw
     try:
         model, found = auto.from_pretrained(
             name,
@@ -85,6 +89,9 @@ def _trained(auto: Any, name: str, is_local: bool) -> torch.nn.Module:
         )
     except Exception as error:  # damaged files end in many types, some of the safetensors extension
         raise ModelError(f"the weights of hf:{name} cannot be loaded: {error}") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     for kind in ("missing_keys", "mismatched_keys"):
         if found[kind]:
             # transformers would leave these at random values

@@ -10,10 +10,11 @@ from torch import nn
 
 from corank import __version__, evaluate
 from corank.cli.progress import Callback, renamed
+from corank.cli.screen import NATS
 from corank.data import ImageSet, TokenSet
 from corank.evaluation import Evaluation, peak_memory_bytes
 from corank.models import ResolvedModel
-from corank.reports.cells import NATS, show_bits
+from corank.reports.cells import show_bits
 from corank.storage.contents import float_bytes
 
 __all__ = ["METRIC", "Scores", "float_record", "label_of", "record_of", "score"]

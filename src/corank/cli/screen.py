@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,20 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corank.reports.cells import (
-    NATS,
-    NOTHING,
-    show_bits,
-    show_bytes,
-    show_nats,
-    show_percent,
-    show_perplexity,
-    show_ratio,
-)
+from corank.reports.cells import NOTHING, show_bits, show_bytes, show_percent, show_ratio
 from corank.reports.fields import clean, number
 
-__all__ = ["errors_console", "facts_table", "results_console", "show_lines", "show_skipped", "summary_table"]
+__all__ = ["NATS", "errors_console", "facts_table", "results_console", "show_lines", "show_skipped", "summary_table"]
 
+NATS = "nats per token"
 PIPE_WIDTH = 120
 MOST_SKIPPED = 12
 
@@ -105,13 +98,21 @@ def _scores(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     is_language, known = record["metric"] == NATS, original is not None or quantized is not None
     if known and is_language:
-        rows.append((f"nats per token{count}", show_nats(original), show_nats(quantized)))
-        rows.append(("perplexity", show_perplexity(original), show_perplexity(quantized)))
+        rows.append((f"nats per token{count}", _nats(original), _nats(quantized)))
+        rows.append(("perplexity", _perplexity(original), _perplexity(quantized)))
     elif known:
         rows.append((f"top-1{count} images" if count else "top-1", show_percent(original), show_percent(quantized)))
     if agreement is not None:
         rows.append(("same next token as float" if is_language else "same class as float", "", show_percent(agreement)))
     return rows
+
+
+def _nats(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.4f}"
+
+
+def _perplexity(nats: float | None) -> str:
+    return NOTHING if nats is None else f"{math.exp(min(nats, 700.0)):.4g}"
 
 
 def _width(terminal: bool) -> int | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from corank.reports.fields import Record, layer_name, number, numbers, run_label, text
 
 __all__ = [
     "LAYER_COLUMNS",
-    "NATS",
     "NOTHING",
     "comparison_cells",
     "comparison_columns",
@@ -20,31 +18,17 @@ __all__ = [
     "show_bits",
     "show_bytes",
     "show_drop",
-    "show_nats",
     "show_percent",
-    "show_perplexity",
     "show_ratio",
 ]
 
 NOTHING = "–"
-NATS = "nats per token"
-"""The metric of language models: less is better, and it is no percentage."""
 LAYER_COLUMNS = ("layer", "shape", "bits", "rank", "size", "output error")
 
 
 def show_percent(value: float | None, digits: int = 2) -> str:
     """A value in percent, such as "80.42 %"."""
     return NOTHING if value is None else f"{value:.{digits}f} %"
-
-
-def show_nats(value: float | None) -> str:
-    """A cross-entropy in nats, such as "1.3040"."""
-    return NOTHING if value is None else f"{value:.4f}"
-
-
-def show_perplexity(nats: float | None) -> str:
-    """Of a cross-entropy in nats: "3.684"."""
-    return NOTHING if nats is None else f"{math.exp(min(nats, 700.0)):.4g}"
 
 
 def show_bytes(size_bytes: float | None) -> str:

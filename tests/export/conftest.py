@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import corank
+from corank.adapters import code_factors, decompose
+from corank.codecs import Codec
+from corank.coded_weight import CodedWeight
+from corank.layers import CodedLayer, LayerCode, coded_class
 
 
 class EveryKind(nn.Module):
@@ -55,3 +62,39 @@ def every_kind() -> nn.Module:
 def coded(every_kind: nn.Module, images: Tensor) -> nn.Module:
     """The network at 3 bits with adapters."""
     return corank.quantize(every_kind, images, bits=3, budget=0.4, search="greedy")
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "conv": lambda: nn.Conv2d(6, 8, 3),
+    "grouped": lambda: nn.Conv2d(6, 8, 3, groups=2),
+    "depthwise": lambda: nn.Conv1d(8, 8, 5, groups=8),
+    "transposed": lambda: nn.ConvTranspose2d(6, 8, 3),
+    "transposed grouped": lambda: nn.ConvTranspose3d(6, 8, (1, 2, 3), groups=2),
+    "linear": lambda: nn.Linear(35, 6),
+}
+
+
+@pytest.fixture(scope="session")
+def coded_layer() -> Callable[[nn.Module, Codec, int], CodedLayer]:
+    """Codes a layer alone: the nearest values, and an adapter of a rank (none for a depthwise layer)."""
+    return _coded_layer
+
+
+@pytest.fixture(scope="session")
+def coded_layers_of() -> Callable[[Codec, int], list[CodedLayer]]:
+    """A layer of every kind, coded by a codec, with adapters of a rank where the layer can have one."""
+    return lambda codec, rank: [_coded_layer(make(), codec, rank) for make in LAYERS.values()]
+
+
+def _coded_layer(layer: nn.Module, codec: Codec, rank: int) -> CodedLayer:
+    weight, bias = cast(Tensor, layer.weight).detach(), cast(Tensor, layer.bias).detach()
+    coded = coded_class(layer)(layer, codec, rank if weight.shape[1] > 1 else 0)
+    matrix = coded.geometry.to_matrix(weight)
+    codebook = codec.fit(matrix.flatten(0, 1))
+    one = CodedWeight(codebook.nearest(matrix.flatten(0, 1)), codebook)
+    adapter = None
+    if coded.rank:
+        residual = matrix - one.decode().reshape(matrix.shape)
+        adapter = code_factors(decompose(residual, "svd", {}).truncate(rank), 8)
+    coded.fill(LayerCode(codec, one, adapter, 8), bias)
+    return coded

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import corank
-from corank.adapters import code_factors, decompose
-from corank.codecs import Codec, Uniform
-from corank.coded_weight import CodedWeight
+from corank.codecs import CODECS as CODECS_BY_NAME
+from corank.codecs import Uniform
 from corank.export import export_onnx
-from corank.layers import CodedLayer, LayerCode, coded_class
+from corank.layers import CodedLayer
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -25,14 +24,6 @@ pytest.importorskip("onnxscript")
 
 from corank.export.onnx_weights import KINDS, TWO_BIT_KINDS, halve, replace_weights  # noqa: E402
 
-LAYERS = {
-    "conv": lambda: nn.Conv2d(6, 8, 3),
-    "grouped": lambda: nn.Conv2d(6, 8, 3, groups=2),
-    "depthwise": lambda: nn.Conv1d(8, 8, 5, groups=8),
-    "transposed": lambda: nn.ConvTranspose2d(6, 8, 3),
-    "transposed grouped": lambda: nn.ConvTranspose3d(6, 8, (1, 2, 3), groups=2),
-    "linear": lambda: nn.Linear(35, 6),
-}
 CODECS = {
     "2": Uniform(bits=2),
     "2 half": Uniform(bits=2, half=True, range="mse"),
@@ -42,20 +33,7 @@ CODECS = {
     "4 half groups": Uniform(bits=4, half=True, group=5),
     "8": Uniform(bits=8),
 }
-
-
-def coded_layer(layer: nn.Module, codec: Codec, rank: int) -> CodedLayer:
-    """The layer rounded to the nearest values, with an adapter of ``rank`` where the layer has one."""
-    coded = coded_class(layer)(layer, codec, rank)
-    weight = coded.geometry.to_matrix(layer.weight.detach())  # pyright: ignore
-    codebook = codec.fit(weight.flatten(0, 1))
-    one = CodedWeight(codebook.nearest(weight.flatten(0, 1)), codebook)
-    adapter = None
-    if rank:
-        residual = weight - one.decode().reshape(weight.shape)
-        adapter = code_factors(decompose(residual, "svd", {}).truncate(rank), 8)
-    coded.fill(LayerCode(codec, one, adapter, 8), layer.bias.detach())  # pyright: ignore
-    return coded
+OTHERS = sorted(set(CODECS_BY_NAME) - {"uniform"})
 
 
 def weight_alone(layer: CodedLayer, kinds: Any, opset: int) -> tuple[Any, Tensor]:
@@ -75,25 +53,29 @@ def weight_alone(layer: CodedLayer, kinds: Any, opset: int) -> tuple[Any, Tensor
 
 @pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("kind", LAYERS)
-def test_the_weight_in_the_file_is_the_layers(kind: str, codec: str, rank: int) -> None:
-    if rank and kind == "depthwise":
-        pytest.skip("a depthwise layer has no adapter")
-    layer = coded_layer(LAYERS[kind](), CODECS[codec], rank)
-    for kinds, opset in ((TWO_BIT_KINDS, 25), (KINDS, 21)):
-        _, found = weight_alone(layer, kinds, opset)
-        assert found.shape == layer.weight.shape
-        if rank:
-            assert torch.allclose(found, layer.weight, rtol=0, atol=1e-6 * float(layer.weight.abs().max()))
-        else:
-            assert torch.equal(found, layer.weight)
+def test_the_weight_in_the_file_is_the_layers(codec: str, rank: int, coded_layers_of: Any) -> None:
+    for layer in coded_layers_of(CODECS[codec], rank):
+        for kinds, opset in ((TWO_BIT_KINDS, 25), (KINDS, 21)):
+            _, found = weight_alone(layer, kinds, opset)
+            assert found.shape == layer.weight.shape
+            if layer.rank:
+                assert torch.allclose(found, layer.weight, rtol=0, atol=1e-6 * float(layer.weight.abs().max()))
+            else:
+                assert torch.equal(found, layer.weight)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_codec_has_a_form(name: str, coded_layer: Any) -> None:
+    layer = coded_layer(nn.Conv2d(6, 8, 3), CODECS_BY_NAME[name](), 0)
+    _, found = weight_alone(layer, TWO_BIT_KINDS, 25)
+    assert torch.allclose(found, layer.weight, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(
     ("codec", "opset", "type_name", "packed"),
     [("2", 25, "UINT2", 432 // 4), ("2", 21, "INT4", 432 // 2), ("3 symmetric", 25, "INT4", 432 // 2)],
 )
-def test_codes_stay_packed(codec: str, opset: int, type_name: str, packed: int) -> None:
+def test_codes_stay_packed(codec: str, opset: int, type_name: str, packed: int, coded_layer: Any) -> None:
     layer = coded_layer(nn.Conv2d(6, 8, 3), CODECS[codec], 0)
     model, _ = weight_alone(layer, TWO_BIT_KINDS if opset > 21 else KINDS, opset)
     held = {one.name: one for one in model.graph.initializer}
@@ -103,7 +85,7 @@ def test_codes_stay_packed(codec: str, opset: int, type_name: str, packed: int) 
     assert [node.op_type for node in model.graph.node] == ["DequantizeLinear", "Identity"]
 
 
-def test_wide_layers_keep_fp16_scales() -> None:
+def test_wide_layers_keep_fp16_scales(coded_layer: Any) -> None:
     layer = coded_layer(nn.Linear(16, 200), Uniform(bits=4), 0)
     model, _ = weight_alone(layer, KINDS, 21)
     assert {one.name: one.data_type for one in model.graph.initializer}["one.scale.half"] == onnx.TensorProto.FLOAT16

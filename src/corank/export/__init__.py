@@ -1,6 +1,9 @@
 """From a quantized model to the files of other runtimes, each checked by running it."""
 
+from corank.export.int8 import Int8
 from corank.export.onnx import export_onnx
+from corank.export.onnx_int8 import export_onnx_int8
+from corank.export.openvino import export_openvino
 from corank.export.peft import PeftLayers, export_peft, load_peft_base, peft_base, peft_layers
 from corank.export.peft_import import ImportedLayer, PeftImport, import_peft
 from corank.export.result import ExportRequest, ExportResult, Target
@@ -11,10 +14,13 @@ __all__ = [
     "ExportRequest",
     "ExportResult",
     "ImportedLayer",
+    "Int8",
     "PeftImport",
     "PeftLayers",
     "Target",
     "export_onnx",
+    "export_onnx_int8",
+    "export_openvino",
     "export_peft",
     "import_peft",
     "load_peft_base",

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -18,7 +18,15 @@ from corank.export.example import INPUT, named_inputs, named_outputs, outputs_of
 from corank.layers import CodedLayer
 from corank.quantize import to_float
 
-__all__ = ["coded_layers", "float_graph", "float_model", "initializer_index", "weight_name", "weight_readers"]
+__all__ = [
+    "coded_layers",
+    "float_graph",
+    "float_model",
+    "initializer_index",
+    "initializers_to_inputs",
+    "weight_name",
+    "weight_readers",
+]
 
 _NETWORK = "network"
 
@@ -88,6 +96,16 @@ def initializer_index(graph: GraphProto, name: str) -> int:
         if initializer.name == name:
             return place
     raise ModelError(f"the exported graph has no weight {name!r}")
+
+
+def initializers_to_inputs(graph: GraphProto, names: Sequence[str]) -> None:
+    """Makes initializers inputs of the graph, for readers that put something else in their place; others are kept."""
+    held = {initializer.name: initializer for initializer in graph.initializer}
+    for name in names:
+        if name in held:
+            kind, sizes = held[name].data_type, list(held[name].dims)
+            del graph.initializer[initializer_index(graph, name)]
+            graph.input.append(helper.make_tensor_value_info(name, kind, sizes))
 
 
 def weight_readers(graph: GraphProto, layer: str) -> list[NodeProto]:

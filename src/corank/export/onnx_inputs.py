@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from corank.export.graph import weight_readers
@@ -14,7 +16,7 @@ from corank.layers.activation import InputQuantizer
 __all__ = ["round_inputs"]
 
 
-def round_inputs(graph: GraphProto, layers: Mapping[str, CodedLayer]) -> None:
+def round_inputs(graph: GraphProto, layers: Mapping[str, CodedLayer], as_codes: bool = True) -> None:
     """Rounds what each layer reads as the layer does: 8-bit codes, clipped to fewer where it has fewer.
 
     A layer whose padding repeats its inputs is rounded after the padding, which gives the same numbers. Layers that
@@ -23,6 +25,8 @@ def round_inputs(graph: GraphProto, layers: Mapping[str, CodedLayer]) -> None:
     Args:
         graph: of :func:`corank.export.graph.float_graph`; changed.
         layers: name to layer; those with inputs in float are passed over.
+        as_codes: with ``QuantizeLinear`` and ``DequantizeLinear``; otherwise with plain arithmetic, which no runtime
+            takes for a wish to compute in integers.
 
     Raises:
         ModelError: where a layer's node is of an unknown kind.
@@ -32,6 +36,7 @@ def round_inputs(graph: GraphProto, layers: Mapping[str, CodedLayer]) -> None:
         rounding = layer.input_quantizer()
         if rounding is not None:
             wanted |= {node.output[0]: rounding for node in weight_readers(graph, name)}
+    spell = _as_codes if as_codes else _as_floats
     made: dict[tuple[str, float, int, int], str] = {}
     ordered: list[NodeProto] = []
     for node in list(graph.node):
@@ -39,26 +44,45 @@ def round_inputs(graph: GraphProto, layers: Mapping[str, CodedLayer]) -> None:
         if rounding is not None:
             key = (node.input[0], float(rounding.step), rounding.offset, rounding.bits)
             if key not in made:
-                made[key] = _rounded(graph, ordered, node.input[0], f"{node.input[0]}.rounded_{len(made)}", rounding)
+                made[key] = spell(graph, ordered, node.input[0], f"{node.input[0]}.rounded_{len(made)}", rounding)
             node.input[0] = made[key]
         ordered.append(node)
     del graph.node[:]
     graph.node.extend(ordered)
 
 
-def _rounded(graph: GraphProto, nodes: list[NodeProto], value: str, name: str, rounding: InputQuantizer) -> str:
-    step = np.float32(float(rounding.step))
-    low, high = -rounding.offset, 2**rounding.bits - 1 - rounding.offset
-    constants = {"step": step, "zero": np.uint8(rounding.offset), "low": low * step, "high": high * step}
-    if rounding.bits == 8:  # what uint8 holds is the range
-        del constants["low"], constants["high"]
-    names = {kind: f"{name}.{kind}" for kind in constants}
-    for kind, held in names.items():
-        graph.initializer.append(numpy_helper.from_array(np.asarray(constants[kind]), held))
-    if "low" in names:
-        nodes.append(helper.make_node("Clip", [value, names["low"], names["high"]], [f"{name}.clipped"]))
+def _as_codes(graph: GraphProto, nodes: list[NodeProto], value: str, name: str, rounding: InputQuantizer) -> str:
+    step, low, high = _numbers(rounding)
+    scale = _constants(graph, name, {"step": step, "zero": np.asarray(rounding.offset, np.uint8)})
+    if rounding.bits < 8:  # at 8 bits what uint8 holds is the range
+        bounds = _constants(graph, name, {"low": low * step, "high": high * step})
+        nodes.append(helper.make_node("Clip", [value, *bounds], [f"{name}.clipped"]))
         value = f"{name}.clipped"
-    scale = [names["step"], names["zero"]]
     nodes.append(helper.make_node("QuantizeLinear", [value, *scale], [f"{name}.codes"]))
     nodes.append(helper.make_node("DequantizeLinear", [f"{name}.codes", *scale], [name]))
     return name
+
+
+def _as_floats(graph: GraphProto, nodes: list[NodeProto], value: str, name: str, rounding: InputQuantizer) -> str:
+    step, low, high = _constants(graph, name, dict(zip(("step", "low", "high"), _numbers(rounding), strict=True)))
+    chain = (("Div", [step]), ("Round", []), ("Clip", [low, high]), ("Mul", [step]))
+    for kind, operands in chain:
+        output = name if kind == "Mul" else f"{name}.{kind.lower()}"
+        nodes.append(helper.make_node(kind, [value, *operands], [output]))
+        value = output
+    return name
+
+
+def _numbers(rounding: InputQuantizer) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Step, and the least and the largest multiple of it."""
+    low, high = -rounding.offset, 2**rounding.bits - 1 - rounding.offset
+    step = np.asarray(float(rounding.step), np.float32)
+    return step, np.asarray(low, np.float32), np.asarray(high, np.float32)
+
+
+def _constants(graph: GraphProto, name: str, values: Mapping[str, NDArray[Any]]) -> list[str]:
+    names = [f"{name}.{kind}" for kind in values]
+    graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), full) for full, value in zip(names, values.values(), strict=True)
+    )
+    return names

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from corank.export.onnx import export_onnx
+from corank.export.onnx_int8 import export_onnx_int8
+from corank.export.openvino import export_openvino
 from corank.export.peft import export_peft
 from corank.export.result import ExportRequest, ExportResult, Target
 
@@ -16,6 +18,14 @@ def _onnx(request: ExportRequest) -> ExportResult:
     return export_onnx(request.model, request.path, request.example)
 
 
+def _onnx_int8(request: ExportRequest) -> ExportResult:
+    return export_onnx_int8(request.model, request.path, request.images)
+
+
+def _openvino(request: ExportRequest) -> ExportResult:
+    return export_openvino(request.model, request.path, request.example)
+
+
 def _peft(request: ExportRequest) -> ExportResult:
     return export_peft(request.model, request.path, request.example)
 
@@ -23,6 +33,8 @@ def _peft(request: ExportRequest) -> ExportResult:
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         "onnx": Target("an ONNX file with packed weights", _onnx),
+        "onnx-int8": Target("an ONNX file that computes in int8", _onnx_int8, needs_images=True),
+        "openvino": Target("OpenVINO IR with packed weights", _openvino),
         "peft": Target("a float base and a LoRA checkpoint for peft", _peft, folder=True),
     }
 )

@@ -114,6 +114,17 @@ def test_report_from_records(invoke: Invoke, made: Path, tmp_path: Path) -> None
     assert "stage3.1.conv2" in page and "3+0.25" in page and "fast 3+0.25" in result.stdout
 
 
+def test_report_may_be_called_by_name(invoke: Invoke, made: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    result = invoke("report", made / "record.json", "--out", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"] and "page.html" in result.stdout
+    (tmp_path / "file").write_text("mine")
+    result = invoke("report", made / "record.json", "--out", tmp_path / "file" / "page.html")
+    assert result.exit_code == 1 and "is not a folder" in result.stderr
+
+
 def test_report_of_what_is_no_record(invoke: Invoke, made: Path, tmp_path: Path) -> None:
     result = invoke("report", made / "plan.json", "--out", tmp_path / "report")
     assert result.exit_code == 2 and "is not a corank run record" in result.stderr

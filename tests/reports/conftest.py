@@ -21,6 +21,12 @@ def make_layer(place: int, name: str, bits: int) -> dict[str, Any]:
         "bytes": 100 * (place + 1),
         "relative_output_error": 0.5 if name == "layer2.1.conv2" else 0.01 * (1 + place % 3),
         "spectrum": [3.0 * math.exp(-0.1 * k) for k in range(min(rows, 64))],
+        "stored_bits": {"codes": 9 * rows * rows * bits, "scales": 20 * rows, "adapter": 80 * rows * (place % 5)},
+        "code_counts": [1 + code for code in range(1 << bits)],
+        "code_entropy": bits - 0.25,
+        "weight_range": [-0.5, 0.25],
+        "coded_counts": [1, 4, 2, 1],
+        "float_counts": [2, 3, 2, 1],
     }
 
 
@@ -43,6 +49,7 @@ def make_run(
         "equivalent_bits": bits + 0.35,
         "stored_bytes": size,
         "float_bytes": 1_090_000,
+        "stored_parts": {"codes": 100_000, "scales": 4_000, "adapter": 6_500, "other tensors": 3_000, "header": 7_000},
         "iterations": 250,
         "seconds": 61.5,
         "peak_memory_bytes": 812_000_000,
@@ -52,7 +59,7 @@ def make_run(
         "search_history": [
             {
                 "iteration": step,
-                "loss": 2.0 / (1 + step),
+                "loss": 1.0 + 1.0 / (1 + step),
                 "divergence": 1.0 / (1 + step),
                 "extra_bits": 0.2 - 0.001 * (step % 7),
                 "budget_bits": 0.2,

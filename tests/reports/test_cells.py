@@ -14,6 +14,9 @@ from corank.reports.cells import (
     metric_name,
     show_bytes,
     show_drop,
+    show_loss,
+    show_value,
+    unit_of,
 )
 
 
@@ -33,11 +36,11 @@ def test_one_row_of_the_comparison(run: dict[str, Any]) -> None:
 
 def test_a_record_that_says_nothing_has_dashes(bare: dict[str, Any]) -> None:
     assert comparison_cells(bare) == ("quantize", *("–",) * 8)
-    assert layer_cells({"name": "fc"}) == ("fc", "–", "float", "–", "–", "–")
+    assert layer_cells({"name": "fc"}) == ("fc", "–", "float", "–", "–", "–", "–")
 
 
 def test_one_row_of_the_layers(run: dict[str, Any]) -> None:
-    assert layer_cells(run["layers"][1]) == ("layer1.0.conv1", "16 × 144", "3", "1 of 16", "200 B", "2 %")
+    assert layer_cells(run["layers"][1]) == ("layer1.0.conv1", "16 × 144", "3", "2.75", "1 of 16", "200 B", "2 %")
 
 
 @pytest.mark.parametrize(
@@ -76,3 +79,23 @@ def test_a_name_or_a_float_model_is_given_only_where_all_runs_share_it(runs: lis
     other = {**runs[0], "metric": "top-5", "float_value": 70.0}
     assert metric_name([*runs, other]) == "accuracy"
     assert float_note([*runs, other]) == ""
+
+
+def test_nats_are_better_when_fewer() -> None:
+    run = {"metric": "nats per token", "float_value": 1.304, "quantized_value": 1.3162, "stored_bytes": 900}
+    assert (show_value(run, "float_value"), show_drop(run), show_loss(run)) == (
+        "1.3040 nats",
+        "0.0122",
+        "0.0122 nats lost",
+    )
+    assert show_loss({**run, "quantized_value": 1.3}) == "0.0040 nats gained"
+    assert show_loss({"metric": "top-1"}) == "" and unit_of([run]) == "nats per token"
+    worse = {**run, "quantized_value": 1.9, "stored_bytes": 400}
+    assert headline_run([worse, run]) == (run, "the smallest within 0.05 nats of float")
+    far = {**run, "quantized_value": 1.7}
+    assert headline_run([worse, far]) == (far, "the most accurate")
+
+
+def test_points_lost_in_words(run: dict[str, Any]) -> None:
+    assert show_loss(run) == "0.75 points lost" and unit_of([run]) == "top-1 (%)"
+    assert show_loss({**run, "quantized_value": 82.0}) == "1.00 points gained"

@@ -9,7 +9,7 @@ import pytest
 from corank.reports.fields import clean, entries, layer_name, number, numbers, run_label, text
 
 
-@pytest.mark.parametrize("value", [None, True, "3", [], math.nan, math.inf, 10**400])
+@pytest.mark.parametrize("value", [None, True, "3", [], math.nan, math.inf, -math.inf, 10**400, 1e300])
 def test_what_is_not_a_finite_number_reads_as_none(value: object) -> None:
     assert number({"a": value}, "a") is None
     assert numbers({"a": [1.0, value]}, "a") == []

@@ -67,6 +67,6 @@ RecordFile = Annotated[
 ]
 ReportFolder = Annotated[
     Path | None,
-    typer.Option("--report", metavar="DIR", help="Write an HTML page with pictures.", rich_help_panel=OUTPUT),
+    typer.Option("--report", metavar="DIR|FILE.html", help="Write an HTML page with pictures.", rich_help_panel=OUTPUT),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only warnings and errors.", rich_help_panel=OUTPUT)]

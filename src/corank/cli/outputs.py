@@ -9,6 +9,7 @@ from pathlib import Path
 
 from corank.cli.errors import Interrupted
 from corank.errors import ConfigError, OutputError
+from corank.reports.html import page_path
 
 __all__ = ["check_distinct", "check_file", "check_report", "write_all"]
 
@@ -31,7 +32,7 @@ def check_file(path: Path | None) -> None:
 
 
 def check_report(folder: Path | None) -> None:
-    """Whether a report can be written into that folder; creates nothing.
+    """Whether a report can be written into that folder, or as that `.html` file; creates nothing.
 
     Raises:
         OutputError: the folder cannot be made or written to. ConfigError: matplotlib or jinja2 is missing.
@@ -41,7 +42,7 @@ def check_report(folder: Path | None) -> None:
     missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"reports need {' and '.join(missing)}: pip install 'corank[report]'")
-    there = folder.absolute()
+    there = page_path(folder).parent.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
     if not there.is_dir():

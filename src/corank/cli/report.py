@@ -17,12 +17,14 @@ __all__ = ["report"]
 def report(
     context: typer.Context,
     records: Annotated[list[Path], typer.Argument(help="Files written with --record.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder; made if missing.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR|FILE.html", help="A folder, made if missing, or a name ending in .html.")
+    ],
 ) -> None:
     """Make an HTML report of one or more record files."""
     check_report(out)
     runs = [run for path in records for run in read_record(path)]
-    write_all((out, lambda path: write_report(path, runs)))
+    written = write_all((out, lambda path: write_report(path, runs)))
     console = results_console()
     console.print(comparison_table(runs))
-    show_lines(console, [f"wrote {out / 'index.html'}"])
+    show_lines(console, [f"wrote {path}" for path in written])

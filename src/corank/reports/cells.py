@@ -13,17 +13,24 @@ __all__ = [
     "comparison_columns",
     "float_note",
     "headline_run",
+    "is_nats",
     "layer_cells",
     "metric_name",
     "show_bits",
     "show_bytes",
     "show_drop",
+    "show_loss",
     "show_percent",
     "show_ratio",
+    "show_value",
+    "unit_of",
 ]
 
 NOTHING = "–"
-LAYER_COLUMNS = ("layer", "shape", "bits", "rank", "size", "output error")
+# The one metric of which less is better; all others are shares in percent.
+NATS = "nats per token"
+NEAR_POINTS, NEAR_NATS = 1.0, 0.05
+LAYER_COLUMNS = ("layer", "shape", "bits", "entropy", "rank", "size", "output error")
 
 
 def show_percent(value: float | None, digits: int = 2) -> str:
@@ -57,12 +64,48 @@ def show_ratio(run: Record) -> str:
     return NOTHING if stored is None or original is None or stored <= 0 else f"{original / stored:.1f}x"
 
 
+def is_nats(run: Record) -> bool:
+    """Whether the run's values are nats per token, of which less is better, and not percent."""
+    return run.get("metric") == NATS
+
+
+def show_value(run: Record, key: str) -> str:
+    """The value under `key`, in the unit of the run's metric: "80.42 %", "1.3044 nats"."""
+    value = number(run, key)
+    if not is_nats(run):
+        return show_percent(value)
+    return NOTHING if value is None else f"{value:.4f} nats"
+
+
 def show_drop(run: Record) -> str:
-    """Points lost to the float model; what was gained has a minus sign."""
+    """Points, or nats per token, lost to the float model; what was gained has a minus sign."""
+    drop = _drop(run)
+    if drop is None:
+        return NOTHING
+    digits = 4 if is_nats(run) else 2
+    return f"{round(drop, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def show_loss(run: Record) -> str:
+    """The drop in words: "0.75 points lost", "0.0012 nats gained"; empty where it is not known."""
+    drop, unit = show_drop(run), "nats" if is_nats(run) else "points"
+    if drop == NOTHING:
+        return ""
+    return f"{drop[1:]} {unit} gained" if drop.startswith("−") else f"{drop} {unit} lost"
+
+
+def _drop(run: Record) -> float | None:
+    """What was lost to the float model, in points or nats; None where it is not known."""
     original, quantized = number(run, "float_value"), number(run, "quantized_value")
     if original is None or quantized is None:
-        return NOTHING
-    return f"{original - quantized:.2f}".replace("-0.00", "0.00").replace("-", "−")
+        return None
+    return quantized - original if is_nats(run) else original - quantized
+
+
+def unit_of(runs: Sequence[Record]) -> str:
+    """What an axis of the runs' metric is called: "top-1 (%)", "nats per token"."""
+    metric = metric_name(runs)
+    return metric if metric == NATS else f"{metric} (%)"
 
 
 def metric_name(runs: Sequence[Record]) -> str:
@@ -92,7 +135,7 @@ def comparison_cells(run: Record) -> tuple[str, ...]:
         run_label(run),
         show_bits(number(run, "bits"), number(run, "activations")),
         _show(number(run, "equivalent_bits"), ".3f"),
-        show_percent(number(run, "quantized_value")),
+        show_value(run, "quantized_value"),
         show_drop(run),
         show_bytes(number(run, "stored_bytes")),
         show_ratio(run),
@@ -109,6 +152,7 @@ def layer_cells(layer: Record) -> tuple[str, ...]:
         layer_name(layer),
         " × ".join(f"{size:.0f}" for size in numbers(layer, "shape")) or NOTHING,
         "float" if bits is None else show_bits(bits, number(layer, "inputs")),
+        _show(number(layer, "code_entropy"), ".2f"),
         _show(rank, ".0f") if rank is None or limit is None else f"{rank:.0f} of {limit:.0f}",
         show_bytes(number(layer, "bytes")),
         NOTHING if error is None else f"{100 * error:.3g} %",
@@ -117,30 +161,26 @@ def layer_cells(layer: Record) -> tuple[str, ...]:
 
 def float_note(runs: Sequence[Record]) -> str:
     """The float model that the runs are compared with; empty where it is unknown or the runs differ."""
-    notes = {(number(run, "float_value"), number(run, "float_bytes")) for run in runs}
-    if len(notes) != 1:
-        return ""
-    value, size_bytes = notes.pop()
-    known = [show_percent(value)] * (value is not None) + [show_bytes(size_bytes)] * (size_bytes is not None)
+    notes = {(show_value(run, "float_value"), show_bytes(number(run, "float_bytes"))) for run in runs}
+    known = [note for note in notes.pop() if note != NOTHING] if len(notes) == 1 else []
     return f"float model: {', '.join(known)}" if known else ""
 
 
 def headline_run(runs: Sequence[Record]) -> tuple[Record, str]:
-    """The run to show first and why: the smallest within one point of float, else the most accurate."""
+    """The run to show first and why: the smallest within one point (0.05 nats) of float, else the most accurate."""
     if len(runs) == 1:
         return runs[0], ""
-    rated = [run for run in runs if number(run, "quantized_value") is not None]
-    near = [run for run in rated if _drop(run) <= 1 and number(run, "stored_bytes") is not None]
+    drops = {place: drop for place, run in enumerate(runs) if (drop := _drop(run)) is not None}
+    sizes = {place: size for place in drops if (size := number(runs[place], "stored_bytes")) is not None}
+    near = [place for place in sizes if drops[place] <= (NEAR_NATS if is_nats(runs[place]) else NEAR_POINTS)]
     if near:
-        return min(near, key=lambda run: number(run, "stored_bytes") or 0), "the smallest within one point of float"
+        smallest = min(near, key=sizes.__getitem__)
+        return runs[smallest], f"the smallest within {'0.05 nats' if is_nats(runs[smallest]) else 'one point'} of float"
+    rated = [run for run in runs if number(run, "quantized_value") is not None]
     if rated:
-        return max(rated, key=lambda run: number(run, "quantized_value") or 0), "the most accurate"
+        best = min if any(map(is_nats, rated)) else max
+        return best(rated, key=lambda run: number(run, "quantized_value") or 0), "the most accurate"
     return runs[0], "the first"
-
-
-def _drop(run: Record) -> float:
-    original, quantized = number(run, "float_value"), number(run, "quantized_value")
-    return float("inf") if original is None or quantized is None else original - quantized
 
 
 def _show(value: float | None, form: str) -> str:

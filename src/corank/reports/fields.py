@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["Record", "clean", "entries", "layer_name", "number", "numbers", "run_label", "text"]
 
 Record = Mapping[str, Any]
+
+LARGEST = 1e18  # no byte count, weight count or step of a run comes near; a plot of more would overflow
 
 
 def clean(value: str, limit: int = 200) -> str:
@@ -21,7 +22,7 @@ def clean(value: str, limit: int = 200) -> str:
 
 
 def number(record: Record, key: str) -> float | None:
-    """The finite number under `key`, or None."""
+    """The finite number under `key`, or None; a number too large to be one of a run is None too."""
     return _finite(record.get(key))
 
 
@@ -70,4 +71,4 @@ def _finite(value: object) -> float | None:
         found = float(value)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
+    return found if abs(found) <= LARGEST else None  # which NaN is not

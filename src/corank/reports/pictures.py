@@ -1,40 +1,90 @@
-"""The pictures of a report: drawn once, as PNG, each with its file name and what it shows."""
+"""The pictures of a page: each with its title, what it shows and how to read it."""
 
 from __future__ import annotations
 
-import base64
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from corank.reports.fields import Record, run_label
-from corank.reports.plots import accuracy, course, errors, ranks, spectrum
-from corank.reports.plots.style import image_bytes
+from corank.reports.fields import Record, clean
+from corank.reports.plots import accuracy, bits, codes, course, errors, ranks, refinement, size, spectrum, weights
+from corank.reports.svg import svg_element
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Picture", "accuracy_picture", "run_pictures"]
 
+LONG_DESCRIPTION = 1200
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot of a run: whether there is something to draw, the figure, what it shows in words, how to read it."""
+
+    can_draw: Callable[[Record], bool]
+    draw: Callable[[Record], Figure]
+    describe: Callable[[Record], str]
+    caption: str
+
+
 PLOTS = (
-    (
-        "ranks",
-        ranks,
-        "Rank of each layer's adapter, from the first layer on top to the last. The colour says how many "
-        "bits the layer's codes have.",
+    Plot(size.can_draw, size.draw, size.describe, "The file's bytes. Scales include offsets and the inputs' steps."),
+    Plot(
+        bits.can_draw,
+        bits.draw,
+        bits.describe,
+        "All that a layer stores over the number of its weights, first layer on top. The diamond is the entropy of its "
+        "codes: what they would take if each were coded by how often it occurs. The dash is what the layer takes in "
+        "the file.",
     ),
-    (
-        "errors",
-        errors,
-        "Error of each layer's output, relative to the output's energy. Layers over twice the median are fragile.",
+    Plot(
+        ranks.can_draw,
+        ranks.draw,
+        ranks.describe,
+        "Rank of each layer's adapter, first layer on top. The colour says how many bits the layer's codes have.",
     ),
-    (
-        "spectrum",
-        spectrum,
-        "How the energy of what quantization lost is spread over singular directions. The adapter has those "
+    Plot(
+        errors.can_draw,
+        errors.draw,
+        errors.describe,
+        "Energy of the error of each layer's output over the output's energy, on the calibration inputs, as it was "
+        "coded, before any refinement. A diamond marks the layers over twice the median.",
+    ),
+    Plot(
+        spectrum.can_draw,
+        spectrum.draw,
+        spectrum.describe,
+        "How the energy of what quantization lost is spread over singular directions. The adapter gives back those "
         "left of the red cut.",
     ),
-    (
-        "course",
-        course,
-        "What the search minimised at each iteration, and the bits it spent on adapters beside its budget.",
+    Plot(
+        codes.can_draw,
+        codes.draw,
+        codes.describe,
+        "Codes that are rarely taken buy little. An entropy far under the bits says that a coded file would be "
+        "smaller.",
+    ),
+    Plot(
+        weights.can_draw,
+        weights.draw,
+        weights.describe,
+        "Filled: codes and adapter together. Line: the float weights, norms folded, where they are known.",
+    ),
+    Plot(
+        course.can_draw,
+        course.draw,
+        course.describe,
+        "Top: how far the outputs are from the float network's on each batch (for a classifier the KL divergence of "
+        "its probabilities, in nats; 1 nat is 1.44 bits). Below: what the ranks spend; a penalty keeps it in the "
+        "budget.",
+    ),
+    Plot(
+        refinement.can_draw,
+        refinement.draw,
+        refinement.describe,
+        "How far the outputs are from the float network's (for a classifier the KL divergence of its probabilities, "
+        "in nats), on each batch as it is augmented. The result is kept only if it is nearer on samples as they are.",
     ),
 )
 ACCURACY_CAPTION = "Accuracy against file size; the dashed line is the float model."
@@ -42,35 +92,27 @@ ACCURACY_CAPTION = "Accuracy against file size; the dashed line is the float mod
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file: its name, its bytes and what it shows."""
+    """An `<svg>` element, made here and safe to stand in a page as it is, and how to read it."""
 
-    file_name: str
-    content: bytes
+    markup: str
     caption: str
 
-    @property
-    def data_uri(self) -> str:
-        """The picture as a `data:` address, for a page that needs no other file."""
-        return "data:image/png;base64," + base64.b64encode(self.content).decode("ascii")
 
-
-def run_pictures(run: Record, place: int | None) -> list[Picture]:
-    """Draw what the record has data for. `place` is the run's index among several, None for the only run."""
-    prefix = "" if place is None else f"{place + 1:02d}-{_slug(run_label(run))}-"
+def run_pictures(run: Record, place: int) -> list[Picture]:
+    """Draw what the record has data for. `place` is the run's index in the page."""
     return [
-        Picture(f"{prefix}{name}.png", image_bytes(plot.draw(run)), caption)
-        for name, plot, caption in PLOTS
+        _picture(plot.draw(run), f"r{place}p{number}", plot.describe(run), plot.caption)
+        for number, plot in enumerate(PLOTS)
         if plot.can_draw(run)
     ]
 
 
 def accuracy_picture(runs: Sequence[Record]) -> Picture | None:
-    """Accuracy against file size, or None where fewer than two runs know both."""
+    """Accuracy against file size, or None where there are not two points to compare."""
     if not accuracy.can_draw(runs):
         return None
-    return Picture("accuracy.png", image_bytes(accuracy.draw(runs)), ACCURACY_CAPTION)
+    return _picture(accuracy.draw(runs), "accuracy", accuracy.describe(runs), ACCURACY_CAPTION)
 
 
-def _slug(label: str) -> str:
-    # A label comes from a file of someone else: only letters and digits of it may reach a file name.
-    return "-".join(re.findall(r"[a-z0-9]+", label.lower()))[:40].strip("-") or "run"
+def _picture(figure: Figure, name: str, description: str, caption: str) -> Picture:
+    return Picture(svg_element(figure, name, clean(description, LONG_DESCRIPTION)), caption)

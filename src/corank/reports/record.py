@@ -33,8 +33,12 @@ NUMBERS = (
     "seconds",
     "peak_memory_bytes",
 )
-LAYER_NUMBERS = ("bits", "rank", "max_rank", "bytes", "relative_output_error", "inputs", "input_step", "input_offset")
-HISTORY_NUMBERS = ("iteration", "loss", "divergence", "extra_bits", "budget_bits")
+LAYER_NUMBERS = (
+    "bits", "rank", "max_rank", "bytes", "relative_output_error", "inputs", "input_step", "input_offset",
+    "code_entropy", "relative_entropy", "bits_per_weight", "file_bits_per_weight",
+)  # fmt: skip
+LAYER_LISTS = ("shape", "spectrum", "code_counts", "weight_range", "coded_counts", "float_counts")
+HISTORY_NUMBERS = ("iteration", "loss", "divergence", "extra_bits", "budget_bits", "before", "after")
 
 
 def read_record(path: str | Path) -> list[dict[str, Any]]:
@@ -143,7 +147,7 @@ def _check_run(path: Path, where: str, run: Record) -> None:
         raise _unsound(path, f"{where} has no {', '.join(missing)}")
     _check_fields(path, where, run, TEXTS, "a text", _is_text)
     _check_fields(path, where, run, NUMBERS, "a number", _is_number)
-    _check_fields(path, where, run, ("skipped", "plan"), "an object", _is_object)
+    _check_fields(path, where, run, ("skipped", "plan", "stored_parts"), "an object", _is_object)
     _check_fields(path, where, run, ("layers", "search_history"), "a list of objects", _is_list_of_objects)
     for name, reason in (run.get("skipped") or {}).items():
         if not isinstance(reason, str):
@@ -158,7 +162,8 @@ def _check_layer(path: Path, where: str, layer: Record) -> None:
     if not isinstance(layer.get("name"), str):
         raise _unsound(path, f"{where} has no name")
     _check_fields(path, where, layer, LAYER_NUMBERS, "a number", _is_number)
-    _check_fields(path, where, layer, ("shape", "spectrum"), "a list of numbers", _is_list_of_numbers)
+    _check_fields(path, where, layer, LAYER_LISTS, "a list of numbers", _is_list_of_numbers)
+    _check_fields(path, where, layer, ("stored_bits",), "an object", _is_object)
 
 
 def _check_fields(

@@ -13,13 +13,13 @@ import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Rectangle, StepPatch
 from PIL import Image
 
-from corank.reports.plots import accuracy, course, errors, ranks, spectrum
+from corank.reports.plots import accuracy, bits, codes, course, errors, ranks, refinement, size, spectrum, weights
 from corank.reports.plots.style import VERMILION, bits_colour, image_bytes, plot_text, shorten
 
-PER_RUN = [ranks, spectrum, course, errors]
+PER_RUN = [size, bits, ranks, errors, spectrum, codes, weights, course, refinement]
 
 
 def bars(axes: Axes) -> list[Rectangle]:
@@ -62,37 +62,140 @@ def test_fragile_is_over_twice_the_median() -> None:
     assert errors.fragile_limit([]) == 0.0
 
 
+def steps(axes: Axes) -> dict[str, StepPatch]:
+    return {str(patch.get_gid()): patch for patch in axes.patches if isinstance(patch, StepPatch)}
+
+
+def test_the_worst_of_the_fragile_layers_is_first(run: dict[str, Any]) -> None:
+    layers = [
+        {"name": name, "relative_output_error": error} for name, error in zip("abcde", (1, 9, 1, 5, 1), strict=True)
+    ]
+    found = errors.fragile_layers({"layers": layers})
+    assert [(layer["name"], times) for layer, times in found] == [("b", 9.0), ("d", 5.0)]
+    assert [layer["name"] for layer, _ in errors.fragile_layers(run)] == ["layer2.1.conv2"]
+    assert errors.fragile_layers({}) == []
+
+
 def test_the_spectrum_is_cut_at_the_rank(run: dict[str, Any]) -> None:
     layer = {**run["layers"][0], "spectrum": [4.0, 3.0, 2.0, 1.0], "rank": 2}
     (axes,) = spectrum.draw({"layers": [layer]}).axes
-    assert [bar.get_height() for bar in bars(axes)] == pytest.approx([40, 30, 20, 10])
-    colours = [to_hex(bar.get_facecolor()) for bar in bars(axes)]
-    assert colours[0] == colours[1] != colours[2] == colours[3]
+    kept, lost = (steps(axes)[name].get_data() for name in ("kept", "lost"))
+    assert list(kept.values) == pytest.approx([40, 30]) and list(kept.edges) == [0.5, 1.5, 2.5]
+    assert list(lost.values) == pytest.approx([20, 10]) and list(lost.edges) == [2.5, 3.5, 4.5]
     assert np.asarray(axes.lines[0].get_xdata()).tolist() == [2.5, 2.5]
     assert axes.get_title(loc="left") == "conv1\nrank 2 covers 70 %"
+    assert spectrum.describe({"layers": [layer]}) == "conv1: rank 2 covers 70 %."
 
 
-def test_the_spectrum_takes_eight_layers_along_the_network_or_those_asked_for(run: dict[str, Any]) -> None:
-    titles = [axes.get_title(loc="left").split("\n")[0] for axes in spectrum.draw(run).axes]
-    assert len(titles) == 8 and titles[0] == "conv1" and titles[-1] == "fc"
-    (axes,) = spectrum.draw(run, names=["layer2.0.conv1"]).axes
-    assert axes.get_title(loc="left").startswith("layer2.0.conv1")
+def test_panels_are_eight_layers_along_the_network_or_those_asked_for(run: dict[str, Any]) -> None:
+    for plot in (spectrum, codes, weights):
+        titles = [axes.get_title(loc="left").split("\n")[0] for axes in plot.draw(run).axes]
+        assert len(titles) == 8 and titles[0] == "conv1" and titles[-1] == "fc"
+        (axes,) = plot.draw(run, names=["layer2.0.conv1"]).axes
+        assert axes.get_title(loc="left").startswith("layer2.0.conv1")
 
 
-def test_the_course_is_the_history(run: dict[str, Any]) -> None:
+def test_codes_are_shares_of_the_weights(run: dict[str, Any]) -> None:
+    layer = {**run["layers"][1], "bits": 2, "code_counts": [1, 4, 3, 2], "code_entropy": 1.85}
+    (axes,) = codes.draw({"layers": [layer]}).axes
+    data = steps(axes)["codes"].get_data()
+    assert list(data.values) == [10, 40, 30, 20] and list(data.edges) == [-0.5, 0.5, 1.5, 2.5, 3.5]
+    assert axes.get_title(loc="left") == "layer1.0.conv1\nentropy 1.85 of 2 bits"
+    assert not codes.can_draw({"layers": [{**layer, "code_counts": [0, 0]}, {**layer, "code_counts": [-1, 5]}]})
+
+
+def test_weights_are_shown_with_the_float_ones_where_those_are_known(run: dict[str, Any]) -> None:
+    layer = run["layers"][1]
+    (axes,) = weights.draw({"layers": [layer]}).axes
+    ours, theirs = (steps(axes)[name].get_data() for name in ("coded_counts", "float_counts"))
+    assert list(ours.values) == [12.5, 50, 25, 12.5] and list(theirs.values) == [25, 37.5, 25, 12.5]
+    assert list(ours.edges) == list(theirs.edges) == [-0.5, -0.3125, -0.125, 0.0625, 0.25]
+    (axes,) = weights.draw({"layers": [{**layer, "float_counts": []}]}).axes
+    assert set(steps(axes)) == {"coded_counts"}
+    assert not weights.can_draw({"layers": [{**layer, "weight_range": [1, 1]}]})
+
+
+def test_stored_bits_are_divided_into_parts(run: dict[str, Any]) -> None:
+    layer = {**run["layers"][3], "shape": [4, 5], "stored_bits": {"codes": 60, "scales": 20, "adapter": 40}}
+    (axes,) = bits.draw({"layers": [layer]}).axes
+    found = {str(bar.get_gid()): (bar.get_x(), bar.get_width()) for bar in bars(axes)}
+    assert found == {"codes": (0, 3), "scales": (3, 1), "adapter": (4, 2)}
+    assert points(axes.collections[-1].get_offsets()) == [(2.75, 0)]
+    (axes,) = bits.draw({"layers": [{**layer, "file_bits_per_weight": 4.5}]}).axes
+    assert points(axes.collections[-1].get_offsets()) == [(4.5, 0)]
+    assert bits.describe({"layers": [layer]}).startswith("Stored bits per weight of 1 layers, from 6.00 in ")
+    assert not bits.can_draw({"layers": [{**layer, "shape": [0, 5]}, {**layer, "stored_bits": [3]}]})
+
+
+def test_the_bytes_are_those_of_the_file(run: dict[str, Any]) -> None:
+    (axes,) = size.draw(run).axes
+    assert [bar.get_width() for bar in bars(axes)] == [100_000, 4_000, 6_500, 3_000, 7_000]
+    assert axes.texts[0].get_text() == "100.00 KB, 83 %"
+    assert size.describe(run).startswith("codes: 100.00 KB, 83 %; scales: 4.00 KB")
+
+
+def test_the_course_shows_the_divergence_and_not_the_penaltys_constant(run: dict[str, Any]) -> None:
     history = run["search_history"]
-    steps = [step["iteration"] for step in history]
+    iterations = [step["iteration"] for step in history]
     panels = course.draw(run).axes
-    for axes, keys in zip(panels, (["loss"], ["divergence"], ["extra_bits", "budget_bits"]), strict=True):
+    for axes, keys in zip(panels, (["divergence"], ["extra_bits", "budget_bits"]), strict=True):
         for key in keys:
-            assert line(axes, key) == (steps, [step[key] for step in history])
-    assert len(line(panels[0], "loss-mean")[1]) == 50
+            assert line(axes, key) == (iterations, [step[key] for step in history])
+    assert len(line(panels[0], "divergence-mean")[1]) == 50
+    assert panels[0].get_ylabel() == "divergence from float"
+    assert panels[1].get_ylabel() == "extra bits per weight"
+    low, high = panels[0].get_ylim()
+    shown = [step["divergence"] for step in history]
+    assert (max(shown) - min(shown)) / (high - low) > 0.5, "the course fills the panel"
+    assert course.describe(run).endswith("the adapters' bits per weight from 0.2 to 0.2, of a budget of 0.2.")
 
 
 def test_the_course_leaves_out_what_was_not_recorded(run: dict[str, Any]) -> None:
     history = [{"loss": 1.0, "divergence": None}, {"loss": None}, {"loss": 3.0}]
     (axes,) = course.draw({**run, "search_history": history}).axes
-    assert line(axes, "loss") == ([0.0, 2.0], [1.0, 3.0])
+    assert line(axes, "loss") == ([0.0, 1.0], [1.0, 3.0])
+    assert axes.get_ylabel() == "loss"
+
+
+def test_a_refinement_is_told_from_the_search_before_it(run: dict[str, Any]) -> None:
+    later = [{"iteration": 50 + step, "divergence": 0.5 / (1 + step), "budget_bits": 0.2} for step in range(20)]
+    later[-1].update({"before": 0.4, "after": 0.1})
+    both = {**run, "search_history": [*run["search_history"], *later]}
+    assert line(course.draw(both).axes[0], "divergence") == line(course.draw(run).axes[0], "divergence")
+    assert not refinement.can_draw(run) and refinement.can_draw(both)
+    (axes,) = refinement.draw(both).axes
+    assert line(axes, "divergence") == ([step["iteration"] for step in later], [step["divergence"] for step in later])
+    assert set(line(axes, "before")[1]) == {0.4} and set(line(axes, "after")[1]) == {0.1}
+    assert refinement.describe(both).endswith("on the samples that judge it, from 0.4 to 0.1.")
+    assert "judge" not in refinement.describe({"search_history": later[:-1]})
+
+
+def test_blocks_go_from_their_error_before_to_that_after() -> None:
+    blocks = [{"iteration": 100.0, "before": 0.5, "after": 0.25}, {"iteration": 200.0, "before": 0.1, "after": 0.2}]
+    run = {"search_history": blocks}
+    assert refinement.can_draw(run) and not course.can_draw(run)
+    (axes,) = refinement.draw(run).axes
+    before, after = axes.collections[-2:]
+    assert points(before.get_offsets()) == [(50, 0), (10, 1)] and points(after.get_offsets()) == [(25, 0), (20, 1)]
+    assert refinement.describe(run).startswith("Errors of 2 blocks") and "1 became smaller" in refinement.describe(run)
+
+
+def test_a_single_run_stands_beside_its_float_network(run: dict[str, Any]) -> None:
+    (axes,) = accuracy.draw([run]).axes
+    assert line(axes, "float-point") == ([1090.0], [81.0])
+    assert axes.get_xscale() == "log" and axes.get_xlim()[0] < 120.5 < 1090 < axes.get_xlim()[1]
+    low, high = axes.get_ylim()
+    assert low < 80.25 and high > 81 and 2 <= high - low < 4
+    perfect = {**run, "float_value": 100.0, "quantized_value": 100.0}
+    assert accuracy.draw([perfect]).axes[0].get_ylim()[1] < 100.1
+    assert accuracy.describe([run]) == "fast 3+0.2: 80.25 % in 120.50 KB; float: 81.00 % in 1.09 MB."
+    assert not accuracy.can_draw([{**run, "float_bytes": None}])
+
+
+def test_nats_have_no_percent(run: dict[str, Any]) -> None:
+    language = {**run, "metric": "nats per token", "float_value": 1.304, "quantized_value": 1.32}
+    (axes,) = accuracy.draw([language]).axes
+    assert axes.get_ylabel() == "nats per token" and "float 1.304, 1.09 MB" in axes.get_legend_handles_labels()[1]
 
 
 def test_accuracy_has_one_line_per_family_and_one_for_float(runs: list[dict[str, Any]]) -> None:
@@ -135,7 +238,7 @@ def test_hostile_and_long_names_are_drawn_as_text(run: dict[str, Any]) -> None:
         image_bytes(plot.draw(hostile), dots_per_inch=50)
     image_bytes(accuracy.draw([hostile, {**hostile, "label": "_y"}]), dots_per_inch=50)
     (axes,) = ranks.draw(hostile).axes
-    assert max(len(tick.get_text()) for tick in axes.get_yticklabels()) <= 26
+    assert max(len(tick.get_text()) for tick in axes.get_yticklabels()) <= 22
 
 
 def test_a_network_of_many_layers_names_at_most_sixty(run: dict[str, Any]) -> None:
@@ -151,7 +254,7 @@ def test_images_and_the_global_state_of_matplotlib(run: dict[str, Any]) -> None:
     before = dict(rcParams)
     figure = ranks.draw(run)
     with Image.open(io.BytesIO(image_bytes(figure, dots_per_inch=100))) as image:
-        assert image.size == (520, round(100 * figure.get_figheight()))
+        assert image.size == (440, round(100 * figure.get_figheight()))
     assert b"<svg" in image_bytes(figure, "svg")
     assert dict(rcParams) == before
 
@@ -168,5 +271,5 @@ def test_a_colour_of_few_pixels_is_kept(run: dict[str, Any]) -> None:
 def test_shortened_names_keep_start_and_end() -> None:
     assert shorten("layer1.0.conv1") == "layer1.0.conv1"
     short = shorten("backbone.stages.3.blocks.11.attention.projection")
-    assert len(short) == 26 and short.startswith("backbone") and short.endswith("tion.projection")
+    assert len(short) == 22 and short.startswith("backbon") and short.endswith("n.projection")
     assert plot_text("_a$b") == r" _a\$b"

@@ -1,5 +1,5 @@
-"""One file per plot, each with `can_draw` (does the record hold what it shows?) and `draw` (a Figure)."""
+"""One file per plot: `can_draw` (does the record hold what it shows?), `draw` (a Figure), `describe` (in words)."""
 
-from corank.reports.plots import accuracy, course, errors, ranks, spectrum
+from corank.reports.plots import accuracy, bits, codes, course, errors, ranks, refinement, size, spectrum, weights
 
-__all__ = ["accuracy", "course", "errors", "ranks", "spectrum"]
+__all__ = ["accuracy", "bits", "codes", "course", "errors", "ranks", "refinement", "size", "spectrum", "weights"]

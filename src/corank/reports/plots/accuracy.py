@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from corank.reports.cells import metric_name, show_bytes
+from corank.reports.cells import is_nats, show_bytes, show_value, unit_of
 from corank.reports.fields import Record, number, run_label
 from corank.reports.plots.style import (
     INK,
     MUTED,
     NOTE_SIZE,
+    PAGE_INCHES,
     PALETTE,
     add_legend,
     new_figure,
@@ -23,20 +24,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["can_draw", "draw", "family"]
+__all__ = ["can_draw", "describe", "draw", "family"]
 
 MARKERS = "osD^vP"
 MOST_NOTED_RUNS = 16
 MOST_FLOAT_LINES = 4
-AXES_POINTS = (330.0, 230.0)
+LEAST_POINTS = 2.0
+AXES_POINTS = (270.0, 225.0)
 
 Pair = tuple[float, float]
 Box = tuple[float, float, float, float]
 
 
 def can_draw(runs: Sequence[Record]) -> bool:
-    """Whether at least two runs know both their accuracy and their file size."""
-    return len(_rated(runs)) > 1
+    """Whether there are two points: runs that know accuracy and file size, or one of them and its float network."""
+    rated = _rated(runs)
+    return len(rated) > 1 or any(_float_point(run) is not None for run in rated)
+
+
+def describe(runs: Sequence[Record]) -> str:
+    """What the picture shows, in words."""
+    said = [
+        f"{run_label(run)}: {show_value(run, 'quantized_value')} in {show_bytes(number(run, 'stored_bytes'))}"
+        for run in _rated(runs)
+    ]
+    floats = [
+        f"float: {show_value(run, 'float_value')} in {show_bytes(number(run, 'float_bytes'))}"
+        for run in _rated(runs)
+        if _float_point(run) is not None
+    ]
+    return "; ".join([*said, *dict.fromkeys(floats)]) + "."
 
 
 def family(label: str) -> str:
@@ -50,17 +67,24 @@ def family(label: str) -> str:
 
 
 def draw(runs: Sequence[Record]) -> Figure:
-    """One point per run, size in KB (1000 bytes), accuracy in percent; one colour and marker per family."""
-    figure = new_figure(4.2)
+    """One point per run, size in KB (1000 bytes), accuracy in percent (or nats); one colour and marker per family.
+
+    A single run stands beside a point for its float network, over a logarithmic axis.
+    """
+    figure = new_figure(3.7, PAGE_INCHES)
     axes = figure.subplots()
     rated = _rated(runs)
     names = list(dict.fromkeys(family(run_label(run)) for run in rated))
     for place, name in enumerate(names):
         _draw_family(axes, place, name, [run for run in rated if family(run_label(run)) == name])
-    style_axes(axes, "Accuracy against file size", "file size (KB, 1000 bytes)", f"{metric_name(runs)} (%)")
+    style_axes(axes, "Accuracy against file size", "file size (KB, 1000 bytes)", unit_of(runs))
     axes.yaxis.label.set_text(plot_text(axes.yaxis.label.get_text()))
     axes.margins(x=0.13, y=0.09)
     _draw_float_lines(axes, rated)
+    if rated and not any(map(is_nats, rated)):
+        _limit_values(axes)
+    if len(rated) == 1:
+        _draw_float_point(axes, _float_point(rated[0]))
     if len(rated) <= MOST_NOTED_RUNS:
         _note_runs(axes, rated)
     add_legend(axes, columns=min(4, max(1, len(names))))
@@ -75,6 +99,25 @@ def _rated(runs: Sequence[Record]) -> list[Record]:
 
 def _point(run: Record) -> tuple[float, float]:
     return (number(run, "stored_bytes") or 0.0) / 1000, number(run, "quantized_value") or 0.0
+
+
+def _float_point(run: Record) -> tuple[float, float] | None:
+    value, size_bytes = number(run, "float_value"), number(run, "float_bytes")
+    return None if value is None or size_bytes is None or size_bytes <= 0 else (size_bytes / 1000, value)
+
+
+def _draw_float_point(axes: Axes, point: tuple[float, float] | None) -> None:
+    if point is None:
+        return
+    axes.plot(*point, color=INK, marker="*", markersize=10, linestyle="", zorder=3, gid="float-point")
+    left, right = axes.dataLim.x0, axes.dataLim.x1
+    if left > 0:
+        axes.set_xscale("log")
+        ticks = [scale * 10**power for power in range(-3, 9) for scale in (1, 2, 5)]
+        axes.set_xlim(left / 1.5, right * 1.5)
+        axes.set_xticks([tick for tick in ticks if left / 1.5 <= tick <= right * 1.5])
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
 
 
 def _draw_family(axes: Axes, place: int, name: str, runs: list[Record]) -> None:
@@ -94,22 +137,41 @@ def _draw_family(axes: Axes, place: int, name: str, runs: list[Record]) -> None:
 
 
 def _draw_float_lines(axes: Axes, runs: list[Record]) -> None:
-    known = dict.fromkeys((number(run, "float_value"), number(run, "float_bytes")) for run in runs)
-    floats = [(value, size) for value, size in known if value is not None]
-    for value, size_bytes in floats[:MOST_FLOAT_LINES]:
+    known = {number(run, "float_value"): run for run in reversed(runs)}
+    floats = [(value, run) for value, run in reversed(known.items()) if value is not None]
+    for value, run in floats[:MOST_FLOAT_LINES]:
+        size_bytes = number(run, "float_bytes")
         size = "" if size_bytes is None else f", {show_bytes(size_bytes)}"
-        label = plot_text(f"float {value:.1f} %{size}")
+        label = plot_text(f"float {value:.3f}{size}" if is_nats(run) else f"float {value:.1f} %{size}")
         axes.axhline(value, color=INK, linewidth=1.0, linestyle=(0, (5, 3)), gid="float", label=label)
 
 
+def _limit_values(axes: Axes) -> None:
+    """At least two points high, and hardly above 100 % where nothing is."""
+    low, high = axes.dataLim.y0, axes.dataLim.y1
+    spare = max(0.0, LEAST_POINTS - (high - low)) / 2 + 0.09 * max(high - low, LEAST_POINTS)
+    ceiling = 100 + 0.03 * (high - low + spare) if high <= 100 else high + spare
+    axes.set_ylim(low - spare, min(high + spare, ceiling))
+
+
 def _note_runs(axes: Axes, runs: list[Record]) -> None:
-    points = [_in_points(axes, run) for run in runs]
+    axes.autoscale_view()
+    points = [_in_points(axes, _point(run)) for run in runs]
     taken = [(x - 4.0, y - 4.0, x + 4.0, y + 4.0) for x, y in points]
+    floats = [_in_points(axes, (0.0, value))[1] for run in runs if (value := number(run, "float_value")) is not None]
+    taken += [(0.0, y - 1.5, AXES_POINTS[0], y + 1.5) for y in dict.fromkeys(floats)]
     for run, (x, y) in zip(runs, points, strict=True):
         label = run_label(run)
         note = shorten(label[len(family(label)) :].strip(), 12)
         width = 5.2 * len(note)
-        places = [(6.0, -11.0), (6.0, 3.0), (-width - 6, 3.0), (-width - 6, -11.0)]
+        places = [
+            (6.0, -11.0),
+            (6.0, 3.0),
+            (-width - 6, 3.0),
+            (-width - 6, -11.0),
+            (-width / 2, 8.0),
+            (-width / 2, -16.0),
+        ]
         free = [place for place in places if _is_free((x, y), place, width, taken)]
         shift = (free or places)[0]
         taken.append(_box((x, y), shift, width))
@@ -124,11 +186,10 @@ def _note_runs(axes: Axes, runs: list[Record]) -> None:
         )
 
 
-def _in_points(axes: Axes, run: Record) -> tuple[float, float]:
+def _in_points(axes: Axes, point: Pair) -> Pair:
     # The layout is not known before the figure is drawn; its usual size is close enough to keep notes apart.
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    size, value = _point(run)
-    return AXES_POINTS[0] * (size - left) / (right - left), AXES_POINTS[1] * (value - bottom) / (top - bottom)
+    across, up = axes.transAxes.inverted().transform(axes.transData.transform(point))
+    return AXES_POINTS[0] * float(across), AXES_POINTS[1] * float(up)
 
 
 def _box(point: Pair, shift: Pair, width: float) -> Box:

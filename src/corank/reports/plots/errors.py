@@ -12,6 +12,7 @@ from corank.reports.plots.style import (
     GREY,
     INK,
     MUTED,
+    PAGE_INCHES,
     VERMILION,
     add_legend,
     label_layers,
@@ -23,7 +24,7 @@ from corank.reports.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["can_draw", "draw", "fragile_limit"]
+__all__ = ["can_draw", "describe", "draw", "fragile_layers", "fragile_limit"]
 
 FRAGILE_TIMES = 2.0
 
@@ -38,13 +39,33 @@ def fragile_limit(errors: Sequence[float]) -> float:
     return FRAGILE_TIMES * median(errors) if errors else 0.0
 
 
+def fragile_layers(run: Record) -> list[tuple[Record, float]]:
+    """The layers whose error is over the limit, worst first, each with its error over the median."""
+    layers = _measured(run)
+    errors = [number(layer, "relative_output_error") or 0.0 for layer in layers]
+    limit = fragile_limit(errors)
+    found = [(layer, error) for layer, error in zip(layers, errors, strict=True) if error > limit]
+    middle = limit / FRAGILE_TIMES
+    return [(layer, error / middle if middle > 0 else float("inf")) for layer, error in sorted(found, key=_last)[::-1]]
+
+
+def describe(run: Record) -> str:
+    """What the picture shows, in words."""
+    errors = {layer_name(layer): 100 * (number(layer, "relative_output_error") or 0.0) for layer in _measured(run)}
+    most = max(errors, key=errors.__getitem__)
+    return (
+        f"Relative output errors of {len(errors)} layers: median {median(errors.values()):.3g} %, at most "
+        f"{errors[most]:.3g} % in {most}; {len(fragile_layers(run))} are over {FRAGILE_TIMES:g} times the median."
+    )
+
+
 def draw(run: Record) -> Figure:
     """One dot per layer, first on top: mean |y - y_q|^2 over mean |y|^2 in percent.
 
     Fragile layers, above `fragile_limit`, are diamonds of another colour.
     """
     layers = _measured(run)
-    figure = new_figure(layers_height(len(layers)))
+    figure = new_figure(layers_height(len(layers)), PAGE_INCHES)
     axes = figure.subplots()
     errors = [100 * (number(layer, "relative_output_error") or 0.0) for layer in layers]
     limit = fragile_limit(errors)
@@ -58,7 +79,7 @@ def draw(run: Record) -> Figure:
         s=44,
         color=VERMILION,
         marker="D",
-        label=f"fragile: over {FRAGILE_TIMES:g}x the median",
+        label=f"over {FRAGILE_TIMES:g}x the median",
         zorder=3,
     )
     if errors:
@@ -70,6 +91,10 @@ def draw(run: Record) -> Figure:
         tick.set_color(VERMILION if int(place) in fragile else INK)
     add_legend(axes, columns=2)
     return figure
+
+
+def _last(pair: tuple[Record, float]) -> float:
+    return pair[1]
 
 
 def _measured(run: Record) -> list[Record]:

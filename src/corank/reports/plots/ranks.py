@@ -8,6 +8,7 @@ from corank.reports.fields import Record, entries, layer_name, number
 from corank.reports.plots.style import (
     MUTED,
     NOTE_SIZE,
+    PAGE_INCHES,
     add_legend,
     bits_colour,
     bits_label,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["can_draw", "draw"]
+__all__ = ["can_draw", "describe", "draw"]
 
 MOST_NOTED_LAYERS = 60
 
@@ -31,10 +32,19 @@ def can_draw(run: Record) -> bool:
     return any(number(layer, "rank") is not None for layer in entries(run, "layers"))
 
 
+def describe(run: Record) -> str:
+    """What the picture shows, in words."""
+    ranks = {layer_name(layer): rank for layer in entries(run, "layers") if (rank := number(layer, "rank")) is not None}
+    most = max(ranks, key=ranks.__getitem__)
+    without = sum(rank <= 0 for rank in ranks.values())
+    largest = f"the largest is {ranks[most]:g}, in {most}; " if ranks[most] > 0 else ""
+    return f"Ranks of the adapters of {len(ranks)} layers; {largest}{without} have no adapter."
+
+
 def draw(run: Record) -> Figure:
     """One bar per layer, first on top: the rank of its adapter; the colour says the layer's bits."""
     layers = entries(run, "layers")
-    figure = new_figure(layers_height(len(layers)))
+    figure = new_figure(layers_height(len(layers)), PAGE_INCHES)
     axes = figure.subplots()
     ranks = [number(layer, "rank") or 0.0 for layer in layers]
     for bits in sorted({bits_label(layer) for layer in layers}):
@@ -49,7 +59,7 @@ def draw(run: Record) -> Figure:
     largest = max(ranks, default=0.0)
     axes.set_xlim(0, max(largest, 1.0) * 1.18)
     axes.locator_params(axis="x", integer=True)
-    style_axes(axes, "Ranks along the network", "rank of the adapter (and the most it could be)", "", grid="x")
+    style_axes(axes, "Ranks along the network", "rank, of the most it could be", "", grid="x")
     label_layers(axes, [layer_name(layer) for layer in layers])
     add_legend(axes, columns=5)
     if len(layers) <= MOST_NOTED_LAYERS:

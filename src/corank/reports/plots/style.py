@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLUE",
+    "COLOUR_NAMES",
     "GREEN",
     "GREY",
     "GRID",
@@ -26,8 +27,11 @@ __all__ = [
     "LABEL_SIZE",
     "MUTED",
     "NOTE_SIZE",
+    "ORANGE",
+    "PAGE_INCHES",
     "PALETTE",
     "PURPLE",
+    "SOFT",
     "TITLE_SIZE",
     "VERMILION",
     "add_legend",
@@ -43,22 +47,30 @@ __all__ = [
     "style_axes",
 ]
 
-# Narrow, so that the text is still readable when a phone shrinks the picture to its width.
 WIDTH_INCHES = 5.2
+# Narrow, so that a phone need not shrink the picture, and its text, to fit its screen.
+PAGE_INCHES = 4.4
 TITLE_SIZE = 11
 LABEL_SIZE = 10
 NOTE_SIZE = 8.5
 MOST_NAMED_LAYERS = 60
 
-INK, MUTED, GREY, GRID = "#1b1f24", "#57606a", "#b6bec7", "#e3e7eb"
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
-BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
+INK, MUTED, SOFT, GREY, GRID = "#1b1f24", "#57606a", "#868f99", "#b6bec7", "#e3e7eb"
+# After Okabe and Ito, whose colours people with any colour vision tell apart; darker where white would swallow them.
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#00875f", "#b0558a", "#b17300", "#2a86c4"
 PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+# Names under which a page may give each of them other values, for dark screens.
+COLOUR_NAMES = MappingProxyType(
+    {
+        INK: "ink", MUTED: "muted", SOFT: "soft", GREY: "grey", GRID: "grid", BLUE: "blue", VERMILION: "vermilion",
+        GREEN: "green", PURPLE: "purple", ORANGE: "orange", SKY: "sky", "#ffffff": "card",
+    }
+)  # fmt: skip
 BITS_COLOURS = MappingProxyType({1: MUTED, 2: ORANGE, 3: BLUE, 4: GREEN, 8: PURPLE})
 
 
-def new_figure(height_inches: float) -> Figure:
-    """An empty figure of the common width on a white background.
+def new_figure(height_inches: float, width_inches: float = WIDTH_INCHES, fitted: bool = True) -> Figure:
+    """An empty figure on a white background; if `fitted`, its axes make room for their texts when it is drawn.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -67,7 +79,7 @@ def new_figure(height_inches: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("plots need matplotlib: pip install 'corank[report]'") from error
-    return Figure(figsize=(WIDTH_INCHES, height_inches), facecolor="white", layout="constrained")
+    return Figure(figsize=(width_inches, height_inches), facecolor="white", layout="constrained" if fitted else None)
 
 
 def image_bytes(figure: Figure, kind: str = "png", dots_per_inch: int = 180) -> bytes:
@@ -145,7 +157,7 @@ def plot_text(value: str) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def shorten(name: str, limit: int = 26) -> str:
+def shorten(name: str, limit: int = 22) -> str:
     """A long name with its middle left out: its end tells layers apart, its start says where they are."""
     if len(name) <= limit:
         return name

@@ -1,0 +1,187 @@
+"""What the page says, ready to be shown: texts, tables and pictures, taken from records without trusting them."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from corank.reports.cells import (
+    LAYER_COLUMNS,
+    NOTHING,
+    comparison_cells,
+    comparison_columns,
+    float_note,
+    headline_run,
+    layer_cells,
+    metric_name,
+    show_bits,
+    show_bytes,
+    show_loss,
+    show_ratio,
+    show_value,
+)
+from corank.reports.fields import Record, clean, entries, layer_name, number, numbers, run_label, text
+from corank.reports.pictures import Picture, accuracy_picture, run_pictures
+from corank.reports.plots.errors import fragile_layers
+
+__all__ = ["PageView", "RunView", "page_of"]
+
+Row = tuple[str, ...]
+LONG_PLAN = 400_000
+MOST_FRAGILE = 6
+FRAGILE_COLUMNS = ("layer", "output error", "of the median", "bits", "8 bits would add", "option of corank quantize")
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What the page says of one run."""
+
+    label: str
+    summary: str
+    facts: list[tuple[str, str]]
+    pictures: list[Picture]
+    fragile: list[Row]
+    layers: list[Row]
+    skipped: list[tuple[str, str]]
+    plan: str | None
+    reproduce: str | None
+
+
+@dataclass(frozen=True)
+class PageView:
+    """What the page says of all runs."""
+
+    title: str
+    subtitle: str
+    cards: list[tuple[str, str, str]]
+    columns: Row
+    rows: list[Row]
+    best: int
+    note: str
+    accuracy: Picture | None
+    layer_columns: Row
+    fragile_columns: Row
+    runs: list[RunView]
+
+
+def page_of(runs: Sequence[Record], title: str) -> PageView:
+    """The page of at least one run."""
+    best, why = headline_run(runs)
+    return PageView(
+        title=clean(title),
+        subtitle=_subtitle(runs, best, why),
+        cards=_cards(best),
+        columns=_in_page_order(comparison_columns(runs)),
+        rows=[_in_page_order(comparison_cells(run)) for run in runs],
+        best=next(place for place, run in enumerate(runs) if run is best),
+        note=float_note(runs),
+        accuracy=accuracy_picture(runs) if len(runs) > 1 else None,
+        layer_columns=LAYER_COLUMNS,
+        fragile_columns=FRAGILE_COLUMNS,
+        runs=[_run_view(run, place, alone=len(runs) == 1) for place, run in enumerate(runs)],
+    )
+
+
+def _in_page_order(row: Row) -> Row:
+    """Run, accuracy, drop, file and ratio before the rest, so that a phone shows them."""
+    name, bits, equivalent, *results = row
+    return (name, *results[:4], bits, equivalent, *results[4:])
+
+
+def _subtitle(runs: Sequence[Record], best: Record, why: str) -> str:
+    models = list(dict.fromkeys(name for run in runs if (name := text(run, "model")) is not None))
+    subject = ", ".join(models[:3]) + (" and more" if len(models) > 3 else "")
+    shown = f"{run_label(best)}, {why} of {len(runs)} runs" if why else run_label(best)
+    return f"{subject} · {shown}" if subject else shown
+
+
+def _cards(run: Record) -> list[tuple[str, str, str]]:
+    metric = metric_name([run])
+    bits, original = number(run, "equivalent_bits"), number(run, "float_bytes")
+    return [
+        ("float", show_value(run, "float_value"), metric),
+        ("quantized", show_value(run, "quantized_value"), show_loss(run) or metric),
+        (
+            "file",
+            show_bytes(number(run, "stored_bytes")),
+            "" if bits is None else f"{bits:.3f} bits per weight",
+        ),
+        ("smaller", show_ratio(run), "" if original is None else f"from {show_bytes(original)}"),
+    ]
+
+
+def _run_view(run: Record, place: int, alone: bool) -> RunView:
+    beside_float = accuracy_picture([run]) if alone else None
+    value, size = show_value(run, "quantized_value"), show_bytes(number(run, "stored_bytes"))
+    return RunView(
+        label=run_label(run),
+        summary=f"{value}, {size}",
+        facts=_facts(run),
+        pictures=[*([beside_float] if beside_float else []), *run_pictures(run, place)],
+        fragile=[_fragile_cells(layer, times) for layer, times in fragile_layers(run)[:MOST_FRAGILE]],
+        layers=[layer_cells(layer) for layer in entries(run, "layers")],
+        skipped=_skipped(run),
+        plan=_plan(run),
+        reproduce=text(run, "reproduce", 4000),
+    )
+
+
+def _facts(run: Record) -> list[tuple[str, str]]:
+    texts = [(name, text(run, name)) for name in ("model", "command", "version", "preset", "search")]
+    bits = number(run, "bits")
+    found = [
+        *texts,
+        ("bits", None if bits is None else show_bits(bits, number(run, "activations"))),
+        ("budget", text(run, "budget", 60) or _shown(number(run, "budget"), "g")),
+        ("bits per weight", _shown(number(run, "equivalent_bits"), ".3f")),
+        ("same class as float", _shown(number(run, "agreement"), ".2f", " %")),
+        ("KL from float", _shown(number(run, "kl"), ".5f", " nats")),
+        ("samples scored", _shown(number(run, "eval_samples"), ",.0f")),
+        ("gradient steps", _shown(number(run, "iterations"), ".0f")),
+        ("time", _shown(number(run, "seconds"), ".1f", " s")),
+        ("peak memory", _shown_bytes(number(run, "peak_memory_bytes"))),
+        ("seed", _shown(number(run, "seed"), ".0f")),
+        ("weights, SHA-256", text(run, "weights_sha256", 13)),
+        ("weights", "random: accuracies mean nothing" if run.get("random_weights") is True else None),
+    ]
+    return [(name, value) for name, value in found if value is not None]
+
+
+def _fragile_cells(layer: Record, times: float) -> Row:
+    bits, error = number(layer, "bits"), 100 * (number(layer, "relative_output_error") or 0.0)
+    shape = numbers(layer, "shape")
+    more = None if bits is None or not shape else max(0.0, math.prod(shape) * (8 - bits) / 8)
+    name = layer_name(layer)
+    return (
+        name,
+        f"{error:.3g} %",
+        f"{times:.1f}×" if math.isfinite(times) else NOTHING,
+        "float" if bits is None else f"{bits:g}",
+        NOTHING if more is None or not math.isfinite(more) else show_bytes(more),
+        "--layer " + shlex.quote(f"{name}=8"),
+    )
+
+
+def _skipped(run: Record) -> list[tuple[str, str]]:
+    skipped = run.get("skipped")
+    if not isinstance(skipped, Mapping):
+        return []
+    return [(clean(str(name)) or "(model)", clean(str(reason), 500)) for name, reason in skipped.items()]
+
+
+def _plan(run: Record) -> str | None:
+    plan = run.get("plan")
+    if not isinstance(plan, Mapping) or not plan:
+        return None
+    return clean(json.dumps(plan, indent=2, ensure_ascii=False, default=str), LONG_PLAN)
+
+
+def _shown(value: float | None, form: str, unit: str = "") -> str | None:
+    return None if value is None else format(value, form) + unit
+
+
+def _shown_bytes(size_bytes: float | None) -> str | None:
+    return None if size_bytes is None else show_bytes(size_bytes)

@@ -15,7 +15,7 @@ from corank.errors import ConfigError, ModelError
 from corank.export.check import Arrays, check, expected_of
 from corank.export.files import staged
 from corank.export.result import ExportResult
-from corank.storage.contents import contents_of
+from corank.storage.artifact import serialized
 from corank.storage.run import run_of
 
 __all__ = ["CONFIGURATION", "export_openvino"]
@@ -76,7 +76,7 @@ def export_openvino(
         path=target,
         files=(target, targets[0]),
         size_bytes=sum(sizes),
-        artifact_bytes=len(contents_of(model, run).serialize()),
+        artifact_bytes=len(serialized(model)),
         float_bytes=float_bytes,
         max_difference=found.max_difference,
         relative_difference=found.relative_difference,

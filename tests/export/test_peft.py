@@ -164,6 +164,20 @@ def test_a_base_is_named_by_all_but_the_adapters(nested: tuple[nn.Module, Tensor
     assert base_name(other) != base_name(small)
 
 
+def test_factors_are_balanced_without_changing_their_product(tmp_path: Path) -> None:
+    model, inputs = nn.Sequential(nn.Linear(20, 16)), torch.randn(200, 20)
+    plan = Plan({"0": LayerPlan(Uniform(2), rank=4, fit="output")})
+    small = corank.quantize(model, inputs, plan=plan)
+    export_peft(small, tmp_path)
+    tensors = safetensors.torch.load_file(tmp_path / "adapter_model.safetensors")
+    right, left = (tensors[f"base_model.model.0.lora_{side}.weight"] for side in "AB")
+    code = small.get_submodule("0").code()  # pyright: ignore
+    assert torch.equal(left @ right, code.adapter.product())
+    ours = code.adapter.right.decode().norm(dim=1) / code.adapter.left.decode().norm(dim=1)
+    ratio = right.norm(dim=1) / left.norm(dim=0)
+    assert float(ours.max()) < 0.5 and float(ratio.min()) >= 0.5 and float(ratio.max()) <= 2
+
+
 def test_half_precision_and_rounded_inputs(tmp_path: Path) -> None:
     model, inputs = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)), torch.randn(64, 6)
     plan = Plan({name: LayerPlan(Uniform(2), rank=2, inputs=4) for name in ("0", "2")})

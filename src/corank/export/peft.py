@@ -26,10 +26,10 @@ from corank.export.check import Arrays, Checked, check, expected_of, rounds_inpu
 from corank.export.example import outputs_of
 from corank.export.files import staged
 from corank.export.result import ExportResult
+from corank.inspect import inspect
 from corank.layers import CodedLayer, coded_class, names_of, remove_norm, replace_module
 from corank.matrix import Geometry
 from corank.quantize import to_float
-from corank.storage.contents import contents_of
 from corank.storage.run import ATTRIBUTE, run_of
 
 __all__ = ["PeftLayers", "base_name", "export_peft", "load_peft_base", "need_peft", "peft_base", "peft_layers"]
@@ -177,7 +177,7 @@ def export_peft(
         path=target,
         files=tuple(target / name for name in (ADAPTER, CONFIG, BASE)),
         size_bytes=sum(sizes),
-        artifact_bytes=len(contents_of(model, run).serialize()),
+        artifact_bytes=inspect(model)["stored_bytes"],
         float_bytes=sizes[2],
         max_difference=found.max_difference if found else None,
         relative_difference=found.relative_difference if found else None,
@@ -233,10 +233,21 @@ def _adapters(model: nn.Module, held: Mapping[str, int]) -> dict[str, Tensor]:
         assert isinstance(layer, CodedLayer)
         adapter = layer.code().adapter
         assert adapter is not None
-        right, left = shapes(layer.geometry, rank)
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = adapter.right.decode().cpu().reshape(right).contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = adapter.left.decode().cpu().t().reshape(left).contiguous()
+        left, right = _balanced(adapter.left.decode().cpu(), adapter.right.decode().cpu())
+        first, second = shapes(layer.geometry, rank)
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = right.reshape(first).contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = left.t().reshape(second).contiguous()
     return tensors
+
+
+def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Both factors ``(r, ...)`` at about the same size, so that one learning rate suits both.
+
+    Directions are scaled by powers of two: the product stays as it is, bit for bit.
+    """
+    ratio = right.norm(dim=1, keepdim=True).clamp(min=1e-30) / left.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    scale = (ratio.log2() / 2).round().clamp(-16, 16).exp2()
+    return left * scale, right / scale
 
 
 def shapes(geometry: Geometry, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

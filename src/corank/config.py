@@ -37,7 +37,14 @@ def to_json(value: Any, table: Mapping[str, type]) -> Json:
         if type(value) is entry:
             chosen = {field.name: getattr(value, field.name) for field in fields(value)}
             defaults = {field.name: field.default for field in fields(value)}
-            return {"kind": kind, **{name: item for name, item in chosen.items() if item != defaults[name]}}
+            return {
+                "kind": kind,
+                **{
+                    name: list(item) if isinstance(item, tuple) else item
+                    for name, item in chosen.items()
+                    if item != defaults[name]
+                },
+            }
     raise ConfigError(f"{type(value).__name__} is not registered; known: {', '.join(sorted(table))}")
 
 
@@ -51,9 +58,31 @@ def from_json(data: Any, table: Mapping[str, type[T]], what: str) -> T:
     unknown = sorted(set(given) - known)
     if unknown:
         raise ConfigError(f"{what} {data['kind']!r} has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
-    if any(not isinstance(item, (int, float, str, bool, type(None))) for item in given.values()):
-        raise ConfigError(f"{what} {data['kind']!r}: every field is a number, a string, true, false or null")
+    defaults = {field.name: field.default for field in fields(entry)}  # pyright: ignore[reportArgumentType]
+    for name, item in given.items():
+        given[name] = item = tuple(item) if isinstance(item, list) else item
+        if not _is_plain(item) or not _is_like(item, defaults[name]):
+            raise ConfigError(
+                f"{what} {data['kind']!r} has {name}={str(item)[:80]!r}; every field is a finite number, a string, "
+                f"true, false, null or a list of numbers, here of the type of {defaults[name]!r}"
+            )
     try:
         return entry(**given)
     except TypeError as error:
         raise ConfigError(f"{what} {data['kind']!r}: {error}") from error
+
+
+def _is_plain(item: Any) -> bool:
+    """Whether it is a finite number, a string, true, false, null or some finite numbers."""
+    if isinstance(item, (int, float)):
+        return abs(item) < 1e300
+    if isinstance(item, tuple):
+        return all(isinstance(one, (int, float)) and _is_plain(one) for one in item)
+    return item is None or isinstance(item, str)
+
+
+def _is_like(item: Any, default: Any) -> bool:
+    """Whether it is of the default's type; a whole number will do for a fraction."""
+    if not isinstance(default, (bool, int, float, str, tuple)):
+        return True
+    return type(item) is type(default) or (type(default) is float and type(item) is int)

@@ -22,6 +22,7 @@ from corank.statistics.input_ranges import RANGES as INPUT_RANGES
 __all__ = ["LayerPlan", "Plan", "match"]
 
 _VERSION = 1
+_LARGEST_BYTES = 64_000_000  # of a plan's file
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,12 @@ class Plan:
         """The inverse of :meth:`to_json`; checks everything."""
         if not isinstance(data, dict) or not isinstance(data.get("layers"), dict):
             raise ConfigError('a plan is {"format": 1, "default": {...}, "layers": {NAME: {...}}}')
-        if data.get("format", _VERSION) != _VERSION:
-            raise ConfigError(f"a plan of format {data['format']!r}; this version reads format {_VERSION}")
+        unknown = sorted(set(data) - {"format", "default", "layers"})
+        if unknown:
+            raise ConfigError(f"a plan has an unknown entry {unknown[0][:80]!r}; it has format, default and layers")
+        given = data.get("format", _VERSION)
+        if type(given) is not int or given != _VERSION:
+            raise ConfigError(f"a plan of format {str(given)[:80]}; this version reads format {_VERSION}")
         default = data.get("default", {})
         layers = {}
         for name, layer in data["layers"].items():
@@ -173,8 +178,14 @@ class Plan:
     def load(cls, path: str | Path) -> Plan:
         """Reads a plan written by :meth:`save`, or by a person."""
         try:
-            data = json.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
+            with Path(path).open("rb") as file:
+                text = file.read(_LARGEST_BYTES + 1)
+            if len(text) > _LARGEST_BYTES:
+                raise ConfigError(f"cannot read a plan from {path}: it is larger than {_LARGEST_BYTES // 10**6} MB")
+            data = json.loads(text)
+        except (OSError, ValueError, RecursionError) as error:
+            if isinstance(error, ConfigError):
+                raise
             raise ConfigError(f"cannot read a plan from {path}: {error}") from error
         return cls.from_json(data)
 

@@ -116,12 +116,22 @@ def fold_norm(layer: nn.Module, norm: nn.Module) -> None:
 
 
 def remove_norm(model: nn.Module, norm: nn.Module) -> None:
-    """Puts an ``Identity`` (or what else the norm did) where a folded norm stood."""
+    """Puts an ``Identity`` (or what else the norm did) where a folded norm stood.
+
+    Raises:
+        ModelError: for a module that is never folded.
+    """
+    if not _is_foldable(norm):
+        raise ModelError(f"a {type(norm).__name__} is no norm that is folded")
     if type(norm).__name__ == _NORMS_WITH_ACTIVATION:
         rest: nn.Module = nn.Sequential(norm.drop, norm.act)  # pyright: ignore[reportArgumentType]
     else:
         rest = nn.Identity()
     replace_module(model, norm, rest.train(norm.training))
+
+
+def _is_foldable(norm: nn.Module) -> bool:
+    return type(norm) in _NORMS or type(norm).__name__ == _NORMS_WITH_ACTIVATION
 
 
 def _twin_norms(model: nn.Module, trial: nn.Module, seen: Observation) -> list[tuple[nn.Module, nn.Module, str]]:
@@ -131,10 +141,9 @@ def _twin_norms(model: nn.Module, trial: nn.Module, seen: Observation) -> list[t
     names, pairs = names_of(model), []
     for layer_id, norm_id in seen.norms.items():
         norm = modules[norm_id]
-        foldable = type(norm) in _NORMS or type(norm).__name__ == _NORMS_WITH_ACTIVATION
         once = seen.calls[layer_id] == 1 and seen.calls[norm_id] == 1
         if (
-            foldable
+            _is_foldable(norm)
             and once
             and isinstance(norm.running_mean, Tensor)
             and _codable(modules[layer_id], layer_id in seen.alike)

@@ -6,37 +6,29 @@ See ``docs/artifact.md`` for the layout.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from corank.errors import ArtifactError, ConfigError, CorankError, OutputError
+from corank.errors import ArtifactError, ConfigError, ModelError, OutputError
 from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
 from corank.matrix import Geometry
-from corank.plan import Plan
 from corank.storage.bits import packed_bytes
 from corank.storage.coding import CODED_FORMAT, CodedRun, decode_contents, encode_contents
 from corank.storage.contents import FORMAT, Contents, contents_of, digest, input_codes, plain_tensors
-from corank.storage.run import ATTRIBUTE, LayerRun, Run, run_of
+from corank.storage.header import DTYPES, blob_sizes, parse_header, read_run, read_tensors
+from corank.storage.run import ATTRIBUTE, Run, run_of
 
 __all__ = ["load", "read", "read_coded", "save", "serialized"]
 
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        torch.float16, torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.int32, torch.int16,
-        torch.int8, torch.uint8, torch.bool,
-    )
-}  # fmt: skip
+_LONGEST_MESSAGE = 1000
 
 
 def save(model: nn.Module, path: str | Path, coder: str = "auto") -> int:
@@ -92,41 +84,7 @@ def read(path: str | Path) -> tuple[Run, Contents]:
 
 def read_coded(path: str | Path) -> tuple[Run, Contents, tuple[CodedRun, ...]]:
     """As :func:`read`, with the coder and size of each run of codes in the file."""
-    try:
-        with safetensors.safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            names = list(file.keys())
-            blobs = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{path} cannot be read as an artifact: {error}") from error
-    text = metadata.get("corank")
-    if text is None:
-        raise ArtifactError(
-            f"{path} is a safetensors file but not a corank artifact; write one with corank.save(model, path)"
-        )
-    try:
-        header = json.loads(text)
-        version = header["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"{path}: the header is not sound: {error}") from error
-    if version not in (FORMAT, CODED_FORMAT):
-        raise ArtifactError(
-            f"{path} is of format {version!r}; this version of corank reads formats {FORMAT} and {CODED_FORMAT}; "
-            "upgrade corank"
-        )
-    if digest(text, blobs) != metadata.get("sha256"):
-        raise ArtifactError(f"{path} was altered: its SHA-256 does not match; copy the file anew")
-    try:
-        run = _run(header)
-        contents, runs = decode_contents(run, Contents(header, blobs))
-        _check_blobs(run, contents)
-        return run, contents, runs
-    except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-        raise ArtifactError(f"{path}: the header is not sound: {error}") from error
+    return _decoded(path, *_opened(path))
 
 
 def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: str | torch.device = "cpu") -> nn.Module:
@@ -140,29 +98,24 @@ def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: s
 
     Raises:
         ArtifactError: for an unsound file, or one that does not fit the model.
-        ConfigError: when ``model`` is neither.
+        ConfigError: when ``model`` is neither, or the file's codes need a package that is not installed.
     """
-    run, contents = read(path)
+    run, stored = _opened(path)
     given = model if isinstance(model, nn.Module) else model() if callable(model) else None
     if not isinstance(given, nn.Module):
         raise ConfigError(
             f"load(path, model): a torch.nn.Module or a function that makes one, not {type(model).__name__}"
         )
+    try:
+        _check_layers(given, run)  # before any code is unpacked: a small file may tell of layers of any size
+    except (ArtifactError, ModelError) as error:
+        raise _misfit(path, given, error) from error
+    contents = _decoded(path, run, stored)[1]
     built = copy.deepcopy(given).eval() if isinstance(model, nn.Module) else given.eval()
     try:
         _build(built, run, contents)
-    except ArtifactError as error:
-        raise ArtifactError(f"{path} does not fit this {type(built).__name__}: {error}") from error
-    except (
-        CorankError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RuntimeError,
-        OverflowError,
-    ) as error:
-        raise ArtifactError(f"{path} does not fit this {type(built).__name__}: {error}") from error
+    except (ArtifactError, ModelError, RuntimeError, TypeError, ValueError) as error:
+        raise _misfit(path, built, error) from error
     built.__dict__[ATTRIBUTE] = run
     built.to(device)
     for module in built.modules():
@@ -171,90 +124,138 @@ def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: s
     return built
 
 
-def _run(header: Mapping[str, Any]) -> Run:
+def _opened(path: str | Path) -> tuple[Run, Contents]:
+    """The checked header and the blobs as they are in the file, their SHA-256 checked."""
     try:
-        plan = Plan.from_json(header["plan"])
+        with safetensors.safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            names = list(file.keys())
+            blobs = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(f"{path} cannot be read as an artifact: {error}") from error
+    text = metadata.get("corank")
+    if text is None:
+        raise ArtifactError(
+            f"{path} is a safetensors file but not a corank artifact; write one with corank.save(model, path)"
+        )
+    try:
+        header = parse_header(text)
+        if header["format"] not in (FORMAT, CODED_FORMAT):
+            raise ArtifactError(
+                f"it is of format {header['format'] % (1 << 64)}; this version of corank reads formats {FORMAT} and "
+                f"{CODED_FORMAT}; upgrade corank"
+            )
+        _check_flat(blobs)
+        if digest(text, blobs) != metadata.get("sha256"):
+            raise ArtifactError("it was altered: its SHA-256 does not match; copy the file anew")
+        return read_run(header), Contents(header, blobs)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {_said(error)}") from error
+
+
+def _decoded(path: str | Path, run: Run, stored: Contents) -> tuple[Run, Contents, tuple[CodedRun, ...]]:
+    """The same with codes of fixed width, all blobs checked against the header."""
+    try:
+        contents, runs = decode_contents(run, stored)
+        _check_blobs(run, contents)
+        return run, contents, runs
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {_said(error)}") from error
     except ConfigError as error:
-        raise ArtifactError(f"the header is not sound: {error}") from error
-    layers = {}
-    for name, (groups, rows, columns, error) in header["layers"].items():
-        if not all(isinstance(size, int) and 0 < size < 1 << 31 for size in (groups, rows, columns)):
-            raise ValueError(f"layer {name!r} has a shape of {groups!r} x {rows!r} x {columns!r}")
-        layers[name] = LayerRun((groups, rows, columns), float(error))
-    if set(layers) != set(plan.coded()) or not layers:
-        raise ValueError("the plan and the list of layers differ")
-    return Run(
-        plan=plan,
-        layers=layers,
-        folded=tuple(map(str, header["folded"])),
-        skipped={str(name): str(reason) for name, reason in header["skipped"].items()},
-        model=header["model"],
-        preset=header["preset"],
-        search=header["search"],
-        bits=header["bits"],
-        budget=header["budget"],
-        activations=header.get("activations"),
-        seed=header["seed"],
-        iterations=header["iterations"],
-    )
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _misfit(path: str | Path, model: nn.Module, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{path} does not fit this {type(model).__name__}: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    """The message, without the whole of a name that fills the file."""
+    text = str(error)
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
+
+
+def _check_flat(blobs: dict[str, Tensor]) -> None:
+    known = set(DTYPES.values())
+    for name, blob in blobs.items():
+        if blob.dim() != 1 or blob.dtype not in known:
+            raise ArtifactError(f"the blob {name[:80]!r} is {blob.dtype} {tuple(blob.shape)}; blobs are flat lists")
+
+
+def _check_blobs(run: Run, contents: Contents) -> None:
+    packed, scales = blob_sizes(run)
+    expected = {"codes": (torch.uint8, packed), "scales": (torch.float16, scales)}
+    for kind, shapes in read_tensors(contents.header).items():
+        expected[kind] = (DTYPES[kind], sum(math.prod(shape) for shape in shapes.values()))
+    for name, (dtype, count) in expected.items():
+        blob = contents.blobs.get(name)
+        if blob is None or blob.dtype != dtype or blob.numel() != count:
+            raise ArtifactError(f"the blob {name!r} is not the {count} numbers that the header needs")
+    unknown = sorted(set(contents.blobs) - set(expected))
+    if unknown:
+        raise ArtifactError(f"the blob {unknown[0][:80]!r} is not in the header")
+    if not bool(contents.blobs["scales"].isfinite().all()):
+        raise ArtifactError("a scale is not finite")
+    for name, (step, _) in input_codes(run, contents).items():
+        if not step > 0:
+            raise ArtifactError(f"the inputs of layer {name!r} have a step of {step}")
+
+
+def _check_layers(model: nn.Module, run: Run) -> None:
+    """Whether the model has every layer of the file, each once, of that shape."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    seen: dict[nn.Module, str] = {}
+    for name, layer_run in run.layers.items():
+        layer = modules.get(name)
+        if layer is None or layer is model:
+            raise ArtifactError(f"it has no layer {name!r}")
+        if layer in seen:
+            raise ArtifactError(f"its layer {name!r} is the layer {seen[layer]!r}")
+        seen[layer] = name
+        coded_class(layer, seen_alike=True)
+        shape = Geometry.of(layer).matrix_shape
+        if shape != layer_run.shape:
+            raise ArtifactError(f"layer {name!r} is {shape} there and {layer_run.shape} in the file")
+    for name in run.folded:
+        if name not in modules:
+            raise ArtifactError(f"it has no norm {name!r}")
 
 
 def _build(model: nn.Module, run: Run, contents: Contents) -> None:
-    dtype = _DTYPES[contents.header["dtype"]]
+    dtype = DTYPES[contents.header["dtype"]]
     if dtype != torch.float32:
         model.to(dtype)
     modules = dict(model.named_modules(remove_duplicate=False))
     for name in run.folded:
-        if name not in modules:
-            raise ArtifactError(f"it has no norm {name!r}")
         remove_norm(model, modules[name])
-    index = {name for entries in contents.header["tensors"].values() for name, _ in entries}
+    tensors = read_tensors(contents.header)
+    biased = {name for shapes in tensors.values() for name in shapes}
     codes, scales = _Reader(contents.blobs["codes"]), _Reader(contents.blobs["scales"])
     for name, layer_run in run.layers.items():
-        if name not in modules:
-            raise ArtifactError(f"it has no layer {name!r}")
         layer, plan = modules[name], run.plan.layers[name]
-        shape = Geometry.of(layer).matrix_shape
-        if shape != layer_run.shape or plan.codec is None:
-            raise ArtifactError(f"layer {name!r} is {shape} there and {layer_run.shape} in the file")
+        assert plan.codec is not None
         kind = coded_class(layer, seen_alike=True)
-        coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, f"{name}.bias" in index, plan.inputs)
+        coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, f"{name}.bias" in biased, plan.inputs)
         for slot_name, slot in coded.slots().items():
             size = slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
             coded._buffers[slot_name] = (scales if slot.scale else codes).take(size)
         replace_module(model, layer, coded)
-    _fill_plain(model, contents)
+    _fill_plain(model, tensors, contents)
 
 
-def _check_blobs(run: Run, contents: Contents) -> None:
-    packed = scales = 0
-    for name, layer in run.layers.items():
-        plan = run.plan.layers[name]
-        for slot in layer.slots(plan).values():
-            packed += 0 if slot.scale else packed_bytes(slot.count, slot.bits)
-            scales += slot.count if slot.scale else 0
-    for name, dtype, expected in (("codes", torch.uint8, packed), ("scales", torch.float16, scales)):
-        blob = contents.blobs.get(name)
-        if blob is None or blob.dtype != dtype or blob.dim() != 1 or blob.numel() != expected:
-            raise ArtifactError(f"the blob {name!r} is not the {expected} numbers that the plan needs")
-    for name, (step, _) in input_codes(run, contents).items():
-        if not 0 < step < math.inf:
-            raise ArtifactError(f"the inputs of layer {name!r} have a step of {step}")
-
-
-def _fill_plain(model: nn.Module, contents: Contents) -> None:
+def _fill_plain(model: nn.Module, tensors: dict[str, dict[str, tuple[int, ...]]], contents: Contents) -> None:
     wanted = plain_tensors(model)
     holders = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for kind, entries in contents.header["tensors"].items():
-        blob = contents.blobs[kind]
-        if blob.dtype != _DTYPES[kind]:
-            raise ArtifactError(f"the blob {kind!r} holds {blob.dtype}")
-        reader = _Reader(blob)
-        for name, shape in entries:
+    for kind, shapes in tensors.items():
+        reader = _Reader(contents.blobs[kind])
+        for name, shape in shapes.items():
             if name not in wanted:
                 raise ArtifactError(f"it has no tensor {name!r}")
-            if list(wanted.pop(name).shape) != shape:
-                raise ArtifactError(f"tensor {name!r} has another shape")
+            own = wanted.pop(name)
+            if tuple(own.shape) != shape or own.is_floating_point() != DTYPES[kind].is_floating_point:
+                raise ArtifactError(
+                    f"tensor {name!r} is {own.dtype} {tuple(own.shape)} there, {kind} {shape} in the file"
+                )
             value = reader.take(math.prod(shape)).reshape(shape)
             with torch.no_grad():
                 holders[name].copy_(value)

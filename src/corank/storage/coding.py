@@ -28,6 +28,7 @@ CODED_FORMAT = 2
 AUTO = ("deflate", "sham")  # what "auto" tries: those that read fast and need no further package
 _NAMED_BYTES = 12  # about what a coded run adds to the header
 _MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
+_MOST_EXPANDED_IN_ALL, _SMALL_BYTES = 64, 1 << 22  # the same of all runs together, where they are not small
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def encode_contents(run: Run, contents: Contents, coder: str = "auto") -> tuple[
         "coded": [0 if part.coder == "fixed" else [used.index(part.coder), part.size_bytes] for part in runs],
     }
     blob = torch.cat(parts)
+    if _is_bomb(runs):
+        return contents, fixed
     if contents.blobs["codes"].numel() - blob.numel() <= len(json.dumps(index)) + 16:  # 16: alignment of blobs
         return contents, fixed
     return Contents({**contents.header, **index}, {**contents.blobs, "codes": blob}), tuple(runs)
@@ -102,6 +105,8 @@ def decode_contents(run: Run, contents: Contents) -> tuple[Contents, tuple[Coded
         ArtifactError: for an index or a run that is not sound. ConfigError: where a coder's library is missing.
     """
     if contents.header["format"] != CODED_FORMAT:
+        if {"coders", "coded"} & set(contents.header):
+            raise ArtifactError(f"an index of coded runs in a file of format {contents.header['format']}")
         return contents, tuple(_fixed_runs(run))
     blob = contents.blobs.get("codes")
     if blob is None or blob.dtype != torch.uint8 or blob.dim() != 1:
@@ -151,16 +156,25 @@ def _shape(layer: LayerRun, slot: str, count: int, rank: int) -> tuple[int, int]
 
 def _indexed_runs(run: Run, header: Mapping[str, Any], total: int) -> tuple[CodedRun, ...]:
     """The runs as the header's index says, checked against the blob's size."""
-    names, index, fixed = header["coders"], header["coded"], list(_fixed_runs(run))
+    names, index, fixed = header.get("coders"), header.get("coded"), list(_fixed_runs(run))
     if not isinstance(names, list) or not isinstance(index, list) or len(index) != len(fixed):
         raise ArtifactError(f"the index of coded runs does not have the {len(fixed)} entries that the plan needs")
     for name in names:
         if not isinstance(name, str) or name not in CODERS:
             raise ArtifactError(f"codes by {name!r}, which is no coder of this version of corank; upgrade corank")
-    runs = tuple(part if entry == 0 else _indexed(part, entry, names) for part, entry in zip(fixed, index, strict=True))
+    pairs = zip(fixed, index, strict=True)
+    runs = tuple(part if type(entry) is int and entry == 0 else _indexed(part, entry, names) for part, entry in pairs)
     if sum(part.size_bytes for part in runs) != total:
         raise ArtifactError(f"the blob 'codes' has {total} bytes, not those that the index of coded runs tells")
+    if _is_bomb(runs):
+        raise ArtifactError(f"{total} bytes of codes say that they are more than {_MOST_EXPANDED_IN_ALL} times as many")
     return runs
+
+
+def _is_bomb(runs: Sequence[CodedRun]) -> bool:
+    """Whether all runs together take far more memory than the file: what is small by any measure may."""
+    fixed = sum(part.fixed_bytes for part in runs)
+    return fixed > max(_SMALL_BYTES, _MOST_EXPANDED_IN_ALL * sum(part.size_bytes for part in runs))
 
 
 def _indexed(part: CodedRun, entry: Any, names: Sequence[str]) -> CodedRun:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -91,9 +92,7 @@ def header_of(run: Run, index: Mapping[str, list[Any]], dtype: str) -> dict[str,
         "iterations": run.iterations,
         "dtype": dtype,
         "plan": run.plan.to_json(),
-        "layers": {
-            name: [*layer.shape, float(f"{layer.relative_output_error:.3g}")] for name, layer in run.layers.items()
-        },
+        "layers": {name: [*layer.shape, _told(layer.relative_output_error)] for name, layer in run.layers.items()},
         "folded": list(run.folded),
         "skipped": dict(run.skipped),
         "tensors": {kind: entries for kind, entries in index.items()},
@@ -167,6 +166,10 @@ def predict_bytes(prepared: Prepared, run: Run) -> int:
 def placeholder_layers(prepared: Prepared, names: list[str]) -> dict[str, LayerRun]:
     """Layers of known shape and unknown error, for :func:`predict_bytes`."""
     return {name: LayerRun(Geometry.of(prepared.targets[name]).matrix_shape, 0.00123) for name in names}
+
+
+def _told(error: float) -> float | None:
+    return float(f"{error:.3g}") if math.isfinite(error) else None
 
 
 def _slots(layer: LayerRun, run: Run, name: str) -> dict[str, Slot]:

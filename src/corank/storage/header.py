@@ -1,0 +1,213 @@
+"""The header of an artifact that anyone may have written: every entry is of its kind, or the file is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from corank.errors import ArtifactError, ConfigError
+from corank.plan import Plan
+from corank.storage.bits import packed_bytes
+from corank.storage.run import LayerRun, Run
+
+__all__ = ["DTYPES", "blob_sizes", "parse_header", "read_run", "read_tensors"]
+
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float16, torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.int32, torch.int16,
+        torch.int8, torch.uint8, torch.bool,
+    )
+}  # fmt: skip
+"""Of tensors that a file may hold, by name."""
+
+_REQUIRED = {
+    "format", "model", "preset", "search", "bits", "budget", "seed", "iterations", "dtype", "plan", "layers", "folded",
+    "skipped", "tensors",
+}  # fmt: skip
+_OPTIONAL = {"activations", "coders", "coded"}
+_LARGEST = 1 << 63
+_DEEPEST = 12
+
+
+def parse_header(text: str) -> dict[str, Any]:
+    """The header as JSON, its entries complete and known, its format a whole number.
+
+    Raises:
+        ArtifactError: for text that is no such object, that gives a key twice or has numbers that are not finite.
+    """
+    try:
+        header = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise _unsound(f"{error}") from error
+    if not isinstance(header, dict) or type(header.get("format")) is not int:
+        raise _unsound("it is no object with a format")
+    if _is_deep(header):
+        raise _unsound(f"it is nested more than {_DEEPEST} deep")
+    return header
+
+
+def read_run(header: Mapping[str, Any]) -> Run:
+    """What was done, from a header of a known format.
+
+    Raises:
+        ArtifactError: naming the entry that is not sound.
+    """
+    missing, unknown = sorted(_REQUIRED - set(header)), sorted(set(header) - _REQUIRED - _OPTIONAL)
+    if missing or unknown:
+        raise _unsound(f"it has no {missing[0]!r}" if missing else f"it has an unknown entry {unknown[0][:80]!r}")
+    plan = _plan(header["plan"])
+    layers = {_text(name, "a layer's name"): _layer(name, entry) for name, entry in _object(header, "layers")}
+    if set(layers) != set(plan.coded()) or not layers:
+        raise _unsound("the plan and the list of layers differ")
+    dtype = header["dtype"]
+    if not isinstance(dtype, str) or dtype not in DTYPES or not DTYPES[dtype].is_floating_point:
+        raise _unsound(f"dtype is {_shown(dtype)}; a model is of float32 or another floating dtype")
+    return Run(
+        plan=plan,
+        layers=layers,
+        folded=_distinct([_text(name, "folded") for name in _list(header["folded"], "folded")], "folded"),
+        skipped={_text(name, "skipped"): _text(why, "skipped") for name, why in _object(header, "skipped")},
+        model=_text_or_none(header, "model"),
+        preset=_text_or_none(header, "preset"),
+        search=_text_or_none(header, "search"),
+        bits=_whole_or_none(header, "bits"),
+        budget=None if header["budget"] is None else _number(header["budget"], "budget"),
+        activations=_whole_or_none(header, "activations"),
+        seed=_whole(header["seed"], "seed"),
+        iterations=_whole(header["iterations"], "iterations"),
+    )
+
+
+def read_tensors(header: Mapping[str, Any]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """dtype to name to shape of every tensor that is not part of a coded weight, in order.
+
+    Raises:
+        ArtifactError: for entries that are no such thing, or a name given twice.
+    """
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    for kind, entries in _object(header, "tensors"):
+        if kind not in DTYPES:
+            raise _unsound(f"tensors of dtype {_shown(kind)}; there are {', '.join(DTYPES)}")
+        shapes = found.setdefault(kind, {})
+        for entry in _list(entries, "tensors"):
+            if not isinstance(entry, list) or len(entry) != 2:
+                raise _unsound(f"tensors has {_shown(entry)}; an entry is [name, shape]")
+            sizes = [_whole(size, "a tensor's shape") for size in _list(entry[1], "a tensor's shape")]
+            if min(sizes, default=0) < 0 or math.prod(sizes) >= _LARGEST:
+                raise _unsound(f"a tensor of shape {_shown(sizes)}")
+            shapes[_text(entry[0], "a tensor's name")] = tuple(sizes)
+        if len(shapes) != len(entries):
+            raise _unsound(f"tensors of dtype {kind} name one twice")
+    _distinct([name for shapes in found.values() for name in shapes], "tensors")
+    return found
+
+
+def blob_sizes(run: Run) -> tuple[int, int]:
+    """Bytes of all codes at fixed width, and how many scales there are."""
+    packed = scales = 0
+    for name, layer in run.layers.items():
+        for slot in layer.slots(run.plan.layers[name]).values():
+            packed += 0 if slot.scale else packed_bytes(slot.count, slot.bits)
+            scales += slot.count if slot.scale else 0
+    return packed, scales
+
+
+def _plan(data: Any) -> Plan:
+    try:
+        return Plan.from_json(data)
+    except ConfigError as error:
+        raise _unsound(f"{error}") from error
+
+
+def _layer(name: str, entry: Any) -> LayerRun:
+    if not isinstance(entry, list) or len(entry) != 4:
+        raise _unsound(f"layer {_shown(name)} has {_shown(entry)}; an entry is [G, R, C, error]")
+    groups, rows, columns, error = entry
+    if not all(type(size) is int and 0 < size < 1 << 31 for size in (groups, rows, columns)):
+        raise _unsound(f"layer {_shown(name)} has a shape of {_shown(entry[:3])}")
+    return LayerRun((groups, rows, columns), math.nan if error is None else _number(error, "a layer's error"))
+
+
+def _object(header: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:
+    if not isinstance(header[key], dict):
+        raise _unsound(f"{key} is {_shown(header[key])}, not an object")
+    return header[key].items()
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise _unsound(f"{what} is {_shown(value)}, not a list")
+    return value
+
+
+def _distinct(names: list[str], what: str) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise _unsound(f"{what} names one twice")
+    return tuple(names)
+
+
+def _text(value: Any, what: str) -> str:
+    # What JSON escapes may name half of a letter, which no file and no terminal can hold.
+    if not isinstance(value, str) or not (value.isascii() or value.encode(errors="ignore").decode() == value):
+        raise _unsound(f"{what} is {_shown(value)}, not a text")
+    return value
+
+
+def _text_or_none(header: Mapping[str, Any], key: str) -> str | None:
+    return None if header[key] is None else _text(header[key], key)
+
+
+def _whole(value: Any, what: str) -> int:
+    if type(value) is not int or not -_LARGEST < value < _LARGEST:
+        raise _unsound(f"{what} is {_shown(value)}, not a whole number of 64 bits")
+    return value
+
+
+def _whole_or_none(header: Mapping[str, Any], key: str) -> int | None:
+    return None if header.get(key) is None else _whole(header[key], key)
+
+
+def _number(value: Any, what: str) -> float:
+    if type(value) not in (int, float) or not -_LARGEST < value < _LARGEST:
+        raise _unsound(f"{what} is {_shown(value)}, not a number")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two readers may disagree on what an object means that gives a key twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object gives a key twice")
+    return found
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether containers stand in one another further than any header's do; what is deep exhausts the stack."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        below = [inner.values() if isinstance(inner, dict) else inner for inner in level]
+        level = [inner for inners in below for inner in inners if isinstance(inner, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: short, and whatever it is."""
+    if isinstance(value, (dict, list)):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    text = repr(value) if not isinstance(value, int) or value.bit_length() < 64 else "a huge number"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _unsound(why: str) -> ArtifactError:
+    return ArtifactError(f"the header is not sound: {why}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import corank
 from corank import Plan, Refinement
-from corank.codecs import CODECS, Binary, Codec, DenseShift, PowerOfTwo, Uniform
+from corank.codecs import CODECS, Binary, Codec, DenseShift, KMeans, Levels, PowerOfTwo, Uniform
 from corank.layers import CodedLayer
 from corank.presets import PRESETS, chosen_codec
 from corank.refine.latent import LatentLayer
@@ -101,19 +101,33 @@ def test_quantized_saved_loaded_and_told(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
+def test_what_is_stored_in_floating_point_trains(name: str) -> None:
+    """Scales and levels learn a weight a tenth larger, and are then what a file holds."""
+    small = corank.quantize(network(), images(), codec=name, preset="nearest", all_layers=True, samples=24)
+    layer = coded(small)["2"]
+    latent = LatentLayer(layer, Refinement())
+    target, codes = layer.weight.detach() * 1.1, layer.code().weight.codes
+    optimizer = torch.optim.Adam([parameter for _, parameter, _ in latent.trained()], lr=5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (latent.weight() - target).square().sum().backward()
+        optimizer.step()
+    before = (layer.weight - target).square().sum()
+    layer.fill(latent.harden(), None)
+    assert float((layer.weight - target).square().sum()) < 0.02 * float(before)
+    assert torch.allclose(layer.weight, latent.weight(), rtol=2e-3, atol=1e-6)
+    assert torch.equal(layer.code().weight.codes, codes)
+
+
+@pytest.mark.parametrize("name", ["dense-shift", "kmeans"])
 def test_refined(name: str, tmp_path: Path) -> None:
-    """What is stored in floating point trains; the result is still one that a file holds."""
-    how = Refinement(iterations=40, batch_size=24, scale_rate=3e-3, bias_rate=1e-3, augment=False)
-    common: dict[str, Any] = {"codec": name, "all_layers": True, "budget": 0.0, "samples": 24, "batch_size": 12}
-    before = corank.quantize(network(), images(), **common)
-    after = corank.quantize(network(), images(), **common, refinement=how)
-    moved = [
-        not torch.equal(one.weight, other.weight)
-        for one, other in zip(coded(before).values(), coded(after).values(), strict=True)
-    ]
-    assert any(moved)
-    corank.save(after, tmp_path / "after.safetensors")
-    assert torch.equal(after(images()), corank.load(tmp_path / "after.safetensors", network())(images()))
+    common: dict[str, Any] = {"codec": name, "bits": 2, "all_layers": True, "budget": 0.0, "samples": 24}
+    how = Refinement(iterations=20, batch_size=24, augment=False)
+    plain, refined = (corank.quantize(network(), images(), **common, refinement=one) for one in (None, how))
+    moved = zip(coded(plain).values(), coded(refined).values(), strict=True)
+    assert any(not torch.equal(one.weight, other.weight) for one, other in moved)
+    corank.save(refined, tmp_path / "refined.safetensors")
+    assert torch.equal(refined(images()), corank.load(tmp_path / "refined.safetensors", network())(images()))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -191,3 +205,16 @@ def test_a_width_that_the_codec_has_not() -> None:
     with pytest.raises(corank.ConfigError, match="bits=4: Binary takes 1") as caught:
         corank.quantize(network(), images(), codec="binary", samples=24, layers={"2": 4})
     assert caught.value.__notes__ == ["in layers={'2': 4}"]
+
+
+def test_levels_of_the_network_are_found_once_and_stand_in_the_plan(tmp_path: Path) -> None:
+    small = corank.quantize(
+        network(), images(), codec=KMeans(3, per="network"), all_layers=True, budget=0, samples=24, layers={"7": 8}
+    )
+    kinds = {name: layer.codec for name, layer in coded(small).items()}
+    assert isinstance(kinds["0"], Levels) and kinds["0"] == kinds["2"] == kinds["4"]
+    assert len(kinds["0"].values) == 8 and kinds["7"] == Uniform(8, range="mse")
+    corank.save(small, tmp_path / "small.safetensors")
+    again = corank.load(tmp_path / "small.safetensors", network())
+    assert torch.equal(small(images()), again(images()))
+    assert json.dumps(corank.inspect(small)["plan"]).count('"levels"') == 1

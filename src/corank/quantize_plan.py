@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+
+from torch import Tensor
 
 from corank.codecs import Codec
 from corank.errors import ConfigError, ModelError
@@ -47,7 +49,7 @@ class BasePlan:
                 plans[name] = self._exception(choice, pattern)
         if all(plan.codec is None for plan in plans.values()):
             raise ModelError("every layer is left in float; nothing is quantized")
-        return Plan(plans)
+        return _with_shared(Plan(plans), prepared)
 
     def free(self, prepared: Prepared) -> set[str]:
         """The layers that no exception and no edge decides on: those whose codec a search may choose."""
@@ -93,4 +95,19 @@ def check_plan(plan: Plan, prepared: Prepared) -> Plan:
         match(name, prepared.targets)
     if not plan.coded():
         raise ModelError("the plan leaves every layer in float; nothing is quantized")
-    return Plan({name: plan.layers[name] for name in prepared.targets if name in plan.layers})
+    return _with_shared(Plan({name: plan.layers[name] for name in prepared.targets if name in plan.layers}), prepared)
+
+
+def _with_shared(plan: Plan, prepared: Prepared) -> Plan:
+    """The plan with what layers of the same codec share found in all of them."""
+    users: dict[Codec, list[str]] = {}
+    for name, layer in plan.layers.items():
+        if layer.codec is not None:
+            users.setdefault(layer.codec, []).append(name)
+    found = {codec: codec.for_network(_weights(prepared, names)) for codec, names in users.items()}
+    return plan.with_codecs({name: found[codec] for codec, names in users.items() for name in names})
+
+
+def _weights(prepared: Prepared, names: Iterable[str]) -> Iterator[Tensor]:
+    for name in names:
+        yield prepared.geometry(name).to_matrix(prepared.targets[name].get_parameter("weight").detach().float())

@@ -5,23 +5,34 @@ from corank.codecs.base import Codebook, Codec, Slot
 from corank.codecs.bcgd import Bcgd
 from corank.codecs.binary import Binary
 from corank.codecs.dense_shift import DenseShift
+from corank.codecs.entropy_constrained import EntropyConstrained
+from corank.codecs.kmeans import KMeans
+from corank.codecs.levels import Levels
 from corank.codecs.power_of_two import PowerOfTwo
+from corank.codecs.quantiles import Quantiles
+from corank.codecs.row_levels import RowLevels
 from corank.codecs.s3_shift import S3Shift
 from corank.codecs.scalar import ScalarCodebook
 from corank.codecs.statsq import StatsQ
 from corank.codecs.ternary import Ternary
 from corank.codecs.uniform import Uniform
+from corank.codecs.uniform_grid import UniformGrid
 
 CODECS: dict[str, type[Codec]] = {
     "additive-power-of-two": AdditivePowerOfTwo,
     "bcgd": Bcgd,
     "binary": Binary,
     "dense-shift": DenseShift,
+    "entropy-constrained": EntropyConstrained,
+    "kmeans": KMeans,
+    "levels": Levels,
     "power-of-two": PowerOfTwo,
+    "quantiles": Quantiles,
     "s3-shift": S3Shift,
     "statsq": StatsQ,
     "ternary": Ternary,
     "uniform": Uniform,
+    "uniform-grid": UniformGrid,
 }
 """Codecs by the name they have in plans and files."""
 
@@ -33,11 +44,17 @@ __all__ = [
     "Codebook",
     "Codec",
     "DenseShift",
+    "EntropyConstrained",
+    "KMeans",
+    "Levels",
     "PowerOfTwo",
+    "Quantiles",
+    "RowLevels",
     "S3Shift",
     "ScalarCodebook",
     "Slot",
     "StatsQ",
     "Ternary",
     "Uniform",
+    "UniformGrid",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from corank.errors import ConfigError
 
-__all__ = ["Codebook", "Codec", "Slot", "as_stored", "check_weight"]
+__all__ = ["Codebook", "Codec", "Slot", "as_stored", "check_weight", "midway"]
 
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 65504.0  # of the positive fp16
 
@@ -104,6 +104,10 @@ class Codec(ABC):
         beside = sum(slot.count * slot.bits for slot in self.stored(rows, columns).values())
         return rows * columns * self.bits + beside
 
+    def for_network(self, weights: Iterable[Tensor]) -> Codec:
+        """The codec for layers of these weights ``(..., R, C)``: another one where they share what is found in all."""
+        return self
+
     def with_bits(self, bits: int) -> Self:
         """The same codec with codes of another width.
 
@@ -116,6 +120,11 @@ class Codec(ABC):
 def as_stored(scale: Tensor) -> Tensor:
     """Positive scales as fp16 holds them, kept inside its range."""
     return scale.clamp(_SMALLEST_SCALE, _LARGEST_SCALE).to(torch.float16).float()
+
+
+def midway(levels: Tensor) -> Tensor:
+    """Thresholds ``(..., L - 1)`` between ascending levels ``(..., L)``; none is reached where the last one repeats."""
+    return torch.where(levels[..., 1:] > levels[..., :-1], (levels[..., 1:] + levels[..., :-1]) / 2, torch.inf)
 
 
 def check_weight(weight: Tensor) -> None:

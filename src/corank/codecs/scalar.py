@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from corank.codecs.base import Codebook
+from corank.codecs.base import Codebook, midway
 
 __all__ = ["EXPONENT_BITS", "LOWEST_EXPONENT", "ScalarCodebook"]
 
@@ -19,7 +19,7 @@ class ScalarCodebook(Codebook):
     """``value = scale * (level[code] - offset)``; every scalar codec shares this.
 
     Attributes:
-        levels: ``(L,)`` float32, ascending.
+        levels: ``(L,)`` float32, ascending; where there are fewer values the last one is repeated.
         scale: ``(R, G)`` float32 holding values that fp16 can hold, since that is how scales are stored.
         offset: ``(R, G)`` float32, multiples of ``offset_step``, in units of a level.
         group_size: columns that share a scale.
@@ -55,12 +55,12 @@ class ScalarCodebook(Codebook):
         return self.scale.numel() * (self.scale_bits + self.offset_bits) + len(self.levels) * self.level_bits
 
     def nearest(self, weight: Tensor) -> Tensor:
-        middles = (self.levels[1:] + self.levels[:-1]) / 2 if self.thresholds is None else self.thresholds
+        middles = midway(self.levels) if self.thresholds is None else self.thresholds
         return torch.bucketize(self._in_levels(weight).contiguous(), middles, right=True).to(torch.uint8)
 
     def neighbours(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         above = torch.bucketize(self._in_levels(weight).contiguous(), self.levels)
-        top = len(self.levels) - 1
+        top = int((self.levels < self.levels[-1]).sum())
         below = (above - 1).clamp(0, top)
         return below.to(torch.uint8), above.clamp(0, top).to(torch.uint8)
 

@@ -6,6 +6,7 @@ from corank.rounding.gpfq import Gpfq
 from corank.rounding.gptq import Gptq
 from corank.rounding.nearest import Nearest
 from corank.rounding.qronos import Qronos
+from corank.rounding.stochastic import Stochastic
 
 ROUNDERS: dict[str, type[Rounder]] = {
     "adaround": AdaRound,
@@ -13,6 +14,7 @@ ROUNDERS: dict[str, type[Rounder]] = {
     "gptq": Gptq,
     "nearest": Nearest,
     "qronos": Qronos,
+    "stochastic": Stochastic,
 }
 
-__all__ = ["ROUNDERS", "AdaRound", "Gpfq", "Gptq", "Nearest", "Qronos", "Rounder"]
+__all__ = ["ROUNDERS", "AdaRound", "Gpfq", "Gptq", "Nearest", "Qronos", "Rounder", "Stochastic"]

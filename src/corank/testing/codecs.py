@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from corank.codecs import Codebook, Codec, ScalarCodebook
+from corank.codecs import Codebook, Codec, RowLevels, ScalarCodebook
 from corank.config import from_json, to_json
 from corank.errors import ConfigError
 
@@ -69,7 +69,7 @@ def _check_fitted(name: str, codec: Codec, codebook: Codebook, weight: Tensor) -
     assert values.dtype == torch.float32 and values.shape == weight.shape, f"{name}: values are float32 (R, C)"
     assert bool(torch.isfinite(values).all()), f"{name}: a value is not finite"
     assert torch.equal(codebook.values(codebook.nearest(values)), values), f"{name}: a value is not its own nearest"
-    if not (isinstance(codebook, ScalarCodebook) and codebook.thresholds is not None):
+    if not (isinstance(codebook, (ScalarCodebook, RowLevels)) and codebook.thresholds is not None):
         _check_closest(name, codebook, weight.float(), values)
     _check_stored(name, codec, codebook, codes)
     _check_neighbours(name, codebook, weight.float())

@@ -1,0 +1,120 @@
+"""Levels for sets of numbers: k-means, quantiles, a grid, and k-means with a price on rare levels.
+
+All take ``sets`` ``(B, N)`` and ``weights`` ``(B, N)``, not negative, of their numbers, in float, and give levels
+``(B, count)``, ascending, the last one repeated where fewer do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["SortedSets", "compacted", "grid", "kmeans", "quantiles"]
+
+_LARGEST = 1 << 20  # numbers of a set that are looked at; of a larger one an even selection in order of size
+_STEPS = 200
+
+
+@dataclass(frozen=True)
+class SortedSets:
+    """Sets in ascending order, and sums over their first numbers.
+
+    Attributes:
+        numbers: ``(B, N)`` float64.
+        mass, first, second: ``(B, N + 1)`` float64, sums of the weights, and of them times the numbers and squares.
+    """
+
+    numbers: Tensor
+    mass: Tensor
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def of(cls, sets: Tensor, weights: Tensor) -> SortedSets:
+        ordered, order = sets.sort(1)
+        step = -(-sets.shape[1] // _LARGEST)
+        numbers, mass = ordered[:, ::step].double(), weights.gather(1, order)[:, ::step].double()
+        none = torch.zeros(len(sets), 1, dtype=torch.float64, device=sets.device)
+        sums = [torch.cat([none, part.cumsum(1)], 1) for part in (mass, mass * numbers, mass * numbers.square())]
+        return cls(numbers, *sums)
+
+    def within(self, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mass, first and second sum between consecutive ``thresholds`` ``(B, K - 1)``, ``(B, K)`` each."""
+        places = torch.searchsorted(self.numbers, thresholds.contiguous())
+        start = places.new_zeros(len(places), 1)
+        places = torch.cat([start, places, start + self.numbers.shape[1]], 1)
+        found = [sums.gather(1, places).diff(dim=1) for sums in (self.mass, self.first, self.second)]
+        return found[0], found[1], found[2]
+
+    def at(self, shares: Tensor) -> Tensor:
+        """The numbers ``(B, K)`` below which there are these ``shares`` ``(K,)`` of the mass."""
+        total = self.mass[:, -1:]
+        wanted = (shares.to(total) * total).clamp(min=0)
+        first = torch.searchsorted(self.mass[:, 1:].contiguous(), torch.zeros_like(total), right=True)
+        places = torch.searchsorted(self.mass[:, 1:].contiguous(), wanted.contiguous())
+        return self.numbers.gather(1, torch.maximum(places, first).clamp(max=self.numbers.shape[1] - 1))
+
+
+def kmeans(sets: SortedSets, count: int) -> Tensor:
+    """Lloyd's iterations until nothing moves, from quantiles, from an even grid and from halfway; the best of them."""
+    shares = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    ranked, ends = sets.at(shares), sets.at(torch.tensor([0.0, 1.0]))
+    even = ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * shares.to(ends)
+    found = torch.stack([_lloyd(sets, start) for start in (ranked, even, (ranked + even) / 2)])
+    errors = torch.stack([_squared_error(sets, levels) for levels in found])
+    return found.gather(0, errors.argmin(0, keepdim=True).expand(1, *ranked.shape))[0]
+
+
+def quantiles(sets: SortedSets, count: int) -> Tensor:
+    """Numbers of equal steps in rank, least and largest included."""
+    return sets.at(torch.arange(count) / max(1, count - 1))
+
+
+def grid(sets: SortedSets, count: int) -> Tensor:
+    """Those multiples of a step that numbers round to, for the least step that gives at most ``count``, 3 or more.
+
+    Steps are tried from a ten-thousandth of the largest magnitude on, in steps of five ten-thousandths.
+    """
+    largest = sets.numbers.abs().amax(1, keepdim=True).clamp(min=1e-30)
+    return torch.stack([_grid_of(unit, count) for unit in sets.numbers / largest]) * largest
+
+
+def compacted(levels: Tensor) -> Tensor:
+    """Ascending levels ``(B, K)``, each once but the last, which is repeated instead."""
+    levels = levels.sort(1).values
+    again = torch.zeros_like(levels, dtype=torch.bool)
+    again[:, 1:] = levels[:, 1:] == levels[:, :-1]
+    return torch.where(again, levels[:, -1:], levels).sort(1).values
+
+
+def _lloyd(sets: SortedSets, levels: Tensor) -> Tensor:
+    for _ in range(_STEPS):
+        mass, first, _ = sets.within((levels[:, 1:] + levels[:, :-1]) / 2)
+        moved = torch.where(mass > 0, first / mass.clamp(min=1e-300), levels)
+        if torch.equal(moved, levels):
+            break
+        levels = moved
+    return levels
+
+
+def _squared_error(sets: SortedSets, levels: Tensor) -> Tensor:
+    mass, first, second = sets.within((levels[:, 1:] + levels[:, :-1]) / 2)
+    return (second - 2 * levels * first + levels.square() * mass).sum(1, keepdim=True)
+
+
+def _grid_of(unit: Tensor, count: int) -> Tensor:
+    """The same for one set ``(N,)`` within -1 and 1."""
+    steps = torch.arange(1e-4, 1.0 + 5e-4, 5e-4, dtype=unit.dtype, device=unit.device)
+    few = unit[torch.linspace(0, len(unit) - 1, min(256, len(unit)), device=unit.device).long()]
+    for step in steps[_distinct(few, steps) <= count].split(1):  # the others are ruled out by a few numbers already
+        if int(_distinct(unit, step)) <= count:
+            levels = (unit / step).round().unique() * step
+            return torch.cat([levels, levels[-1:].expand(count - len(levels))])
+    raise AssertionError("the step of the largest magnitude gives three multiples at most")
+
+
+def _distinct(unit: Tensor, steps: Tensor) -> Tensor:
+    """How many multiples of each step the numbers round to, ``(S,)``."""
+    return ((unit / steps[:, None]).round().diff(dim=1) != 0).sum(1) + 1

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 import corank
 import corank.cli.options as options
@@ -18,6 +23,7 @@ from corank.cli.record import Scores, record_of
 from corank.cli.screen import facts_table, results_console, show_lines, show_skipped
 from corank.reports import layer_table, write_record
 from corank.reports.cells import show_bits, show_bytes
+from corank.reports.fields import layer_name
 
 __all__ = ["inspect"]
 
@@ -52,6 +58,7 @@ def _show(console: Console, result: Mapping[str, Any], layers: bool) -> None:
         if bits is None
         else show_bits(bits, result["activations"]) + (f" + {budget:.4g}" if budget else ""),
         "bits per weight, all counted": f"{result['equivalent_bits']:.3f}",
+        "as the file codes them": _coded(result),
         "file": f"{show_bytes(result['stored_bytes'])}, SHA-256 sound",
         "layers": f"{len(coded)} quantized, {len(result['skipped'])} left in float",
         "adapters": f"{sum(layer['rank'] > 0 for layer in coded)} of {len(coded)} layers, "
@@ -62,4 +69,28 @@ def _show(console: Console, result: Mapping[str, Any], layers: bool) -> None:
     console.print(facts_table({name: str(value) for name, value in facts.items() if value not in (None, "")}))
     if layers:
         console.print(layer_table(result))
+        console.print(_coding_table(coded))
     show_skipped(console, result["skipped"])
+
+
+def _coded(result: Mapping[str, Any]) -> str | None:
+    """Bits per weight in the file, by what, and what it saves; None where all codes are of fixed width."""
+    saved = 1 - result["stored_bytes"] / result["fixed_bytes"]
+    names = Counter(layer["coder"] for layer in result["layers"] if layer["coder"] != "fixed")
+    if not saved and not names:
+        return None
+    weights = [math.prod(layer["shape"]) for layer in result["layers"]]
+    bits = sum(layer["file_bits_per_weight"] * count for layer, count in zip(result["layers"], weights, strict=True))
+    by = ", ".join(f"{name} ({count} layers)" for name, count in names.most_common())
+    return f"{bits / sum(weights):.3f}, {100 * saved:.1f} % of the file saved, by {by or 'coded adapters'}"
+
+
+def _coding_table(layers: Sequence[Mapping[str, Any]]) -> Table:
+    """Each layer's coder, its bits per weight before and after coding, and the entropy of its codes."""
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, heading in enumerate(("layer", "coder", "bits per weight", "in the file", "entropy as coded")):
+        table.add_column(heading, justify="left" if number < 2 else "right", overflow="fold")
+    for layer in layers:
+        sizes = (layer["bits_per_weight"], layer["file_bits_per_weight"], layer["relative_entropy"])
+        table.add_row(Text(layer_name(layer)), layer["coder"], *(f"{size:.3f}" for size in sizes))
+    return table

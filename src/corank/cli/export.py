@@ -122,6 +122,7 @@ def _show(result: ExportResult) -> None:
         "float, same format": result.float_bytes and show_bytes(result.float_bytes),
         "largest difference to PyTorch": _of(result.max_difference, "{:.3g}"),
         "over the largest output": _of(result.relative_difference, "{:.3g}"),
+        "same class as PyTorch": _of(result.agreement, "{:.1f} % of the calibration samples"),
         "median of a run": _of(result.latency_ms, "{:.2f} ms"),
         "session options": ", ".join(f"{name}={value}" for name, value in result.options.items()) or None,
     }

@@ -45,6 +45,7 @@ class ExportResult:
         max_difference: the largest absolute difference to PyTorch over all outputs for the example.
         relative_difference: that over the largest absolute output.
         latency_ms: median milliseconds of a few runs of the example in the target's runtime.
+        agreement: percent of calibration samples that get the class PyTorch gives.
         options: settings of the runtime's session under which the file was run and should be.
         notes: what the reader should know, one sentence each.
     """
@@ -58,6 +59,7 @@ class ExportResult:
     max_difference: float | None = None
     relative_difference: float | None = None
     latency_ms: float | None = None
+    agreement: float | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

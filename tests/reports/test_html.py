@@ -117,6 +117,16 @@ def test_many_runs(tmp_path: Path, runs: list[dict[str, Any]]) -> None:
     assert page.count("svg") == 1 + 5 * 7
 
 
+def test_nats_are_called_so(tmp_path: Path, bare: dict[str, Any]) -> None:
+    values = {"metric": "nats per token", "float_value": 1.304, "agreement": 95.5, "stored_bytes": 900}
+    runs = [{**bare, **values, "quantized_value": value, "label": str(value)} for value in (1.31, 1.4)]
+    page = Page(write_report(tmp_path, runs))
+    for shown in ("1.3040 nats", "1.3100 nats", "0.0060 nats lost", "same next token as float"):
+        assert shown in page.words
+    assert "float model: 1.3040 nats. Drop in nats per token. 1 KB is 1000 bytes." in page.words
+    assert "points" not in page.text
+
+
 def test_nothing_is_fetched_and_nothing_runs(tmp_path: Path, few_layers: dict[str, Any]) -> None:
     page = Page(write_report(tmp_path, [few_layers]))
     assert page.count("script") == page.count("link") == page.count("iframe") == 0

@@ -15,6 +15,7 @@ from corank.reports.cells import (
     comparison_columns,
     float_note,
     headline_run,
+    is_nats,
     layer_cells,
     metric_name,
     show_bits,
@@ -77,12 +78,18 @@ def page_of(runs: Sequence[Record], title: str) -> PageView:
         columns=_in_page_order(comparison_columns(runs)),
         rows=[_in_page_order(comparison_cells(run)) for run in runs],
         best=next(place for place, run in enumerate(runs) if run is best),
-        note=float_note(runs),
+        note=_note(runs),
         accuracy=accuracy_picture(runs) if len(runs) > 1 else None,
         layer_columns=LAYER_COLUMNS,
         fragile_columns=FRAGILE_COLUMNS,
         runs=[_run_view(run, place, alone=len(runs) == 1) for place, run in enumerate(runs)],
     )
+
+
+def _note(runs: Sequence[Record]) -> str:
+    drops = f"Drop in {'nats per token' if any(map(is_nats, runs)) else 'points'}"
+    said = [] if len(runs) == 1 else [note for note in (float_note(runs), drops) if note]
+    return ". ".join([*said, "1 KB is 1000 bytes."])
 
 
 def _in_page_order(row: Row) -> Row:
@@ -137,9 +144,12 @@ def _facts(run: Record) -> list[tuple[str, str]]:
         ("bits", None if bits is None else show_bits(bits, number(run, "activations"))),
         ("budget", text(run, "budget", 60) or _shown(number(run, "budget"), "g")),
         ("bits per weight", _shown(number(run, "equivalent_bits"), ".3f")),
-        ("same class as float", _shown(number(run, "agreement"), ".2f", " %")),
+        (
+            "same next token as float" if is_nats(run) else "same class as float",
+            _shown(number(run, "agreement"), ".2f", " %"),
+        ),
         ("KL from float", _shown(number(run, "kl"), ".5f", " nats")),
-        ("samples scored", _shown(number(run, "eval_samples"), ",.0f")),
+        ("tokens scored" if is_nats(run) else "samples scored", _shown(number(run, "eval_samples"), ",.0f")),
         ("gradient steps", _shown(number(run, "iterations"), ".0f")),
         ("time", _shown(number(run, "seconds"), ".1f", " s")),
         ("peak memory", _shown_bytes(number(run, "peak_memory_bytes"))),

@@ -87,7 +87,7 @@ PLOTS = (
         "in nats), on each batch as it is augmented. The result is kept only if it is nearer on samples as they are.",
     ),
 )
-ACCURACY_CAPTION = "Accuracy against file size; the dashed line is the float model."
+ACCURACY_CAPTION = "What each file scores; the dashed line is the float model."
 
 
 @dataclass(frozen=True)

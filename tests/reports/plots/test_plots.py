@@ -176,7 +176,7 @@ def test_blocks_go_from_their_error_before_to_that_after() -> None:
     assert refinement.can_draw(run) and not course.can_draw(run)
     (axes,) = refinement.draw(run).axes
     before, after = axes.collections[-2:]
-    assert points(before.get_offsets()) == [(50, 0), (10, 1)] and points(after.get_offsets()) == [(25, 0), (20, 1)]
+    assert points(before.get_offsets()) == [(50, 1), (10, 2)] and points(after.get_offsets()) == [(25, 1), (20, 2)]
     assert refinement.describe(run).startswith("Errors of 2 blocks") and "1 became smaller" in refinement.describe(run)
 
 
@@ -195,6 +195,7 @@ def test_a_single_run_stands_beside_its_float_network(run: dict[str, Any]) -> No
 def test_nats_have_no_percent(run: dict[str, Any]) -> None:
     language = {**run, "metric": "nats per token", "float_value": 1.304, "quantized_value": 1.32}
     (axes,) = accuracy.draw([language]).axes
+    assert axes.get_title(loc="left") == "Nats per token against file size"
     assert axes.get_ylabel() == "nats per token" and "float 1.304, 1.09 MB" in axes.get_legend_handles_labels()[1]
 
 

@@ -77,7 +77,8 @@ def draw(runs: Sequence[Record]) -> Figure:
     names = list(dict.fromkeys(family(run_label(run)) for run in rated))
     for place, name in enumerate(names):
         _draw_family(axes, place, name, [run for run in rated if family(run_label(run)) == name])
-    style_axes(axes, "Accuracy against file size", "file size (KB, 1000 bytes)", unit_of(runs))
+    title = "Nats per token against file size" if any(map(is_nats, rated)) else "Accuracy against file size"
+    style_axes(axes, title, "file size (KB, 1000 bytes)", unit_of(runs))
     axes.yaxis.label.set_text(plot_text(axes.yaxis.label.get_text()))
     axes.margins(x=0.13, y=0.09)
     _draw_float_lines(axes, rated)

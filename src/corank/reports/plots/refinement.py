@@ -87,14 +87,14 @@ def _draw_judged(axes: Axes, pair: tuple[float, float] | None) -> None:
 
 def _draw_blocks(axes: Axes, blocks: list[tuple[float, float]]) -> None:
     before, after = ([100 * pair[place] for pair in blocks] for place in (0, 1))
-    places = range(len(blocks))
+    places = range(1, len(blocks) + 1)
     axes.hlines(places, before, after, color=GREY, linewidth=1.4)
     axes.scatter(before, places, s=24, color=VERMILION, label="before", zorder=3)
     axes.scatter(after, places, s=24, color=GREEN, marker="D", label="after", zorder=3)
     style_axes(axes, TITLE, "error of the block's output (%)", "block", grid="x")
     axes.tick_params(labelcolor=INK)
     axes.set_xlim(left=0)
-    axes.set_ylim(len(blocks) - 0.4, -0.6)
+    axes.set_ylim(len(blocks) + 0.6, 0.4)
     axes.locator_params(axis="y", integer=True)
     add_legend(axes, columns=2)
 

@@ -85,8 +85,8 @@ def _wide() -> nn.Module:
 SAMPLES: dict[str, Sample] = {
     "convolution": Sample(_convolution, (2, 5, 5), {
         "0": LayerPlan(Uniform(8)),
-        "3": LayerPlan(Uniform(2, half=True), rank=2, adapter_bits=4),
-        "6": LayerPlan(Uniform(3), rank=1),
+        "3": LayerPlan(Uniform(2, half=True), rank=2, adapter_bits=4, inputs=4),
+        "6": LayerPlan(Uniform(3), rank=1, adapter_bits=4, inputs=5),
     }),
     "depthwise": Sample(_depthwise, (3, 4, 4), {
         "0": LayerPlan(Uniform(3, half=True)),
@@ -95,16 +95,16 @@ SAMPLES: dict[str, Sample] = {
     }),
     "transposed": Sample(_transposed, (3, 4, 4), {
         "0": LayerPlan(Uniform(3, group=4)),
-        "2": LayerPlan(Uniform(2, group=-1), rank=1),
-        "4": LayerPlan(Uniform(5, half=True, group=8)),
+        "2": LayerPlan(Uniform(2, group=-1), rank=1, adapter_bits=3, inputs=3),
+        "4": LayerPlan(Uniform(5, half=True, group=8), inputs=4),
     }),
     "activations": Sample(_sequence, (2, 8), {
         "0": LayerPlan(Uniform(1, symmetric=True), inputs=8),
         "2": LayerPlan(Uniform(2), inputs=4),
-        "5": LayerPlan(Uniform(4, half=True, group=16), rank=2, inputs=6),
+        "5": LayerPlan(Uniform(4, half=True, group=16), rank=2, adapter_bits=4, inputs=6),
     }),
     "volume": Sample(_volume, (1, 3, 3, 3), {
-        "0": LayerPlan(StatsQ(3)), "2": LayerPlan(Bcgd(2)), "5": LayerPlan(Uniform(6)),
+        "0": LayerPlan(StatsQ(3)), "2": LayerPlan(Bcgd(2)), "5": LayerPlan(Uniform(7)),
     }),
     "codecs": Sample(_dense, (10,), {
         "0": LayerPlan(DenseShift(3, group=5)),
@@ -113,7 +113,7 @@ SAMPLES: dict[str, Sample] = {
         "6": LayerPlan(PowerOfTwo(4, power_of_two_scale=True, group=-1)),
     }),
     "half": Sample(_dense, (10,), {
-        "0": LayerPlan(Binary(group=4)), "4": LayerPlan(S3Shift(), inputs=2), "6": LayerPlan(Uniform(7)),
+        "0": LayerPlan(Binary(group=4)), "4": LayerPlan(S3Shift(), inputs=2), "6": LayerPlan(Uniform(3), inputs=4),
     }, torch.float16),
     "sparse": Sample(_wide, (16,), {
         "0": LayerPlan(Uniform(4, symmetric=True), sparsity=0.9), "2": LayerPlan(Uniform(3, group=20), sparsity=0.9),

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import corank
-from corank.codecs import Uniform
+from corank.codecs import KMeans
 from corank.models import resolve
 from corank.models.weights import load_weights
 from corank.plan import LayerPlan
@@ -151,11 +151,11 @@ def pruned_layer(size: int, sparsity: float, values: int) -> Row:
 
 
 def pruned_network(folder: Path) -> Row:
-    """The same through the library: a 4096 x 4096 layer of 5 bits, pruned by its plan, saved and loaded."""
+    """The same through the library: a layer of 31 clusters and zero, pruned by its plan, saved and loaded."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 10)).eval()
     nn.init.normal_(model[0].weight, std=0.01)
-    plan = LayerPlan(Uniform(5, group=-1, range="mse"), sparsity=0.97)
+    plan = LayerPlan(KMeans(5, scaled=False, zero=True), sparsity=0.97)
     small = corank.quantize(
         model,
         torch.randn(4, 4096),

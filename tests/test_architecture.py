@@ -49,6 +49,7 @@ REGISTRIES = (
     ("corank.codecs", "CODECS"),
     ("corank.rounding", "ROUNDERS"),
     ("corank.search", "SEARCHES"),
+    ("corank.storage.coders", "CODERS"),
 )
 
 FILE_LINES = 320
@@ -200,7 +201,7 @@ def test_every_method_is_registered(package: str, registry: str) -> None:
     module = importlib.import_module(package)
     classes = set(vars(module)[registry].values())
     assert classes, f"{package}.{registry} is empty"
-    base = {"CODECS": "Codec", "ROUNDERS": "Rounder", "SEARCHES": "Search"}[registry]
+    base = {"CODECS": "Codec", "ROUNDERS": "Rounder", "SEARCHES": "Search", "CODERS": "SymbolCoder"}[registry]
     pending, missing = [vars(module)[base]], []
     while pending:
         for cls in pending.pop().__subclasses__():
@@ -219,7 +220,7 @@ def test_every_method_is_exported_tested_and_documented() -> None:
         if cls.__name__ not in module.__all__ or vars(module).get(cls.__name__) is not cls:
             errors.append(f"{name}: {cls.__name__} is not exported by {package}")
         file = cls.__module__.rpartition(".")[2]
-        test = ROOT / "tests" / package.removeprefix("corank.") / f"test_{file}.py"
+        test = ROOT / "tests" / package.removeprefix("corank.").replace(".", "/") / f"test_{file}.py"
         if not test.is_file():
             errors.append(f"{name}: {cls.__name__} has no test file {test.relative_to(ROOT)}")
         elif cls.__name__ not in test.read_text():

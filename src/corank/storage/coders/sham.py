@@ -29,7 +29,7 @@ class Sham(SymbolCoder):
     A column of the paper is a row here, as in :class:`Ham`. The most frequent symbol is left out. For each row, how
     many others there are; for each of them its column; both in ``r(C)`` bits, :func:`index_bits`. Their symbols are
     written as in :class:`Ham`, with the bits of each row beside them for :meth:`row`. Smaller than :class:`Ham` where
-    few symbols are left: below about one in ten.
+    few symbols are left: about one in twenty.
 
     Bytes: the symbol left out (2), the counts, the columns, and where there are others the code's lengths, the rows'
     bits and the words.

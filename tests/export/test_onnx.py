@@ -22,7 +22,7 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from corank.export.onnx_weights import KINDS, TWO_BIT_KINDS, halve, replace_weights  # noqa: E402
+from corank.export.onnx_weights import DENSE_KINDS, KINDS, TWO_BIT_KINDS, halve, replace_weights  # noqa: E402
 
 CODECS = {
     "2": Uniform(bits=2),
@@ -36,13 +36,13 @@ CODECS = {
 OTHERS = sorted(set(CODECS_BY_NAME) - {"uniform"})
 
 
-def weight_alone(layer: CodedLayer, kinds: Any, opset: int) -> tuple[Any, Tensor]:
+def weight_alone(layer: CodedLayer, kinds: Any, opset: int, dense: bool = False) -> tuple[Any, Tensor]:
     """A graph that gives only the layer's weight, and that weight as onnxruntime computes it."""
     held = onnx.numpy_helper.from_array(layer.weight.numpy(), "one.weight")
     output = onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, list(layer.weight.shape))
     node = onnx.helper.make_node("Identity", ["one.weight"], ["output"])
     graph = onnx.helper.make_graph([node], "weight", [], [output], [held])
-    replace_weights(graph, {"one": layer}, kinds)
+    replace_weights(graph, {"one": layer}, kinds, dense)
     halve(graph)
     opsets = [onnx.helper.make_opsetid("", opset)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=13 if opset > 21 else 10)
@@ -55,13 +55,23 @@ def weight_alone(layer: CodedLayer, kinds: Any, opset: int) -> tuple[Any, Tensor
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_weight_in_the_file_is_the_layers(codec: str, rank: int, coded_layers_of: Any) -> None:
     for layer in coded_layers_of(CODECS[codec], rank):
-        for kinds, opset in ((TWO_BIT_KINDS, 25), (KINDS, 21)):
-            _, found = weight_alone(layer, kinds, opset)
+        for kinds, opset, dense in ((TWO_BIT_KINDS, 25, False), (KINDS, 21, False), (DENSE_KINDS, 21, True)):
+            _, found = weight_alone(layer, kinds, opset, dense)
             assert found.shape == layer.weight.shape
             if layer.rank:
                 assert torch.allclose(found, layer.weight, rtol=0, atol=1e-6 * float(layer.weight.abs().max()))
             else:
                 assert torch.equal(found, layer.weight)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_dense_codes_take_their_bits(bits: int, coded_layer: Any) -> None:
+    layer = coded_layer(nn.Linear(40, 5), Uniform(bits=bits), 0)
+    model, found = weight_alone(layer, DENSE_KINDS, 21, dense=True)
+    assert torch.equal(found, layer.weight)
+    held = {one.name: len(one.raw_data) for one in model.graph.initializer}
+    assert held["one.codes" if bits in (4, 8) else "one.planes"] == 40 * 5 // 8 * bits
+    assert "DequantizeLinear" not in {node.op_type for node in model.graph.node}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -133,6 +143,17 @@ def test_the_session_option_folds_every_weight(exported: Any, tmp_path: Path) ->
     opened(exported.path, exported.options, tmp_path / "folded.onnx")
     kinds = {node.op_type for node in onnx.load(tmp_path / "folded.onnx").graph.node}
     assert "Conv" in kinds and kinds.isdisjoint({"DequantizeLinear", "Cast"})
+
+
+def test_a_dense_file_is_smaller_and_folds_in_any_session(
+    exported: Any, coded: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
+    result = export_onnx(coded, tmp_path / "dense.onnx", images[:1], dense=True)
+    assert result.target == "onnx-dense" and result.options == {}
+    assert result.relative_difference is not None and result.relative_difference < 1e-5
+    opened(result.path, {}, tmp_path / "folded.onnx")
+    kinds = {node.op_type for node in onnx.load(tmp_path / "folded.onnx").graph.node}
+    assert "Conv" in kinds and kinds.isdisjoint({"DequantizeLinear", "Cast", "BitShift"})
 
 
 def test_equal_models_give_equal_bytes(exported: Any, coded: nn.Module, images: Tensor, tmp_path: Path) -> None:

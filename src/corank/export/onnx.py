@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def export_onnx(
     example: Any,
     *,
     opset: int | None = None,
+    dense: bool = False,
     tolerance: float | None = None,
 ) -> ExportResult:
     """Writes a quantized model as an ONNX file with packed weights, after running it in onnxruntime.
@@ -52,6 +53,9 @@ def export_onnx(
         example: a tensor ``(N, ...)``, or a mapping of keyword arguments.
         opset: 21 to 25; None takes 25 where a layer has codes of 1 or 2 bits and the installed onnxruntime runs it,
             else 21.
+        dense: codes of every width really packed, 3 bits in 3, and decoded by plain arithmetic. Smaller at 1 and 3
+            bits, and onnxruntime merges the weights without a session option; but what looks for
+            ``DequantizeLinear`` finds no quantized weights.
         tolerance: the largest difference to PyTorch that passes, over the largest output; None for 1e-4, or 5e-2
             where layers round their inputs.
 
@@ -66,17 +70,22 @@ def export_onnx(
     if opset is not None and (type(opset) is not int or not _FOUR_BITS <= opset <= _TWO_BITS):
         raise ConfigError(f"opset={opset!r}: 21 to 25, or None; 4-bit weights came with 21, 2-bit ones with 25")
     target = Path(path)
-    narrow = any(layer.codec is not None and layer.codec.bits <= 2 for layer in run.plan.layers.values())
+    narrow = not dense and any(layer.codec is not None and layer.codec.bits <= 2 for layer in run.plan.layers.values())
     able = two_bits_run() if narrow and opset is None else True
     chosen = opset or (_TWO_BITS if narrow and able else _FOUR_BITS)
     expected = expected_of(model, example, tolerance)
-    data, float_bytes = onnx_bytes(model, example, chosen)
+    data, float_bytes = onnx_bytes(model, example, chosen, dense)
+    entries = {} if dense else SESSION_OPTIONS
     with staged(target) as (scratch,):
         scratch.write_bytes(data)
-        found = check(expected, _session(scratch, list(expected.outputs)), "onnxruntime")
-    notes = (_FOLD, *((_NO_TWO_BITS,) if not able else ()), *((_ROUNDS,) if expected.rounded else ()))
+        found = check(expected, _session(scratch, list(expected.outputs), entries), "onnxruntime")
+    notes = (
+        *(() if dense else (_FOLD,)),
+        *((_NO_TWO_BITS,) if not able else ()),
+        *((_ROUNDS,) if expected.rounded else ()),
+    )
     return ExportResult(
-        target="onnx",
+        target="onnx-dense" if dense else "onnx",
         path=target,
         files=(target,),
         size_bytes=len(data),
@@ -85,12 +94,12 @@ def export_onnx(
         max_difference=found.max_difference,
         relative_difference=found.relative_difference,
         latency_ms=found.latency_ms,
-        options=SESSION_OPTIONS,
+        options=entries,
         notes=notes,
     )
 
 
-def onnx_bytes(model: nn.Module, example: Any, opset: int) -> tuple[bytes, int]:
+def onnx_bytes(model: nn.Module, example: Any, opset: int, dense: bool = False) -> tuple[bytes, int]:
     """The bytes of the file, not yet run, and how many the float network's would be.
 
     Raises:
@@ -100,17 +109,19 @@ def onnx_bytes(model: nn.Module, example: Any, opset: int) -> tuple[bytes, int]:
 
     from corank.export.graph import coded_layers, float_graph
     from corank.export.onnx_inputs import round_inputs
-    from corank.export.onnx_weights import KINDS, TWO_BIT_KINDS, halve, replace_weights
+    from corank.export.onnx_weights import DENSE_KINDS, KINDS, TWO_BIT_KINDS, halve, replace_weights
 
     graph = float_graph(model, example, opset=opset)
     float_bytes = graph.ByteSize()
     layers = coded_layers(model)
-    round_inputs(graph.graph, layers)
-    replace_weights(graph.graph, layers, TWO_BIT_KINDS if opset >= _TWO_BITS else KINDS)
+    round_inputs(graph.graph, layers, as_codes=not dense)
+    kinds = DENSE_KINDS if dense else TWO_BIT_KINDS if opset >= _TWO_BITS else KINDS
+    replace_weights(graph.graph, layers, kinds, dense)
     halve(graph.graph)
     graph.ir_version = 13 if opset >= _TWO_BITS else 10
     graph.producer_name, graph.producer_version = "corank", version("corank")
-    onnx.helper.set_model_props(graph, SESSION_OPTIONS)
+    if not dense:
+        onnx.helper.set_model_props(graph, SESSION_OPTIONS)
     if graph.ByteSize() > _LARGEST:
         raise ModelError(f"the graph takes {graph.ByteSize()} bytes; a single ONNX file holds less than 2 GB")
     onnx.checker.check_model(graph)
@@ -135,12 +146,12 @@ def two_bits_run() -> bool:
         return False
 
 
-def _session(path: Path, outputs: list[str]) -> Callable[[Arrays], Arrays]:
+def _session(path: Path, outputs: list[str], entries: Mapping[str, str]) -> Callable[[Arrays], Arrays]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    for name, value in SESSION_OPTIONS.items():
+    for name, value in entries.items():
         options.add_session_config_entry(name, value)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

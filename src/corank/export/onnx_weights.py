@@ -19,10 +19,11 @@ from corank.export.stored import Kind, StoredWeight, stored_weight
 from corank.layers import CodedLayer
 from corank.matrix import Geometry
 
-__all__ = ["KINDS", "TWO_BIT_KINDS", "halve", "replace_weights"]
+__all__ = ["DENSE_KINDS", "KINDS", "TWO_BIT_KINDS", "halve", "replace_weights"]
 
 KINDS: tuple[Kind, ...] = ((4, True), (4, False), (8, True), (8, False))  # opset 21
 TWO_BIT_KINDS: tuple[Kind, ...] = ((2, True), (2, False), *KINDS)  # opset 25
+DENSE_KINDS: tuple[Kind, ...] = tuple(sorted({*KINDS, *((bits, False) for bits in range(1, 9))}))
 _TYPES: dict[Kind, Any] = {
     (2, True): ml_dtypes.int2,
     (2, False): ml_dtypes.uint2,
@@ -41,6 +42,7 @@ class _Part:
     layer: str
     nodes: list[NodeProto]
     constants: dict[str, TensorProto]
+    dense: bool
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
         full = f"{self.layer}.{name}"
@@ -49,20 +51,25 @@ class _Part:
 
     def shape(self, sizes: Sequence[int]) -> str:
         """A constant shape; equal ones are kept once in the graph."""
-        name = "shape_" + "x".join(map(str, sizes))
-        self.constants[name] = numpy_helper.from_array(np.array(sizes, np.int64), name)
-        return name
+        return self.shared("shape_" + "x".join(map(str, sizes)), np.array(sizes, np.int64))
 
     def node(self, kind: str, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None) -> str:
         output = f"w_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **(attributes or {})))
         return output
 
+    def shared(self, name: str, value: NDArray[Any]) -> str:
+        """A constant that every layer may use."""
+        self.constants[name] = numpy_helper.from_array(value, name)
+        return name
+
     def reshape(self, value: str, sizes: Sequence[int]) -> str:
         return self.node("Reshape", [value, self.shape(sizes)])
 
 
-def replace_weights(graph: GraphProto, layers: Mapping[str, CodedLayer], kinds: Sequence[Kind]) -> None:
+def replace_weights(
+    graph: GraphProto, layers: Mapping[str, CodedLayer], kinds: Sequence[Kind], dense: bool = False
+) -> None:
     """Puts codes in the place of each layer's float initializer.
 
     A weight with a scale for each output channel or for the tensor becomes one ``DequantizeLinear`` of codes in its own
@@ -73,6 +80,8 @@ def replace_weights(graph: GraphProto, layers: Mapping[str, CodedLayer], kinds: 
         graph: of :func:`corank.export.graph.float_graph`; changed.
         layers: name to layer.
         kinds: of whole numbers that may be used.
+        dense: codes of widths that ONNX has no type for lie in bytes, and all are decoded by plain arithmetic, without
+            ``DequantizeLinear``.
     """
     nodes: list[NodeProto] = []
     constants: dict[str, TensorProto] = {}
@@ -80,7 +89,7 @@ def replace_weights(graph: GraphProto, layers: Mapping[str, CodedLayer], kinds: 
         if all(weight_name(name) not in node.input for node in graph.node):
             continue  # never read by what the example runs
         del graph.initializer[initializer_index(graph, weight_name(name))]
-        _weight(_Part(name, nodes, constants), layer, kinds)
+        _weight(_Part(name, nodes, constants, dense), layer, kinds)
         nodes[-1].output[0] = weight_name(name)
     rest = list(graph.node)
     del graph.node[:]
@@ -112,7 +121,7 @@ def _weight(part: _Part, layer: CodedLayer, kinds: Sequence[Kind]) -> None:
     """Nodes of which the last one gives the weight in the layer's own shape."""
     code, geometry = layer.code(), layer.geometry
     stored = stored_weight(code.weight, kinds)
-    if code.adapter is None and _fits_own_shape(stored, geometry):
+    if code.adapter is None and not part.dense and _fits_own_shape(stored, geometry):
         codes = part.constant("codes", _numbers(stored, geometry.from_matrix(stored.codes)))
         _dequantized(part, stored, codes, 1 if geometry.transposed else 0)
         return
@@ -151,18 +160,37 @@ def _matrix(part: _Part, stored: StoredWeight) -> str:
     rows, columns = stored.codes.shape
     groups = stored.scale.shape[1]
     wide, codes = columns, stored.codes
-    if groups > 1 and not stored.is_affine:
+    apart = part.dense or not stored.is_affine
+    if groups > 1 and apart:
         wide = groups * stored.group_size
         codes = codes.new_zeros(rows, wide)
         codes[:, :columns] = stored.codes
-    held = part.constant("codes", _numbers(stored, codes))
-    if stored.is_affine:
-        return _dequantized(part, stored, held, 0)
-    value = _looked_up(part, stored.table, held)
+    if not apart:
+        return _dequantized(part, stored, part.constant("codes", _numbers(stored, codes)), 0)
+    value = _looked_up(part, stored.table, _held(part, stored, codes))
     for kind, name, operand in (("Sub", "zero", stored.zero), ("Mul", "scale", stored.scale)):
         if operand is not None and not (kind == "Mul" and bool((operand == 1).all())):
             value = _by_group(part, kind, value, part.constant(name, operand.numpy()), operand.shape, wide)
     return value if wide == columns else _first_columns(part, value, columns)
+
+
+def _held(part: _Part, stored: StoredWeight, codes: Tensor) -> str:
+    """The codes: of an ONNX type where there is one, otherwise a bit of eight codes to a byte."""
+    bits = stored.bits
+    if not part.dense or bits in (4, 8):
+        return part.constant("codes", _numbers(stored, codes))
+    flat = codes.numpy().astype(np.uint8).reshape(-1)
+    planes = np.stack([np.packbits(flat >> bit & 1) for bit in range(bits)])[..., None]
+    places = part.shared("places_in_byte", np.arange(7, -1, -1, dtype=np.uint8))
+    spread = part.node("BitShift", [part.constant("planes", planes), places], {"direction": "RIGHT"})
+    ones = part.node("BitwiseAnd", [spread, part.shared("lowest_bit", np.array(1, np.uint8))])
+    worth = part.shared(f"worth_of_{bits}_bits", (2.0 ** np.arange(bits)).astype(np.float32).reshape(-1, 1, 1))
+    numbers = part.node("Mul", [part.node("Cast", [ones], {"to": TensorProto.FLOAT}), worth])
+    summed = part.node("ReduceSum", [numbers, part.shape([0])], {"keepdims": 0})
+    run = part.reshape(summed, [-1])
+    if len(flat) % 8:
+        run = part.node("Slice", [run, *(part.shape([bound]) for bound in (0, len(flat)))])
+    return part.reshape(run, codes.shape)
 
 
 def _looked_up(part: _Part, table: Tensor | None, codes: str) -> str:
@@ -196,9 +224,11 @@ def _product(part: _Part, adapter: CodedLowRank, geometry: Geometry, kinds: Sequ
     right = _matrix(replace(part, layer=f"{part.layer}.right"), stored_weight(adapter.right, kinds))
     stored = stored_weight(adapter.left, kinds)
     left = replace(part, layer=f"{part.layer}.left")
-    if groups == 1:
+    if groups == 1 and not part.dense:
         turned = _dequantized(left, stored, left.constant("codes", _numbers(stored, stored.codes.T)), 1)
         return part.node("MatMul", [turned, right])
+    if groups == 1:
+        return part.node("MatMul", [part.node("Transpose", [_matrix(left, stored)], {"perm": [1, 0]}), right])
     apart = part.reshape(_matrix(left, stored), (groups, adapter.rank, rows))
     turned = part.node("Transpose", [apart], {"perm": [0, 2, 1]})
     product = part.node("MatMul", [turned, part.reshape(right, (groups, adapter.rank, columns))])

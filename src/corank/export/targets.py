@@ -18,6 +18,10 @@ def _onnx(request: ExportRequest) -> ExportResult:
     return export_onnx(request.model, request.path, request.example)
 
 
+def _onnx_dense(request: ExportRequest) -> ExportResult:
+    return export_onnx(request.model, request.path, request.example, dense=True)
+
+
 def _onnx_int8(request: ExportRequest) -> ExportResult:
     return export_onnx_int8(request.model, request.path, request.images)
 
@@ -33,6 +37,7 @@ def _peft(request: ExportRequest) -> ExportResult:
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         "onnx": Target("an ONNX file with packed weights", _onnx),
+        "onnx-dense": Target("an ONNX file with codes of every width packed, decoded by arithmetic", _onnx_dense),
         "onnx-int8": Target("an ONNX file that computes in int8", _onnx_int8, needs_images=True),
         "openvino": Target("OpenVINO IR with packed weights", _openvino),
         "peft": Target("a float base and a LoRA checkpoint for peft", _peft, folder=True),

@@ -3,7 +3,7 @@ around every node that has an integer kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,8 +88,9 @@ def int8_graph(
     whole = [name for name in layers if name not in chosen]
     for name in whole:
         _take_back(graph.graph, name, errors[name].shift)
+    outputs = _plain_outputs(graph.graph)
     quantized = _quantize(graph, ranges, {name: weights[name] for name in whole}, seven_bits)
-    _leave_outputs(quantized.graph)
+    _leave_outputs(quantized.graph, outputs)
     _hold_floats(quantized.graph, [name for name in layers if name in chosen])
     return Int8Graph(quantized, float_bytes, tuple(name for name in coded_layers(model) if name not in whole), errors)
 
@@ -194,21 +195,30 @@ def _integer_nodes(graph: GraphProto, layers: Sequence[str]) -> list[str]:
     return [node.name for node in graph.node if node.name in found]
 
 
-def _leave_outputs(graph: GraphProto) -> None:
-    """The graph's outputs are not rounded, where the kernel before them can give floats (a convolution's cannot)."""
+def _plain_outputs(graph: GraphProto) -> list[str]:
+    """The graph's outputs that can be floats: those of a kernel that gives floats (a convolution's cannot), which need
+    no range in place of a ``Relu``, and which no other node reads."""
+    writer = {value: node.op_type for node in graph.node for value in node.output}
+    read = {value for node in graph.node for value in node.input}
+    outputs = [value.name for value in graph.output]
+    return [name for name in outputs if name not in read and writer.get(name) not in ("Conv", "Relu", "Clip", None)]
+
+
+def _leave_outputs(graph: GraphProto, names: Collection[str]) -> None:
+    """Takes the rounding from outputs of the graph."""
     writer = {value: node for node in graph.node for value in node.output}
-    for output in graph.output:
-        last = writer.get(output.name)
-        rounding = writer.get(last.input[0]) if last is not None and last.op_type == "DequantizeLinear" else None
-        source = writer.get(rounding.input[0]) if rounding is not None else None
-        if last is None or rounding is None or source is None or source.op_type == "Conv":
+    for name in names:
+        last = writer[name]
+        if last.op_type != "DequantizeLinear":
             continue
-        value = rounding.input[0]
+        rounding = writer[last.input[0]]
+        source = writer[rounding.input[0]]
+        source.output[:] = [name if value == rounding.input[0] else value for value in source.output]
         graph.node.remove(last)
         graph.node.remove(rounding)
-        for node in graph.node:
-            node.input[:] = [output.name if one == value else one for one in node.input]
-            node.output[:] = [output.name if one == value else one for one in node.output]
+    read = {value for node in graph.node for value in node.input}
+    for held in [held for held in graph.initializer if held.name not in read]:
+        graph.initializer.remove(held)
 
 
 def _hold_floats(graph: GraphProto, kept: Sequence[str]) -> None:

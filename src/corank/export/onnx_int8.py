@@ -54,13 +54,13 @@ def export_onnx_int8(
 
     settings = settings or Int8()
     samples, target = read_samples(data, settings), Path(path)
-    expected = expected_of(model, samples.first(1), tolerance)
-    made = made_int8(model, samples, settings)
-    if made.model.ByteSize() > _LARGEST:
-        raise ModelError(f"the graph takes {made.model.ByteSize()} bytes; a single ONNX file holds less than 2 GB")
-    content = made.model.SerializeToString(deterministic=True)
-    with staged(target) as (scratch,):
-        scratch.write_bytes(content)
+    with staged(target) as (scratch,):  # first, so that a path that cannot be written is said before the work
+        expected = expected_of(model, samples.first(1), tolerance)
+        made = made_int8(model, samples, settings)
+        size = made.model.ByteSize()
+        if size > _LARGEST:
+            raise ModelError(f"the graph takes {size} bytes; a single ONNX file holds less than 2 GB")
+        scratch.write_bytes(made.model.SerializeToString(deterministic=True))
         session = open_session(scratch, list(expected.outputs))
         found = check(expected, session, "onnxruntime")
         same = agreement(model, samples, session)
@@ -69,7 +69,7 @@ def export_onnx_int8(
         target="onnx-int8",
         path=target,
         files=(target,),
-        size_bytes=len(content),
+        size_bytes=size,
         artifact_bytes=len(serialized(model)),
         float_bytes=made.float_bytes,
         max_difference=found.max_difference,

@@ -58,6 +58,18 @@ def test_a_damaged_step_says_so(tmp_path: Path, damage: bytes) -> None:
         kept.load("one")
 
 
+def test_a_flipped_bit_of_a_step_is_found(tmp_path: Path) -> None:
+    kept = Checkpoint(tmp_path, {})
+    kept.save("one", {"a": torch.arange(4.0), "b": torch.tensor(2)}, {"rank": 3})
+    path = tmp_path / "one.safetensors"
+    data = path.read_bytes()
+    assert kept.load("one") is not None
+    for place in (data.index(b"rank"), data.index(b"[4]") + 1, len(data) - 1):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(corank.ConfigError, match="damaged"):
+            kept.load("one")
+
+
 def test_no_folder_keeps_nothing() -> None:
     kept = Checkpoint(None, {})
     kept.save("one", {"a": torch.zeros(2)})

@@ -58,7 +58,8 @@ class Checkpoint:
         if self._folder is None or not is_main():
             return
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        data = safetensors.torch.save(plain, metadata={"note": json.dumps(note or {})})
+        text = json.dumps(note or {})
+        data = safetensors.torch.save(plain, metadata={"note": text, "sha256": _digest(plain, text)})
         try:
             _write(self._folder / f"{step}.safetensors", data)
         except OSError as error:
@@ -74,9 +75,12 @@ class Checkpoint:
             return None
         try:
             with safetensors.safe_open(path, "pt") as file:
-                note = json.loads((file.metadata() or {})["note"])
-                return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if _digest(tensors, metadata["note"]) != metadata["sha256"]:
+                raise ValueError("its SHA-256 does not match")
+            return tensors, json.loads(metadata["note"])
+        except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
             raise ConfigError(f"{path} is damaged ({error}); delete it, and the run repeats this step") from error
 
 
@@ -88,6 +92,11 @@ def fingerprint(tensors: Iterable[Tensor]) -> str:
         total.update(f"{value.dtype}{tuple(value.shape)}\0".encode())
         total.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def _digest(tensors: Mapping[str, Tensor], note: str) -> str:
+    names = sorted(tensors)
+    return hashlib.sha256(f"{note}\0{names}\0{fingerprint(tensors[name] for name in names)}".encode()).hexdigest()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -28,6 +28,7 @@ LABELS_OF = {
     "arr_0": "arr_1",
 }
 LARGEST_ARRAY_BYTES = 16_000_000_000
+SMALL_ARRAY_BYTES, MOST_COMPRESSED = 64_000_000, 200  # a larger array, compressed further, is no data
 
 
 def load_npz(
@@ -61,9 +62,9 @@ def load_npz(
             wanted = label_key is not None or labelled
             partner = label_key or LABELS_OF.get(image_key, "y")
             found = read_array(archive, partner, known, path) if wanted or partner in known else None
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, RuntimeError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # damaged archives and headers end in any of a dozen types
         raise DataError(f"{path} is not a sound .npz file: {error}") from error
     images = from_pixels(pixels, None, preprocessing, f"{image_key} of {path}")
     if found is None or not (wanted or found.dtype.kind in "iu"):
@@ -95,5 +96,10 @@ def read_array(archive: zipfile.ZipFile, key: str, known: list[str], path: Path)
         size_bytes = math.prod(shape) * dtype.itemsize
         if size_bytes > LARGEST_ARRAY_BYTES or size_bytes != entry.file_size - stream.tell():
             raise DataError(f"{key} of {path} says it is {dtype} {shape}, which its size does not bear out")
+        if size_bytes > max(SMALL_ARRAY_BYTES, MOST_COMPRESSED * entry.compress_size):
+            raise DataError(
+                f"{key} of {path} is {size_bytes / 1e6:.0f} MB in {entry.compress_size / 1e6:.1f} MB of file; arrays "
+                f"compressed more than {MOST_COMPRESSED}-fold are not read: store it with numpy.savez"
+            )
     with archive.open(entry) as stream:
         return npy.read_array(stream, allow_pickle=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -163,16 +164,16 @@ def _from_npz(path: Path, key: str | None) -> NDArray[np.generic]:
             if chosen is None:
                 raise DataError(f"{path} has the arrays {', '.join(known) or 'none'}: name one, {path}:KEY")
             return read_array(archive, chosen, known, path)
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, RuntimeError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # damaged archives and headers end in any of a dozen types
         raise DataError(f"{path} is not a sound .npz file: {error}") from error
 
 
 def _from_npy(path: Path) -> NDArray[np.generic]:
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
+        return npy.open_memmap(path, mode="r")
+    except Exception as error:  # a damaged header ends in any of a dozen types
         raise DataError(f"{path} is not a sound .npy file: {error}") from error
 
 

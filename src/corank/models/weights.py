@@ -70,20 +70,26 @@ def _read(file: Path) -> dict[str, Tensor]:
             raise ModelError(f"{file} is not a sound .safetensors file: {error}") from error
     if suffix not in PICKLED:
         raise ModelError(f"{file} is of an unknown kind; give .safetensors or {', '.join(PICKLED)}")
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
-                raise ModelError(f"{file} is compressed, which torch.save never does; refusing to unpack it")
     try:
+        _check_archive(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{file} is damaged, or holds Python objects, which are not loaded; save the tensors alone with "
             "torch.save(model.state_dict(), 'weights.pt')"
         ) from error
+    except ModelError:
+        raise
     except Exception as error:  # a damaged file ends in any of a dozen types
         raise ModelError(f"{file} is not a sound PyTorch weights file: {error}") from error
     return _unwrap(content, file)
+
+
+def _check_archive(file: Path) -> None:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
+                raise ModelError(f"{file} is compressed, which torch.save never does; refusing to unpack it")
 
 
 def _unwrap(content: object, file: Path) -> dict[str, Tensor]:

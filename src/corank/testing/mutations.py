@@ -19,7 +19,7 @@ from corank.errors import ArtifactError
 from corank.storage.header import blob_sizes, read_run
 from corank.testing.forged_headers import forge_header, forge_text, hostile
 
-__all__ = ["Parts", "bomb", "mutate"]
+__all__ = ["DAMAGES", "Parts", "bomb", "mutate"]
 
 _TORCH_NAMES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
@@ -111,9 +111,9 @@ def mutate(data: bytes, draw: random.Random, others: Sequence[bytes] = ()) -> tu
 
 def _damage(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[str, bytes]:
     """Bytes, blindly."""
-    name = draw.choice(tuple(_DAMAGES))
+    name = draw.choice(tuple(DAMAGES))
     for _ in range(draw.choice((1, 1, 1, 2, 5))):
-        data = _DAMAGES[name](data, draw, others)
+        data = DAMAGES[name](data, draw, others)
     return f"bytes: {name}", data
 
 
@@ -158,7 +158,7 @@ def _length(data: bytes, draw: random.Random, others: Sequence[bytes]) -> bytes:
     return (chosen % (1 << 64)).to_bytes(8, "little") + data[8:]
 
 
-_DAMAGES: dict[str, Callable[[bytes, random.Random, Sequence[bytes]], bytes]] = {
+DAMAGES: dict[str, Callable[[bytes, random.Random, Sequence[bytes]], bytes]] = {
     "flip": _flip, "overwrite": _overwrite, "truncate": _truncate, "insert": _insert, "delete": _delete,
     "repeat": _repeat, "splice": _splice, "length": _length,
 }  # fmt: skip

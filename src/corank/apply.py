@@ -86,7 +86,7 @@ def code_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics:
             best = (error, coded, adapter, directions.energies)
     assert best is not None
     _, coded, adapter, energies = best
-    code = LayerCode(_codec(plan), coded, adapter, plan.adapter_bits)
+    code = LayerCode(_codec(plan).measured(coded.codebook), coded, adapter, plan.adapter_bits)
     return _finish(code, weight, bias, plan, statistics, energies)
 
 

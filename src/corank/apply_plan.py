@@ -14,7 +14,8 @@ from corank.apply import CodedResult, code_layer, coded_module, matrices
 from corank.apply_inputs import fitted_before, fitted_here
 from corank.calibration import Lockstep, Samples, StreamedStatistics, position_limit, run
 from corank.checkpoint import Checkpoint
-from corank.codecs import Codec
+from corank.codecs import CODECS
+from corank.config import from_json, to_json
 from corank.errors import ConfigError, ModelError
 from corank.layers import InputQuantizer, Prepared, coded_class, replace_module
 from corank.matrix import Geometry
@@ -219,16 +220,17 @@ def _kept_or(
     tensors["energies"] = result.energies
     if result.bias is not None:
         tensors["bias"] = result.bias
-    note = {"rank": module.rank, "relative_output_error": result.relative_output_error}
+    codec = to_json(result.code.codec, CODECS)
+    note = {"rank": module.rank, "codec": codec, "relative_output_error": result.relative_output_error}
     checkpoint.save(step, tensors, note)
     return result
 
 
 def _restored(tensors: dict[str, Tensor], note: dict[str, Any], layer: nn.Module, plan: LayerPlan) -> CodedResult:
     where = cast(Tensor, layer._parameters["weight"]).device
-    module = coded_class(layer, seen_alike=True)(
-        layer, cast(Codec, plan.codec), int(note["rank"]), plan.adapter_bits, inputs=plan.inputs
-    )
+    codec = from_json(note["codec"], CODECS, "codec")
+    kind = coded_class(layer, seen_alike=True)
+    module = kind(layer, codec, int(note["rank"]), plan.adapter_bits, inputs=plan.inputs)
     for slot in module.slots():
         module._buffers[slot] = tensors[f"slot.{slot}"].to(where)
     bias = tensors["bias"].to(where) if "bias" in tensors else None

@@ -147,6 +147,7 @@ def quantize(
     tuning = remaining(tuning, found.iterations)
     teacher = copy.deepcopy(prepared.model) if tuning.iterations else nn.Identity()
     results = apply_plan(prepared, final, statistics, progress, inputs, seed, kept)
+    final = final.with_codecs({name: result.code.codec for name, result in results.items()})  # as measured
     course = tune(prepared.model, teacher, inputs, tuning, distance, seed, progress, kept)
     layers_run = {name: _layer_run(result, draft.layers[name]) for name, result in results.items()}
     outcome = replace(draft, plan=final, layers=layers_run, seconds=time.perf_counter() - started)

@@ -89,7 +89,8 @@ class Codec(ABC):
 
     @abstractmethod
     def stored(self, rows: int, columns: int) -> dict[str, Slot]:
-        """What a weight of that shape stores beside its codes, known before anything is fitted."""
+        """What a weight of that shape stores beside its codes, known before anything is fitted: at most, where only a
+        :meth:`measured` codec knows."""
 
     @abstractmethod
     def codebook(self, tensors: Mapping[str, Tensor], rows: int, columns: int) -> Codebook:
@@ -98,6 +99,23 @@ class Codec(ABC):
         Args:
             tensors: flat, by the names of :meth:`stored`; floating point as float32, whole numbers as uint8.
         """
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of what it stores that not every number is sound for; :meth:`check` looks at them."""
+        return ()
+
+    def measured(self, codebook: Codebook) -> Codec:
+        """The same codec, saying how much ``codebook`` stores where that is known only once it is fitted."""
+        return self
+
+    def check(self, tensors: Mapping[str, Tensor], rows: int, columns: int) -> None:
+        """Looks at the :attr:`streams` of a weight of that shape, ``tensors`` being as in :meth:`codebook`.
+
+        Raises:
+            ArtifactError: for contents that :meth:`codebook` could not read.
+        """
+        return None
 
     def size_bits(self, rows: int, columns: int) -> int:
         """Bits that a weight of that shape will take, codes and codebook together."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from corank.codecs import Uniform
+from corank.codecs import ICQuant, Uniform
 from corank.errors import ConfigError, ModelError, OutputError
 from corank.plan import LayerPlan, Plan, match
 from corank.rounding import Gptq
@@ -120,3 +120,14 @@ def test_match() -> None:
 def test_a_pattern_that_matches_nothing(pattern: str) -> None:
     with pytest.raises(ModelError, match=r"matches none of the 2 layers; closest: .*layer1"):
         match(pattern, ["layer1.0.conv1", "layer1.0.conv2"])
+
+
+def test_what_codecs_measured_stands_alone_in_each_layer() -> None:
+    plans = {name: LayerPlan(ICQuant(2, index=(100 + place, 6))) for place, name in enumerate("abc")}
+    plans["d"], plans["e"] = LayerPlan(Uniform(8)), LayerPlan(ICQuant(2))
+    plan = Plan(plans)
+    data = json.loads(json.dumps(plan.to_json()))
+    assert data["default"]["codec"] == {"kind": "icquant", "bits": 2}
+    assert data["layers"]["b"] == {"codec": {"index": [101, 6]}} and data["layers"]["e"] == {}
+    assert data["layers"]["d"]["codec"] == {"kind": "uniform", "bits": 8}
+    assert Plan.from_json(data) == plan

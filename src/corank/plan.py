@@ -22,6 +22,7 @@ from corank.statistics.input_ranges import RANGES as INPUT_RANGES
 __all__ = ["LayerPlan", "Plan", "match"]
 
 _VERSION = 1
+_MEASURED = ("index",)  # fields of a codec that each fitted one has for itself
 _LARGEST_BYTES = 64_000_000  # of a plan's file
 
 
@@ -129,10 +130,11 @@ class Plan:
         full = {name: layer.to_json() for name, layer in self.layers.items()}
         default: dict[str, Any] = {}
         for key in next(iter(full.values()), {}):
-            texts = Counter(json.dumps(layer[key], sort_keys=True) for layer in full.values())
+            texts = Counter(json.dumps(_common(layer[key]), sort_keys=True) for layer in full.values())
             default[key] = json.loads(texts.most_common(1)[0][0])
         layers = {
-            name: {key: value for key, value in layer.items() if value != default[key]} for name, layer in full.items()
+            name: {key: _own(value, default[key]) for key, value in layer.items() if value != default[key]}
+            for name, layer in full.items()
         }
         if default.get("sparsity") == 0.0:  # as before there was pruning, so that such files stay as they were
             del default["sparsity"]
@@ -155,7 +157,7 @@ class Plan:
             if not isinstance(layer, dict) or not isinstance(default, dict):
                 raise ConfigError(f"plan, layer {name!r}: an object of fields is expected")
             try:
-                layers[name] = LayerPlan.from_json({**default, **layer})
+                layers[name] = LayerPlan.from_json(_whole(layer, default))
             except ConfigError as error:
                 raise ConfigError(f"plan, layer {name!r}: {error}") from error
         return cls(layers)
@@ -188,6 +190,28 @@ class Plan:
                 raise
             raise ConfigError(f"cannot read a plan from {path}: {error}") from error
         return cls.from_json(data)
+
+
+def _common(value: Any) -> Any:
+    """A field's value without what fitted codecs measure."""
+    if not isinstance(value, dict):
+        return value
+    return {key: item for key, item in value.items() if key not in _MEASURED}
+
+
+def _own(value: Any, default: Any) -> Any:
+    """What a layer lists of a field: all of it, or of a codec like the default's what was measured alone."""
+    if not isinstance(value, dict) or _common(value) != default:
+        return value
+    return {key: value[key] for key in _MEASURED if key in value}
+
+
+def _whole(layer: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """All fields of a layer that lists what differs from the default."""
+    codec, common = layer.get("codec"), default.get("codec")
+    if isinstance(codec, dict) and isinstance(common, dict) and "kind" not in codec and set(codec) <= set(_MEASURED):
+        return {**default, **layer, "codec": {**common, **codec}}
+    return {**default, **layer}
 
 
 def match(pattern: str, names: Iterable[str]) -> list[str]:

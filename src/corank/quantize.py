@@ -147,10 +147,9 @@ def quantize(
     tuning = remaining(tuning, found.iterations)
     teacher = copy.deepcopy(prepared.model) if tuning.iterations else nn.Identity()
     results = apply_plan(prepared, final, statistics, progress, inputs, seed, kept)
-    final = final.with_codecs({name: result.code.codec for name, result in results.items()})  # as measured
     course = tune(prepared.model, teacher, inputs, tuning, distance, seed, progress, kept)
     layers_run = {name: _layer_run(result, draft.layers[name]) for name, result in results.items()}
-    outcome = replace(draft, plan=final, layers=layers_run, seconds=time.perf_counter() - started)
+    outcome = replace(draft, plan=_as_coded(final, results), layers=layers_run, seconds=time.perf_counter() - started)
     prepared.model.__dict__[ATTRIBUTE] = _with_history(outcome, found, course)
     return prepared.model.to(home)
 
@@ -274,6 +273,11 @@ def _calibrate(
         found = collect_gradients(prepared.model, weighted, inputs.take(_FISHER_SAMPLES), seed, progress)
         further = {name: {OutputGradient: gradient} for name, gradient in found.items()}
     return StreamedStatistics(prepared.model, targets, inputs, further, seed, progress)
+
+
+def _as_coded(plan: Plan, results: Mapping[str, CodedResult]) -> Plan:
+    """The plan with codecs that say what they measured."""
+    return plan.with_codecs({name: result.code.codec for name, result in results.items()})
 
 
 def _layer_run(result: CodedResult, known: LayerRun) -> LayerRun:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import corank
@@ -14,9 +19,10 @@ from corank import Gptq, LayerPlan, Plan, Uniform
 from corank.codecs import ICQuant
 from corank.codecs.gaps import expected_bits, gap_symbols
 from corank.codecs.icquant import outlier_mask
-from corank.errors import ConfigError
+from corank.errors import ArtifactError, ConfigError
 from corank.rounding import AdaRound, Nearest
 from corank.statistics import Gram
+from corank.storage.contents import digest
 from corank.testing import check_codec
 
 WEIGHT = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -200,7 +206,42 @@ def test_a_file_gives_the_same_outputs(codec: ICQuant, preset: str, tmp_path: Pa
         plan = small.corank_run.plan.layers[layer["name"]]
         adapter = layer["rank"] * ((rows + columns) * 8 + 32)
         assert layer["bytes"] == math.ceil((plan.codec.size_bits(rows, columns) + adapter) / 8)
-    assert "ICQuant" not in Plan.from_json(small.corank_run.plan.to_json()).to_json()
+
+
+def altered(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], None]) -> Path:
+    """The file with header and blobs changed, its SHA-256 made sound again."""
+    with safe_open(path, "pt") as file:
+        text, blobs = file.metadata()["corank"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    header = json.loads(text)
+    change(header, blobs)
+    text = json.dumps(header)
+    save_file(blobs, path, {"corank": text, "sha256": digest(text, blobs), "format": "pt"})
+    return path
+
+
+def test_hostile_files(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    small = corank.quantize(model(), INPUTS, preset="nearest", layers={"*": ICQuant(2, 0.1)}, budget=0.0)
+    indices = {name: plan.codec.index for name, plan in small.corank_run.plan.layers.items()}
+
+    def longer(header: dict[str, Any], _: dict[str, Tensor]) -> None:
+        """Two streams that are not those of their layers, the blob being as long as before."""
+        layers = header["plan"]["layers"]
+        layers["0"]["codec"] = {"index": [indices["0"][0] + 2, indices["0"][1]]}
+        layers["2"]["codec"] = {"index": [indices["2"][0] - 2, indices["2"][1]]}
+
+    def impossible(header: dict[str, Any], _: dict[str, Tensor]) -> None:
+        header["plan"]["layers"]["0"]["codec"] = {"index": [1 << 40, 4]}
+
+    def noise(_: dict[str, Any], blobs: dict[str, Tensor]) -> None:
+        blobs["codes"] = torch.randint(256, blobs["codes"].shape, dtype=torch.uint8)
+
+    for change, said in ((longer, "index"), (impossible, "symbols"), (noise, "index")):
+        corank.save(small, path, coder="fixed")
+        altered(path, change)
+        for act in (lambda: corank.load(path, model()), lambda: corank.inspect(path)):
+            with pytest.raises(ArtifactError, match=said):
+                act()
 
 
 def test_a_plan_of_measured_codecs_serves_again() -> None:

@@ -6,6 +6,7 @@ from corank.codecs.bcgd import Bcgd
 from corank.codecs.binary import Binary
 from corank.codecs.dense_shift import DenseShift
 from corank.codecs.entropy_constrained import EntropyConstrained
+from corank.codecs.icquant import ICQuant
 from corank.codecs.kmeans import KMeans
 from corank.codecs.levels import Levels
 from corank.codecs.power_of_two import PowerOfTwo
@@ -24,6 +25,7 @@ CODECS: dict[str, type[Codec]] = {
     "binary": Binary,
     "dense-shift": DenseShift,
     "entropy-constrained": EntropyConstrained,
+    "icquant": ICQuant,
     "kmeans": KMeans,
     "levels": Levels,
     "power-of-two": PowerOfTwo,
@@ -45,6 +47,7 @@ __all__ = [
     "Codec",
     "DenseShift",
     "EntropyConstrained",
+    "ICQuant",
     "KMeans",
     "Levels",
     "PowerOfTwo",

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from corank.errors import ArtifactError, ConfigError, ModelError, OutputError
 from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
 from corank.matrix import Geometry
-from corank.storage.bits import packed_bytes
+from corank.storage.bits import packed_bytes, unpack
 from corank.storage.coding import CODED_FORMAT, CodedRun, decode_contents, encode_contents
 from corank.storage.contents import FORMAT, Contents, contents_of, digest, input_codes, plain_tensors
 from corank.storage.header import DTYPES, blob_sizes, parse_header, read_run, read_tensors
 from corank.storage.run import ATTRIBUTE, Run, run_of
+from corank.storage.stored_layers import slot_tensors
 
 __all__ = ["load", "read", "read_coded", "save", "serialized"]
 
@@ -196,9 +197,27 @@ def _check_blobs(run: Run, contents: Contents) -> None:
         raise ArtifactError(f"the blob {unknown[0][:80]!r} is not in the header")
     if not bool(contents.blobs["scales"].isfinite().all()):
         raise ArtifactError("a scale is not finite")
+    _check_streams(run, contents)
     for name, (step, _) in input_codes(run, contents).items():
         if not step > 0:
             raise ArtifactError(f"the inputs of layer {name!r} have a step of {step}")
+
+
+def _check_streams(run: Run, contents: Contents) -> None:
+    """Whether what codecs cannot read from just any numbers is sound, before a layer is asked for its weight."""
+    if not any(plan.codec.streams for plan in run.plan.coded().values() if plan.codec is not None):
+        return
+    for name, tensors in slot_tensors(run, contents).items():
+        codec, layer = run.plan.layers[name].codec, run.layers[name]
+        assert codec is not None
+        slots, (groups, rows, columns) = layer.slots(run.plan.layers[name]), layer.shape
+        streams = {
+            key: unpack(tensors[key], slots[key].bits, slots[key].count) for key in codec.streams if key in slots
+        }
+        try:
+            codec.check(streams, groups * rows, columns)
+        except ArtifactError as error:
+            raise ArtifactError(f"layer {name!r}: {error}") from error
 
 
 def _check_layers(model: nn.Module, run: Run) -> None:

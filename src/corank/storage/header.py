@@ -64,6 +64,8 @@ def read_run(header: Mapping[str, Any]) -> Run:
     layers = {_text(name, "a layer's name"): _layer(name, entry) for name, entry in _object(header, "layers")}
     if set(layers) != set(plan.coded()) or not layers:
         raise _unsound("the plan and the list of layers differ")
+    for name, layer in layers.items():
+        _check_slots(name, layer, plan)
     dtype = header["dtype"]
     if not isinstance(dtype, str) or dtype not in DTYPES or not DTYPES[dtype].is_floating_point:
         raise _unsound(f"dtype is {_shown(dtype)}; a model is of float32 or another floating dtype")
@@ -122,6 +124,13 @@ def _plan(data: Any) -> Plan:
         return Plan.from_json(data)
     except ConfigError as error:
         raise _unsound(f"{error}") from error
+
+
+def _check_slots(name: str, layer: LayerRun, plan: Plan) -> None:
+    try:
+        layer.slots(plan.layers[name])
+    except ConfigError as error:  # a codec that says how much is stored may say what no layer of that shape stores
+        raise _unsound(f"layer {_shown(name)}: {error}") from error
 
 
 def _layer(name: str, entry: Any) -> LayerRun:

@@ -115,7 +115,8 @@ def test_what_is_stored_in_floating_point_trains(name: str) -> None:
     before = (layer.weight - target).square().sum()
     layer.fill(latent.harden(), None)
     assert float((layer.weight - target).square().sum()) < 0.02 * float(before)
-    assert torch.allclose(layer.weight, latent.weight(), rtol=2e-3, atol=1e-6)
+    largest = float(layer.weight.abs().max())  # what is between two ends rests on both, as fp16 holds them
+    assert torch.allclose(layer.weight, latent.weight(), rtol=2e-3, atol=1e-3 * largest)
     assert torch.equal(layer.code().weight.codes, codes)
 
 

@@ -183,6 +183,8 @@ def test_choice() -> None:
     assert chosen_codec("dense-shift", own) == DenseShift()
     assert PRESETS["fast"].with_codec("dense-shift").widths == (2, 3, 4)
     assert PRESETS["fast"].widths == tuple(range(1, 9))
+    refits = [PRESETS["fast"].with_codec(one).layer.refits for one in ("dense-shift", "uniform")]
+    assert refits == [4, 0] and PRESETS["nearest"].with_codec("dense-shift").layer.refits == 0
     assert PRESETS["fast"].with_codec(Binary()).layer_plan(1, None).codec == Binary()
 
 

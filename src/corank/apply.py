@@ -14,6 +14,7 @@ from corank.layers import CodedLayer, LayerCode, coded_class
 from corank.matrix import Geometry
 from corank.plan import LayerPlan
 from corank.rounding.pruned import Pruned, smallest
+from corank.rounding.refit import alternate, refit_scales
 from corank.statistics import Drift, Gram, LayerStatistics, Statistic, need
 
 __all__ = ["CodedResult", "code_layer", "coded_module", "layer_view", "matrices"]
@@ -77,7 +78,10 @@ def code_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics:
         product = 0 if adapter is None else adapter.product().reshape(shape)
         given = (weight if plan.rounder.corrects else wanted) - product
         codebook, allowed = _fitted(plan, (wanted - product).flatten(0, 1), gram.matrix)
-        coded = CodedWeight(plan.rounder(given.flatten(0, 1), allowed, view), codebook)
+        codes = plan.rounder(given.flatten(0, 1), allowed, view)
+        if plan.refits:
+            codebook = refit_scales(codebook, codes, (wanted - product).flatten(0, 1), gram.matrix)
+        coded = CodedWeight(codes, codebook)
         directions = decompose(wanted - coded.decode().reshape(shape), plan.fit, view)
         adapter = code_factors(directions.truncate(rank), plan.adapter_bits) if rank else None
         whole = LayerCode(_codec(plan), coded, adapter, plan.adapter_bits).compose().reshape(shape)
@@ -121,12 +125,15 @@ def _codec(plan: LayerPlan) -> Codec:
 
 def _fitted(plan: LayerPlan, weight: Tensor, gram: Tensor) -> tuple[Codebook, Codebook]:
     """The codebook of a weight ``(G * R, C)``, and what of it each weight may take: pruned ones zero alone."""
-    if not plan.sparsity:
-        codebook = _codec(plan).fit(weight, gram)
-        return codebook, codebook
-    mask = smallest(weight, plan.sparsity)
-    codebook = _codec(plan).fit(weight.masked_fill(mask, 0.0), gram)
-    return codebook, Pruned.of(codebook, mask)
+    mask = smallest(weight, plan.sparsity) if plan.sparsity else None
+
+    def allowed(codebook: Codebook) -> Codebook:
+        return codebook if mask is None else Pruned.of(codebook, mask)
+
+    codebook = _codec(plan).fit(weight if mask is None else weight.masked_fill(mask, 0.0), gram)
+    if plan.refits:
+        codebook, _ = alternate(codebook, weight, gram, plan.refits, allowed)
+    return codebook, allowed(codebook)
 
 
 def _energy(matrix: Tensor, second_moment: Tensor) -> Tensor:

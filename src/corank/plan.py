@@ -45,6 +45,9 @@ class LayerPlan:
         input_range: where inputs are clipped, one of :data:`~corank.statistics.input_ranges.RANGES`.
         sparsity: share of the weights, the smallest in magnitude, that become zero, from 0 to below 1. The codec must
             have a zero in every row. A file gets smaller by it where its codes are coded (``corank.save``'s coder).
+        refits: times that codes and scales are fitted to each other by the output they give, before the codes are
+            rounded; the scales are then fitted to the codes once more. 0 leaves scales as the codec fits them. For
+            codecs with scales of fp16; see ``docs/rounding.md``.
     """
 
     codec: Codec | None
@@ -58,6 +61,7 @@ class LayerPlan:
     inputs: int | None = None
     input_range: str = "mse"
     sparsity: float = 0.0
+    refits: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 0:
@@ -74,6 +78,8 @@ class LayerPlan:
             raise ConfigError(f"inputs={self.inputs!r}: 2 to 8 bits, or none for inputs in float")
         if type(self.sparsity) not in (int, float) or not 0 <= self.sparsity < 1:
             raise ConfigError(f"sparsity={self.sparsity!r}: a share of the weights, from 0 to below 1, e.g. 0.9")
+        if type(self.refits) is not int or not 0 <= self.refits <= 100:
+            raise ConfigError(f"refits={self.refits!r}: a whole number from 0 to 100, e.g. 4")
         if not isinstance(self.input_range, str) or self.input_range not in INPUT_RANGES:
             raise ConfigError(f"input_range={self.input_range!r}: one of {', '.join(INPUT_RANGES)}")
 
@@ -91,6 +97,7 @@ class LayerPlan:
             "inputs": self.inputs,
             "input_range": self.input_range,
             "sparsity": float(self.sparsity),
+            "refits": self.refits,
         }
 
     @classmethod
@@ -136,8 +143,9 @@ class Plan:
             name: {key: _own(value, default[key]) for key, value in layer.items() if value != default[key]}
             for name, layer in full.items()
         }
-        if default.get("sparsity") == 0.0:  # as before there was pruning, so that such files stay as they were
-            del default["sparsity"]
+        for later in ("sparsity", "refits"):  # fields of later versions, left out so that files stay as they were
+            if not default.get(later):
+                default.pop(later, None)
         return {"format": _VERSION, "default": default, "layers": layers}
 
     @classmethod

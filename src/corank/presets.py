@@ -15,6 +15,9 @@ from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 __all__ = ["PRESETS", "SEARCH_NAMES", "Preset", "chosen_codec", "chosen_preset", "chosen_search"]
 
 
+_REFITS = 4
+
+
 @dataclass(frozen=True)
 class Preset:
     """A recipe.
@@ -62,8 +65,13 @@ class Preset:
         return replace(self.layer, codec=self.codec.with_bits(bits), adapter_bits=width)
 
     def with_codec(self, choice: str | Codec) -> Preset:
-        """The same with another codec, at every layer but the first and last; see :func:`chosen_codec`."""
-        return replace(self, layer=replace(self.layer, codec=chosen_codec(choice, self.codec)))
+        """The same with another codec, at every layer but the first and last; see :func:`chosen_codec`.
+
+        Scales of another kind of codec than the preset's are fitted to the inputs, where its rounder minds them, too.
+        """
+        codec = chosen_codec(choice, self.codec)
+        refits = _REFITS if self.layer.rounder.needs and type(codec) is not type(self.codec) else self.layer.refits
+        return replace(self, layer=replace(self.layer, codec=codec, refits=refits))
 
     def with_input_range(self, range: str) -> Preset:
         """The same with inputs clipped in another way, at every layer."""

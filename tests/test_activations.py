@@ -237,5 +237,5 @@ def test_files_from_before_load_and_bad_steps_do_not(small: nn.Module, images: T
         scales[-1] = bad
         (tmp_path / "bad").write_bytes(Contents(contents.header, {**contents.blobs, "scales": scales}).serialize())
         for read in (corank.inspect, lambda path: corank.load(path, digits_net())):
-            with pytest.raises(ArtifactError, match="have a step of|is not finite"):
+            with pytest.raises(ArtifactError, match=r"have a step of|is not finite"):
                 read(tmp_path / "bad")

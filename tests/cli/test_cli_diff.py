@@ -12,6 +12,12 @@ from typer.testing import Result
 Invoke = Callable[..., Result]
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for every column, whatever the terminal that runs the tests says."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from typer.testing import CliRunner

@@ -38,7 +38,7 @@ class Bcgd(ScaledLevels):
         if self.bits == 1:
             return torch.tensor([-1.0, 1.0])
         most = 2 ** (self.bits - 1) - 1
-        return torch.arange(-most, most + 1) / most
+        return torch.arange(-float(most), most + 1)
 
     def fit_scale(self, rows: Tensor) -> Tensor:
         size, most = rows.abs(), 2 ** (self.bits - 1) - 1
@@ -48,5 +48,4 @@ class Bcgd(ScaledLevels):
             return as_stored(survivors_mean(rows))
         delta = size.amax(1, keepdim=True).clamp(min=1e-30) / (2**self.bits - 1)
         whole = (size / (2 * delta) - 0.5).ceil().clamp(0, most)
-        best = (size * whole).sum(1, keepdim=True) / whole.square().sum(1, keepdim=True).clamp(min=1)
-        return as_stored(best * most)
+        return as_stored((size * whole).sum(1, keepdim=True) / whole.square().sum(1, keepdim=True).clamp(min=1))

@@ -33,7 +33,7 @@ class ScaledLevels(Codec):
 
     @abstractmethod
     def levels(self) -> Tensor:
-        """``(L,)`` float32, ascending, ``L`` at most ``2 ** bits``; the largest magnitude is about 1."""
+        """``(L,)`` float32, ascending, ``L`` at most ``2 ** bits``."""
 
     def thresholds(self) -> Tensor | None:
         """Where one level gives way to the next, ``(L - 1,)``; None for midway."""

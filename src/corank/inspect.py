@@ -22,16 +22,16 @@ from corank.storage.stored_layers import layer_code, slot_tensors
 __all__ = ["inspect", "run_record"]
 
 
-def inspect(model: nn.Module | str | Path, codes: bool = False) -> dict[str, Any]:
+def inspect(model: nn.Module | str | Path, codes: bool = False, coder: str = "auto") -> dict[str, Any]:
     """The record of a quantized model, or of an artifact on disk (which is checked whole, and not built).
 
     Keys: ``model, preset, search, bits, budget, activations, seed, equivalent_bits, stored_bytes, fixed_bytes,
     stored_parts, iterations, layers`` (each with ``name, shape, bits, rank, max_rank, bytes, stored_bits,
     relative_output_error, inputs, input_step, input_offset, coder, bits_per_weight, file_bits_per_weight``),
     ``folded, skipped, plan``. ``inputs`` are the bits of a layer's inputs; None, and so are step and offset, where they
-    are float. ``stored_bytes`` is the file's size (of a model: that of ``corank.save(model, path)``), ``fixed_bytes``
-    what it would be with all codes at their fixed width; a layer's bits per weight, before and after its codes are
-    coded by ``coder``, count all that it stores.
+    are float. ``stored_bytes`` is the file's size (of a model: that of ``corank.save(model, path, coder)``),
+    ``fixed_bytes`` what it would be with all codes at their fixed width; a layer's bits per weight, before and after
+    its codes are coded by ``coder``, count all that it stores.
 
     Args:
         model: what :func:`corank.quantize` or :func:`corank.load` returned, or the path of an artifact.
@@ -41,6 +41,7 @@ def inspect(model: nn.Module | str | Path, codes: bool = False) -> dict[str, Any
             offsets differ are then alike), ``weight_range`` (two values), ``coded_counts`` (weights of the stored
             network in 48 equal bins of that range) and ``float_counts`` (of the float network; empty for a file, which
             does not hold them).
+        coder: of a model, what ``corank.save`` will be given; a file says itself how it is coded.
 
     Raises:
         ModelError: for a model that corank did not quantize. ArtifactError: for an unsound file.
@@ -48,7 +49,7 @@ def inspect(model: nn.Module | str | Path, codes: bool = False) -> dict[str, Any
     if isinstance(model, nn.Module):
         run = run_of(model)
         contents = contents_of(model, run)
-        coded, runs = encode_contents(run, contents)
+        coded, runs = encode_contents(run, contents, coder)
         data = coded.serialize()
         stored, frame = len(data), data[:8]
     else:

@@ -16,8 +16,7 @@ from corank.errors import BudgetError, ConfigError
 from corank.evaluation import Evaluation, evaluate
 from corank.presets import chosen_preset
 from corank.quantize import quantize
-from corank.storage.contents import contents_of
-from corank.storage.run import run_of
+from corank.storage.artifact import serialized
 
 __all__ = ["CANDIDATES", "Smallest", "quantize_smallest"]
 
@@ -92,7 +91,7 @@ def quantize_smallest(
         )  # fmt: skip
         scored = evaluate(candidate, evaluation, model)
         drop = _drop(base, scored)
-        tried.append((bits, budget, drop, len(contents_of(candidate, run_of(candidate)).serialize())))
+        tried.append((bits, budget, drop, len(serialized(candidate))))
         if drop <= max_drop:
             best, high = (drop, candidate), middle - 1
         else:

@@ -124,6 +124,25 @@ def test_size_is_kept(invoke: Invoke, quick: tuple[str, ...], tmp_path: Path) ->
     assert 60_000 < out.stat().st_size <= 70_000
 
 
+@pytest.mark.parametrize("coder", ["fixed", "huffman"])
+def test_the_coder_is_that_of_the_file_and_of_the_record(
+    invoke: Invoke, quick: tuple[str, ...], tmp_path: Path, coder: str
+) -> None:
+    out, record = tmp_path / "model.safetensors", tmp_path / "record.json"
+    result = invoke(
+        "quantize", "digits", *quick, "--preset", "nearest", "--bits", "4", "--budget", "0", "--coder", coder,
+        "--out", out, "--record", record,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    about = record_of(tmp_path)
+    assert about["stored_bytes"] == out.stat().st_size
+    assert {layer["coder"] for layer in about["layers"]} <= {"fixed", coder}
+    assert (about["stored_bytes"] < about["fixed_bytes"]) is (coder != "fixed")
+    shown = invoke("inspect", out, "--layers")
+    assert ("of the file saved, by huffman" in shown.stdout) is (coder != "fixed")
+    assert "entropy as coded" in shown.stdout
+
+
 def test_max_drop(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke(
         "quantize", "digits", "--data", "digits:train", "--samples", "64", "--preset", "nearest",
@@ -175,6 +194,7 @@ def test_weights_file_and_random_warning(invoke: Invoke, quick: tuple[str, ...],
         (["--layer", "stem.0"], "give PATTERN=BITS or PATTERN=float"),
         (["--layer", "stem.0=9"], "1 to 8 bits"),
         (["--bits", "9"], "bits=9"),
+        (["--coder", "zip"], "no coder is called 'zip'"),
         (["--bits", "0"], "bits=0"),
         (["--budget", "-1"], "budget=-1"),
         (["--budget", "0.000001"], "the cheapest adapter takes"),

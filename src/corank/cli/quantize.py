@@ -43,6 +43,7 @@ def quantize(
     iterations: asked.Iterations = None,
     plan: asked.Plan = None,
     save_plan: asked.SavePlan = None,
+    coder: asked.Coder = "auto",
     layer: asked.Layer = None,
     all_layers: asked.AllLayers = False,
     adapter_bits: asked.AdapterBits = None,
@@ -73,7 +74,7 @@ def quantize(
         bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
         samples, seed, model, chosen_device(device), checkpoint, activations, codec,
     )  # fmt: skip
-    request.check(scored=evaluation is not None)
+    request.check(evaluation is not None, coder)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     warn_if_random(source)
     view = InputOptions(image_size, mean, std, image_key, label_key, length)
@@ -84,8 +85,8 @@ def quantize(
         scores = score(source.model, quantized, scored[0], progress) if scored else Scores()
     if not is_main():  # of several processes one writes and speaks
         return
-    result = record_of("quantize", corank.inspect(quantized, codes=True), scores, source, command_line(context))
-    written = _write(quantized, result, out, save_plan, record, report)
+    result = record_of("quantize", corank.inspect(quantized, True, coder), scores, source, command_line(context))
+    written = _write(quantized, result, coder, out, save_plan, record, report)
     if not quiet:
         _show(result, written)
 
@@ -93,6 +94,7 @@ def quantize(
 def _write(
     quantized: nn.Module,
     result: Mapping[str, Any],
+    coder: str,
     out: Path,
     save_plan: Path | None,
     record: Path | None,
@@ -100,7 +102,7 @@ def _write(
 ) -> list[Path]:
     plan_text = json.dumps(result["plan"], indent=1) + "\n"
     return write_all(
-        (out, lambda path: corank.save(quantized, path)),
+        (out, lambda path: corank.save(quantized, path, coder)),
         (save_plan, lambda path: write_file(path, plan_text.encode())),
         (record, lambda path: write_record(path, result)),
         (report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),

@@ -17,6 +17,7 @@ __all__ = [
     "Budget",
     "Checkpoint",
     "CodecName",
+    "Coder",
     "Evaluation",
     "Iterations",
     "Layer",
@@ -67,6 +68,7 @@ AllLayers = Annotated[
     bool, typer.Option("--all-layers", help="No 8 bits for the first and last layer.", rich_help_panel=PLAN)
 ]
 AdapterBits = Annotated[int | None, typer.Option(help="Of the adapters, 2 to 8; 8.", rich_help_panel=PLAN)]
+Coder = Annotated[str, typer.Option(metavar="NAME", help="Of the codes: auto, fixed, ans, ...", rich_help_panel=OUTPUT)]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep what is done; go on from there.", rich_help_panel=OUTPUT),

@@ -14,6 +14,7 @@ from corank.cli.progress import Callback
 from corank.data import ImageSet, TokenSet
 from corank.errors import ConfigError
 from corank.presets import chosen_codec
+from corank.storage.coding import check_coder
 
 __all__ = ["Request"]
 
@@ -41,8 +42,9 @@ class Request:
     activations: int | None = None
     codec: str | None = None
 
-    def check(self, scored: bool) -> None:
-        """Raises ConfigError for options that exclude each other."""
+    def check(self, scored: bool, coder: str) -> None:
+        """Raises ConfigError for options that exclude each other, and a coder that cannot be."""
+        check_coder(coder)
         common = {
             "--bits": self.bits, "--budget": self.budget, "--size": self.size, "--layer": self.layers or None,
             "--all-layers": self.all_layers or None, "--adapter-bits": self.adapter_bits,

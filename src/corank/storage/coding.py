@@ -22,13 +22,13 @@ from corank.storage.coders.sham import index_bits
 from corank.storage.contents import Contents
 from corank.storage.run import LayerRun, Run
 
-__all__ = ["CODED_FORMAT", "CodedRun", "decode_contents", "encode_contents", "relative_codes"]
+__all__ = ["CODED_FORMAT", "CodedRun", "check_coder", "decode_contents", "encode_contents", "relative_codes"]
 
 CODED_FORMAT = 2
 AUTO = ("deflate", "sham")  # what "auto" tries: those that read fast and need no further package
 _NAMED_BYTES = 12  # about what a coded run adds to the header
 _MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
-_MOST_EXPANDED_IN_ALL, _SMALL_BYTES = 64, 1 << 22  # the same of all runs together, where they are not small
+_MOST_EXPANDED_IN_ALL, _SMALL_BYTES = 64, 1 << 20  # the same of all runs together, where they are not small
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,13 @@ class CodedRun:
         return packed_bytes(self.shape[0] * self.shape[1], self.bits)
 
 
+def check_coder(coder: str) -> None:
+    """Raises ConfigError unless ``coder`` is "auto", or a coder whose library is there."""
+    if coder != "auto":
+        choose(coder, {**CODERS, "auto": None}, "coder")
+        CODERS[coder]().encode(torch.zeros(1, 1, dtype=torch.uint8), 2)
+
+
 def encode_contents(run: Run, contents: Contents, coder: str = "auto") -> tuple[Contents, tuple[CodedRun, ...]]:
     """What a file will hold, and by which coders.
 
@@ -70,9 +77,8 @@ def encode_contents(run: Run, contents: Contents, coder: str = "auto") -> tuple[
     Raises:
         ConfigError: for an unknown coder, or one whose library is missing.
     """
+    check_coder(coder)
     names = AUTO if coder == "auto" else (coder,)
-    if coder != "auto":
-        choose(coder, {**CODERS, "auto": None}, "coder")
     fixed = tuple(_fixed_runs(run))
     if coder == "fixed":
         return contents, fixed

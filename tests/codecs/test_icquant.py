@@ -19,7 +19,9 @@ from corank import Gptq, LayerPlan, Plan, Uniform
 from corank.codecs import ICQuant
 from corank.codecs.gaps import expected_bits, gap_symbols
 from corank.codecs.icquant import outlier_mask
+from corank.coded_weight import CodedWeight
 from corank.errors import ArtifactError, ConfigError
+from corank.layers import CodedLinear, LayerCode
 from corank.rounding import AdaRound, Nearest
 from corank.statistics import Gram
 from corank.storage.contents import digest
@@ -266,6 +268,23 @@ def test_refinement_moves_levels_and_leaves_the_mask() -> None:
         assert torch.equal(before.mask, after.mask) and not torch.equal(
             before.beside["inliers"], after.beside["inliers"]
         )
+
+
+def test_levels_of_both_in_codes_of_a_bit_more() -> None:
+    for codec in (ICQuant(3, 0.2), ICQuant(2, 0.1, "kmeans", "layer"), ICQuant(2, 0.01)):
+        codebook = codec.fit(WEIGHT)
+        codes = codebook.nearest(WEIGHT)
+        merged, levels = codebook.merged(codes)
+        assert torch.equal(levels.values(merged), codebook.values(codes))
+        assert levels.size == codebook.size << bool(codebook.mask.any())
+
+
+def test_a_layer_filled_by_hand_is_measured() -> None:
+    layer, codec = nn.Linear(40, 6), ICQuant(2, 0.1)
+    codebook = codec.fit(layer.weight.detach())
+    made = CodedLinear(layer, codec)
+    made.fill(LayerCode(codec, CodedWeight(codebook.nearest(layer.weight.detach()), codebook), None, 8), None)
+    assert torch.equal(made.weight, codebook.values(codebook.nearest(layer.weight.detach())))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from corank.codecs.bcgd import Bcgd
 from corank.codecs.binary import Binary
 from corank.codecs.dense_shift import DenseShift
 from corank.codecs.entropy_constrained import EntropyConstrained
-from corank.codecs.icquant import ICQuant
+from corank.codecs.icquant import ICQuant, OutlierCodebook
 from corank.codecs.kmeans import KMeans
 from corank.codecs.levels import Levels
 from corank.codecs.power_of_two import PowerOfTwo
@@ -50,6 +50,7 @@ __all__ = [
     "ICQuant",
     "KMeans",
     "Levels",
+    "OutlierCodebook",
     "PowerOfTwo",
     "Quantiles",
     "RowLevels",

@@ -66,6 +66,14 @@ class OutlierCodebook(Codebook):
     def columns(self, index: Tensor) -> OutlierCodebook:
         return replace(self, mask=self.mask[:, index])
 
+    def merged(self, codes: Tensor) -> tuple[Tensor, RowLevels]:
+        """The same values without a mask, for those who cannot keep one: codes of a bit more and levels of both, not
+        ascending. Codes of 8 bits have no bit to spare."""
+        if not bool(self.mask.any()):
+            return codes, self.inliers
+        both = torch.cat([self.inliers.levels, self.outliers.levels], 1)
+        return torch.where(self.mask, codes + self.size, codes), RowLevels(both)
+
     def tensors(self) -> dict[str, Tensor]:
         levels = {name: tensor.to(torch.float16) for name, tensor in self.beside.items()}
         return {"index": self.symbols, **levels} if self.symbols.numel() else levels

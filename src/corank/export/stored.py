@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from corank.codecs import Codebook, ScalarCodebook
+from corank.codecs import Codebook, OutlierCodebook, ScalarCodebook
 from corank.coded_weight import CodedWeight
 from corank.errors import ModelError
 
@@ -93,6 +93,8 @@ def stored_weight(coded: CodedWeight, kinds: Sequence[Kind]) -> StoredWeight:
     Raises:
         ModelError: for a codebook whose values depend on the column other than through a scale's group.
     """
+    if isinstance(coded.codebook, OutlierCodebook) and coded.codebook.code_bits < 8:  # no target keeps an index
+        coded = CodedWeight(*coded.codebook.merged(coded.codes))
     codebook = coded.codebook
     if isinstance(codebook, ScalarCodebook):
         found = [*_whole(coded.codes, codebook, kinds), *_table(coded.codes, codebook, kinds)]

@@ -102,6 +102,7 @@ class CodedLayer(nn.Module):
 
     def fill(self, code: LayerCode, bias: Tensor | None) -> None:
         """Takes over codes, scales and bias."""
+        self.codec = code.codec.measured(code.weight.codebook)
         tensors = {"codes": code.weight.codes, **code.weight.codebook.tensors()}
         if code.adapter is not None and self.rank:
             tensors["left_codes"] = code.adapter.left.codes

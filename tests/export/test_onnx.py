@@ -112,15 +112,20 @@ def test_halve_keeps_what_fp16_does_not_hold() -> None:
     assert set(kinds) == {"exact.half", "inexact", "large", "short"}
 
 
-def opened(path: Path, entries: Mapping[str, str], optimized: Path | None = None) -> Callable[[Tensor], Tensor]:
-    """What the file computes in a session with those entries; its optimized graph is written where asked."""
+def session_of(path: Path, entries: Mapping[str, str], optimized: Path | None = None) -> Any:
+    """A session with those entries; its optimized graph is written where asked."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def opened(path: Path, entries: Mapping[str, str], optimized: Path | None = None) -> Callable[[Tensor], Tensor]:
+    """What the file computes in such a session."""
+    session = session_of(path, entries, optimized)
     return lambda images: torch.from_numpy(session.run(None, {"input": images.numpy()})[0])
 
 
@@ -176,6 +181,26 @@ def test_rounded_inputs_become_quantize_nodes(tmp_path: Path) -> None:
         difference = (found - quantized(images)).abs().amax(1)
         # All but the few samples in which a sum falls on the other side of a step agree to float32.
         assert float((difference < 1e-5 * float(found.abs().max())).float().mean()) > 0.8
+
+
+def test_inputs_by_name_of_any_length(tmp_path: Path) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.mix, self.head = nn.Embedding(20, 16), nn.Linear(16, 16), nn.Linear(16, 5)
+
+        def forward(self, ids: Tensor, weights: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.head(torch.relu(self.mix(self.embed(ids))) * weights[..., None])}
+
+    example = {"ids": torch.randint(0, 20, (4, 6)), "weights": torch.rand(4, 6)}
+    model = corank.quantize(Tokens().eval(), [example], bits=4, budget=0.0, preset="nearest")
+    result = export_onnx(model, tmp_path / "tokens.onnx", example, dynamic=(0, 1))
+    session = session_of(result.path, result.options)
+    longer = {"ids": torch.randint(0, 20, (3, 11)), "weights": torch.rand(3, 11)}
+    (found,) = session.run(["logits"], {name: value.numpy() for name, value in longer.items()})
+    assert torch.allclose(torch.from_numpy(found), model(**longer)["logits"], rtol=0, atol=1e-5)
+    with pytest.raises(corank.ConfigError, match="axis 1 of the example is 1 long"):
+        export_onnx(model, result.path, {name: value[:, :1] for name, value in example.items()}, dynamic=(0, 1))
 
 
 def test_a_difference_is_refused_and_the_old_file_kept(coded: nn.Module, images: Tensor, tmp_path: Path) -> None:

@@ -145,10 +145,18 @@ def test_any_codebook_with_a_table_for_each_row(size: int) -> None:
     assert form.table is not None and form.table.dim() == 1 and torch.equal(form.decode(), alike.decode())
 
 
-def test_what_depends_on_the_column_is_refused() -> None:
-    one = CodedWeight(torch.randint(0, 4, (6, 40), dtype=torch.uint8), _Tables(torch.randn(6, 4), by_column=True))
+def test_values_that_depend_on_the_column_become_a_table_of_a_row() -> None:
+    tables = torch.tensor([1.0, 2.0, 4.0, 8.0]).repeat(6, 1)
+    codes = torch.randint(0, 4, (6, 8), dtype=torch.uint8)
+    one = CodedWeight(codes, _Tables(tables, by_column=True))
+    form = stored_weight(one, ONNX)
+    assert torch.equal(form.decode(), one.decode()) and form.bits == 4
+
+
+def test_too_many_values_are_refused() -> None:
+    codes = torch.randint(0, 4, (6, 400), dtype=torch.uint8)
     with pytest.raises(corank.ModelError, match=r"_Tables cannot be kept in 2, 4, 8 bits.*corank\.Uniform"):
-        stored_weight(one, ONNX)
+        stored_weight(CodedWeight(codes, _Tables(torch.randn(6, 4), by_column=True)), ONNX)
 
 
 def test_decode_is_what_it_says() -> None:

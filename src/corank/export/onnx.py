@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ def export_onnx(
     *,
     opset: int | None = None,
     dense: bool = False,
+    dynamic: Sequence[int] = (0,),
     tolerance: float | None = None,
 ) -> ExportResult:
     """Writes a quantized model as an ONNX file with packed weights, after running it in onnxruntime.
@@ -56,6 +57,7 @@ def export_onnx(
         dense: codes of every width really packed, 3 bits in 3, and decoded by plain arithmetic. Smaller at 1 and 3
             bits, and onnxruntime merges the weights without a session option; but what looks for
             ``DequantizeLinear`` finds no quantized weights.
+        dynamic: axes of the inputs whose length is left open: the batch; ``(0, 1)`` for the length of texts as well.
         tolerance: the largest difference to PyTorch that passes, over the largest output; None for 1e-4, or 5e-2
             where layers round their inputs.
 
@@ -74,7 +76,7 @@ def export_onnx(
     able = two_bits_run() if narrow and opset is None else True
     chosen = opset or (_TWO_BITS if narrow and able else _FOUR_BITS)
     expected = expected_of(model, example, tolerance)
-    data, float_bytes = onnx_bytes(model, example, chosen, dense)
+    data, float_bytes = onnx_bytes(model, example, chosen, dense, dynamic)
     entries = {} if dense else SESSION_OPTIONS
     with staged(target) as (scratch,):
         scratch.write_bytes(data)
@@ -99,7 +101,9 @@ def export_onnx(
     )
 
 
-def onnx_bytes(model: nn.Module, example: Any, opset: int, dense: bool = False) -> tuple[bytes, int]:
+def onnx_bytes(
+    model: nn.Module, example: Any, opset: int, dense: bool = False, dynamic: Sequence[int] = (0,)
+) -> tuple[bytes, int]:
     """The bytes of the file, not yet run, and how many the float network's would be.
 
     Raises:
@@ -111,7 +115,7 @@ def onnx_bytes(model: nn.Module, example: Any, opset: int, dense: bool = False) 
     from corank.export.onnx_inputs import round_inputs
     from corank.export.onnx_weights import DENSE_KINDS, KINDS, TWO_BIT_KINDS, halve, replace_weights
 
-    graph = float_graph(model, example, opset=opset)
+    graph = float_graph(model, example, opset=opset, dynamic=dynamic)
     float_bytes = graph.ByteSize()
     layers = coded_layers(model)
     round_inputs(graph.graph, layers, as_codes=not dense)

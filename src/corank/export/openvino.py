@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,13 @@ _ROUNDS = "layers round their inputs: sums in another order may fall on the othe
 
 
 def export_openvino(
-    model: nn.Module, path: str | Path, example: Any, *, narrow: bool = True, tolerance: float | None = None
+    model: nn.Module,
+    path: str | Path,
+    example: Any,
+    *,
+    narrow: bool = True,
+    dynamic: Sequence[int] = (0,),
+    tolerance: float | None = None,
 ) -> ExportResult:
     """Writes a quantized model as OpenVINO IR, ``.xml`` and ``.bin``, after running it on the CPU.
 
@@ -44,6 +50,7 @@ def export_openvino(
         path: of the ``.xml``; the ``.bin`` stands beside it. Both are written elsewhere first, run and compared.
         example: a tensor ``(N, ...)``, or a mapping of keyword arguments.
         narrow: constants of 1, 2 and 3 bits for such codes; otherwise they are kept in 4 bits.
+        dynamic: axes of the inputs whose length is left open: the batch; ``(0, 1)`` for the length of texts as well.
         tolerance: the largest difference to PyTorch that passes, over the largest output; None for 1e-4, or 5e-2
             where layers round their inputs.
 
@@ -61,7 +68,7 @@ def export_openvino(
     import openvino as ov
 
     expected = expected_of(model, example, tolerance)
-    floating, network = _networks(model, example, list(expected.outputs), narrow)
+    floating, network = _networks(model, example, list(expected.outputs), narrow, dynamic)
     targets = (target.with_suffix(".bin"), target)
     with staged(*targets) as (data, text):
         ov.serialize(floating, str(text), str(data))
@@ -86,7 +93,9 @@ def export_openvino(
     )
 
 
-def _networks(model: nn.Module, example: Any, outputs: list[str], narrow: bool) -> tuple[Any, Any]:
+def _networks(
+    model: nn.Module, example: Any, outputs: list[str], narrow: bool, dynamic: Sequence[int]
+) -> tuple[Any, Any]:
     """The network in float, and with packed weights."""
     import openvino as ov
 
@@ -94,7 +103,7 @@ def _networks(model: nn.Module, example: Any, outputs: list[str], narrow: bool) 
     from corank.export.onnx_inputs import round_inputs
     from corank.export.openvino_weights import NARROW_KINDS, WIDE_KINDS, weight_node
 
-    graph, layers = float_graph(model, example, opset=_OPSET), coded_layers(model)
+    graph, layers = float_graph(model, example, opset=_OPSET, dynamic=dynamic), coded_layers(model)
     round_inputs(graph.graph, layers, as_codes=False)
     core = ov.Core()
     floating = core.read_model(io.BytesIO(graph.SerializeToString()))

@@ -84,14 +84,14 @@ def stored_weight(coded: CodedWeight, kinds: Sequence[Kind]) -> StoredWeight:
 
     Levels that are whole multiples of a unit (all uniform codecs, ternary, binary, short powers of two) become whole
     numbers. A zero point between them, as with ``Uniform(half=True)``, is kept as a float, unless the numbers can be
-    doubled for less. Other levels become a table.
+    doubled for less. Other levels become a table, and so do the values of a row where a codebook is of another kind.
 
     Args:
         coded: codes ``(R, C)`` and codebook.
         kinds: types of numbers that the target has, narrow ones first.
 
     Raises:
-        ModelError: for a codebook whose values depend on the column other than through a scale's group.
+        ModelError: for a codebook of an unknown kind with more than 256 values in a row.
     """
     if isinstance(coded.codebook, OutlierCodebook) and coded.codebook.code_bits < 8:  # no target keeps an index
         coded = CodedWeight(*coded.codebook.merged(coded.codes))
@@ -99,7 +99,7 @@ def stored_weight(coded: CodedWeight, kinds: Sequence[Kind]) -> StoredWeight:
     if isinstance(codebook, ScalarCodebook):
         found = [*_whole(coded.codes, codebook, kinds), *_table(coded.codes, codebook, kinds)]
     else:
-        found = list(_probed(coded.codes, codebook, kinds))
+        found = [*_probed(coded.codes, codebook, kinds), *_by_value(coded.decode(), kinds)]
     expected = coded.decode()
     found = [form for form in found if torch.allclose(form.decode(), expected, rtol=_CLOSE, atol=0)]
     if not found:
@@ -191,6 +191,18 @@ def _probed(codes: Tensor, codebook: Codebook, kinds: Sequence[Kind]) -> Iterato
     one = torch.ones(1, 1)
     form = StoredWeight(codes.to(torch.int16), 0, False, one, codes.shape[1], table=table)
     yield from _fitted(form, 0, len(columns) - 1, kinds)
+
+
+def _by_value(weight: Tensor, kinds: Sequence[Kind]) -> Iterator[StoredWeight]:
+    """A table of the values that each row takes, whatever decides which weight takes which."""
+    taken = [row.unique(return_inverse=True) for row in weight]
+    longest = max(len(values) for values, _ in taken)
+    if longest > _MOST:
+        return
+    table = torch.stack([torch.nn.functional.pad(values, (0, longest - len(values))) for values, _ in taken])
+    codes = torch.stack([places for _, places in taken]).to(torch.int16)
+    form = StoredWeight(codes, 0, False, torch.ones(1, 1), weight.shape[1], table=table)
+    yield from _fitted(form, 0, longest - 1, kinds)
 
 
 def _value_of(codebook: Codebook, codes: Tensor, code: int) -> Tensor | None:

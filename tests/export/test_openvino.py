@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import corank
+from corank.codecs import CODECS as CODECS_BY_NAME
 from corank.codecs import Uniform
 from corank.export import export_openvino
 from corank.layers import CodedLayer
@@ -54,6 +55,13 @@ def test_the_weights_are_the_layers(codec: str, rank: int, coded_layers_of: Any)
         for layer, weight in zip(layers, found, strict=True):
             assert weight.shape == layer.weight.shape
             assert torch.allclose(weight, layer.weight, rtol=0, atol=1e-6 * float(layer.weight.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["dense-shift", "icquant", "kmeans"])
+def test_levels_of_any_kind(name: str, coded_layer: Any) -> None:
+    layer = coded_layer(nn.Conv2d(6, 8, 3), CODECS_BY_NAME[name](), 0)
+    (found,) = computed([weight_node("one", layer, NARROW_KINDS)])
+    assert torch.allclose(found, layer.weight, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("group", [0, 5, 16, 20])

@@ -6,6 +6,11 @@ import pytest
 import torch
 
 
+def pytest_sessionstart() -> None:
+    """Fixtures of a session come before those of a test, so they, too, must find one thread."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def deterministic() -> None:
     """Every test starts from the same random state and computes on one thread."""

@@ -19,9 +19,8 @@ from torch import nn
 from corank.checkpoint import fingerprint
 from corank.codecs import CODECS, Codec, Uniform
 from corank.config import choose
-from corank.data import ImageSet
 from corank.errors import ConfigError, CorankError, OutputError
-from corank.evaluation import Evaluation, evaluate, peak_memory_bytes
+from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, peak_memory_bytes
 from corank.presets import PRESETS, Preset
 from corank.quantize import quantize
 from corank.rounding import ROUNDERS, Nearest, Rounder
@@ -153,10 +152,13 @@ def compare(
     if type(jobs) is not int or jobs < 1:
         raise ConfigError(f"jobs={jobs!r}: a positive whole number, e.g. jobs=2")
     chosen = list(wanted) if wanted is not None else cases()
-    task = _Task(model, data, _kept(evaluation), samples, search, seed, device)
+    task = _Task(model, data, kept_samples(evaluation), samples, search, seed, device)
     book = _Book(None if out is None else Path(out), task.identity())
+    recorder = Recorder(model)
+    float_scores = _scores(evaluate(recorder, task.evaluation, device=task.where))
+    task = replace(task, float_outputs=recorder.outputs)
     if book.comparison is None:
-        book.comparison = Comparison(_scores(evaluate(model, task.evaluation, device=task.where)))
+        book.comparison = Comparison(float_scores)
     left = [case for case in chosen if case.label not in book.comparison.results]
     done = len(chosen) - len(left)
     for case, record in _in_parallel(task, left, jobs):
@@ -179,6 +181,7 @@ class _Task:
     search: str | Search
     seed: int
     device: str | torch.device
+    float_outputs: list[Any] | None = None
 
     @property
     def where(self) -> torch.device | None:
@@ -206,7 +209,8 @@ class _Task:
         with tempfile.TemporaryDirectory() as folder:
             stored = save(small, Path(folder) / "model.safetensors")
         about |= {"equivalent_bits": run.equivalent_bits, "stored_bytes": stored}
-        found = evaluate(small, self.evaluation, self.model, device=self.where)
+        reference = self.model if self.float_outputs is None else Replay(self.float_outputs)
+        found = evaluate(small, self.evaluation, reference, device=self.where)
         return {**about, "seconds": round(seconds, 2), **_scores(found)}
 
 
@@ -222,11 +226,6 @@ def _preset(case: Case) -> Preset:
 
 def _scores(found: Evaluation) -> dict[str, Any]:
     return {name: value for name, value in vars(found).items() if value is not None}
-
-
-def _kept(evaluation: Any) -> Any:
-    """The samples in a form that can be read many times."""
-    return evaluation if isinstance(evaluation, (ImageSet, torch.Tensor)) else list(evaluation)
 
 
 def _in_parallel(task: _Task, left: Sequence[Case], jobs: int) -> Iterator[tuple[Case, dict[str, Any]]]:

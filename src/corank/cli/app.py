@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -28,7 +29,6 @@ app = typer.Typer(
     cls=CommandGroup,
     help="Makes trained networks small, 4 bits to 1, without retraining.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -56,11 +56,17 @@ app.command()(reported(diff, failed=USAGE))  # 1 says that the files differ
 
 def main() -> None:
     """The entry point of the command `corank`."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A letter that the terminal's encoding lacks becomes a question mark and does not end the work.
-            stream.reconfigure(errors="replace")
+    sys.stdout, sys.stderr = _stream(sys.stdout), _stream(sys.stderr)
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _stream(stream: TextIO | None) -> TextIO:
+    """The same where a letter that the encoding lacks becomes a question mark; what was closed goes nowhere."""
+    if stream is None:
+        return open(os.devnull, "w")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+    return stream

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +12,13 @@ import typer
 from rich.text import Text
 
 from corank.cli.invocation import debugging
-from corank.cli.screen import errors_console
+from corank.cli.screen import Unread, errors_console
 from corank.errors import CorankError, OutputError
 from corank.reports.fields import clean
 
-__all__ = ["FAILED", "INTERRUPTED", "USAGE", "Interrupted", "reported", "warn"]
+__all__ = ["FAILED", "INTERRUPTED", "UNREAD", "USAGE", "Interrupted", "reported", "warn"]
 
-USAGE, FAILED, INTERRUPTED = 2, 1, 130
+USAGE, FAILED, INTERRUPTED, UNREAD = 2, 1, 130, 141
 LONGEST = 4000
 
 
@@ -36,7 +38,7 @@ def reported(command: Callable[..., None], failed: int = FAILED) -> Callable[...
     """A command whose errors become a message on stderr and an exit code.
 
     2 for what the caller can mend (arguments, model, data, budget, artifact), ``failed`` for anything else, 130 for
-    Ctrl-C.
+    Ctrl-C, 141 where nobody reads standard output any more (as a shell says of a program that such a pipe ended).
     """
 
     @functools.wraps(command)
@@ -47,6 +49,9 @@ def reported(command: Callable[..., None], failed: int = FAILED) -> Callable[...
             written = error.written if isinstance(error, Interrupted) else []
             _say(f"interrupted; {'written: ' + ', '.join(written) if written else 'nothing was written'}")
             raise typer.Exit(INTERRUPTED) from None
+        except Unread:
+            _discard_output()
+            raise typer.Exit(UNREAD) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except Exception as error:
@@ -64,6 +69,13 @@ def warn(message: str) -> None:
     console.print(Text("warning: ", style="bold yellow") + Text(clean(message, LONGEST)), soft_wrap=True)
 
 
+def _discard_output() -> None:
+    """Standard output goes nowhere from here on; else the interpreter complains, on its way out, that it cannot."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 def _say(message: str, lead: str = "") -> None:
     errors_console().print(Text(lead, style="bold red") + Text(clean(message, LONGEST)), soft_wrap=True)
 
@@ -73,6 +85,8 @@ def _message(error: Exception) -> str:
     said = "; ".join([str(error) or type(error).__name__, *map(str, notes)])
     if isinstance(error, CorankError):
         return said
+    if isinstance(error, OSError) and error.filename is None:
+        return f"cannot write the output: {error.strerror or said}"
     return f"{type(error).__name__}: {said} (not expected; --debug shows where)"
 
 

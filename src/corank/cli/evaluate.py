@@ -13,7 +13,7 @@ from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, write_all
 from corank.cli.progress import progress_bar, renamed
 from corank.cli.record import Scores, record_of, score
-from corank.cli.screen import results_console, show_lines, summary_table
+from corank.cli.screen import results_console, show_json, show_lines, summary_table
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
 from corank.models import resolve
 from corank.reports import write_record
@@ -40,6 +40,7 @@ def evaluate(
     length: options.Length = None,
     device: options.Device = "auto",
     record: options.RecordFile = None,
+    as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Score a quantized file.
@@ -66,7 +67,9 @@ def evaluate(
     about = corank.inspect(file)
     result = record_of("evaluate", about, scores, source, command_line(context))
     written = write_all((record, lambda path: write_record(path, result)))
-    if not quiet:
+    if as_json:
+        show_json(result)
+    elif not quiet:
         console = results_console()
         console.print(summary_table(result))
         show_lines(console, [f"wrote {path}" for path in written])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ import corank.cli.options as options
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, write_all
 from corank.cli.record import Scores, record_of
-from corank.cli.screen import facts_table, results_console, show_lines, show_skipped
+from corank.cli.screen import facts_table, results_console, show_json, show_lines, show_skipped
 from corank.reports import layer_table, write_record
 from corank.reports.cells import show_bits, show_bytes
 from corank.reports.fields import layer_name
@@ -32,8 +31,9 @@ def inspect(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="Written by corank quantize.")],
     layers: Annotated[bool, typer.Option("--layers", help="One row per layer.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The record as JSON on stdout instead of tables.")] = False,
+    as_json: options.AsJson = False,
     record: options.RecordFile = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Check a quantized file (format, SHA-256) and say what it holds; no model is built."""
     check_file(record)
@@ -42,10 +42,10 @@ def inspect(
     result = record_of("inspect", about, Scores(), None, command_line(context))
     written = write_all((record, lambda path: write_record(path, result)))
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
-        return
-    _show(results_console(), result, layers)
-    show_lines(results_console(), [f"wrote {path}" for path in written])
+        show_json(result)
+    elif not quiet:
+        _show(results_console(), result, layers)
+        show_lines(results_console(), [f"wrote {path}" for path in written])
 
 
 def _show(console: Console, result: Mapping[str, Any], layers: bool) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "Data", "Device", "ImageKey", "ImageSize", "LabelKey", "Length", "Mean", "Model", "ModelOption", "Pretrained",
-    "Quiet", "RecordFile", "ReportFolder", "Seed", "Std", "Weights",
+    "AsJson", "Data", "Device", "ImageKey", "ImageSize", "LabelKey", "Length", "Mean", "Model", "ModelOption",
+    "Pretrained", "Quiet", "RecordFile", "ReportFolder", "Seed", "Std", "Weights",
 ]  # fmt: skip
 
 INPUT = "Images, or tokens"
@@ -70,3 +70,7 @@ ReportFolder = Annotated[
     typer.Option("--report", metavar="DIR|FILE.html", help="Write an HTML page with pictures.", rich_help_panel=OUTPUT),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only warnings and errors.", rich_help_panel=OUTPUT)]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="The record as JSON on stdout instead of tables.", rich_help_panel=OUTPUT),
+]

@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
+from corank.cli.completion import names
 from corank.cli.options import INPUT, OUTPUT
+from corank.codecs import CODECS
+from corank.presets import PRESETS, SEARCH_NAMES
+from corank.storage.coders import CODERS
 
 __all__ = [
     "Activations",
@@ -48,11 +52,27 @@ Size = Annotated[str | None, typer.Option(help="Of the file, such as 1.2MB.", ri
 MaxDrop = Annotated[
     float | None, typer.Option(help="Find the smallest file within so many points.", rich_help_panel=HOW)
 ]
-Preset = Annotated[str | None, typer.Option(help="fast (if not given), best, paper or nearest.", rich_help_panel=PLAN)]
-CodecName = Annotated[
-    str | None, typer.Option("--codec", help="Which values weights may take, by name; uniform.", rich_help_panel=PLAN)
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="fast (if not given), best, paper or nearest.", rich_help_panel=PLAN, autocompletion=names(PRESETS)
+    ),
 ]
-Search = Annotated[str | None, typer.Option(help="cora, cora-from-0.9, greedy, joint, uniform.", rich_help_panel=PLAN)]
+CodecName = Annotated[
+    str | None,
+    typer.Option(
+        "--codec",
+        help="Which values weights may take, by name; uniform.",
+        rich_help_panel=PLAN,
+        autocompletion=names(CODECS),
+    ),
+]
+Search = Annotated[
+    str | None,
+    typer.Option(
+        help="cora, cora-from-0.9, greedy, joint, uniform.", rich_help_panel=PLAN, autocompletion=names(SEARCH_NAMES)
+    ),
+]
 Iterations = Annotated[
     int | None, typer.Option(help="Steps of distillation after the coding; 250 for best.", rich_help_panel=PLAN)
 ]
@@ -68,7 +88,15 @@ AllLayers = Annotated[
     bool, typer.Option("--all-layers", help="No 8 bits for the first and last layer.", rich_help_panel=PLAN)
 ]
 AdapterBits = Annotated[int | None, typer.Option(help="Of the adapters, 2 to 8; 8.", rich_help_panel=PLAN)]
-Coder = Annotated[str, typer.Option(metavar="NAME", help="Of the codes: auto, fixed, ans, ...", rich_help_panel=OUTPUT)]
+Coder = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Of the codes: auto, fixed, ans, ...",
+        rich_help_panel=OUTPUT,
+        autocompletion=names(("auto", *CODERS)),
+    ),
+]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep what is done; go on from there.", rich_help_panel=OUTPUT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -9,28 +10,77 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable, RenderHook
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from corank.reports.cells import NOTHING, show_bits, show_bytes, show_percent, show_ratio
 from corank.reports.fields import clean, number
 
-__all__ = ["NATS", "errors_console", "facts_table", "results_console", "show_lines", "show_skipped", "summary_table"]
+__all__ = [
+    "NATS",
+    "Unread",
+    "errors_console",
+    "facts_table",
+    "results_console",
+    "show_json",
+    "show_lines",
+    "show_skipped",
+    "summary_table",
+]
 
 NATS = "nats per token"
 PIPE_WIDTH = 120
+NARROW = 72  # columns of a screen on which tables that do not fit are written as lines
 MOST_SKIPPED = 12
+
+
+class Unread(Exception):
+    """Nobody reads standard output any more."""
+
+
+class _Screen(Console):
+    """A console that lets its caller know when nobody reads on, where rich's own ends the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise Unread
+
+
+class _Narrow(RenderHook):
+    """Writes tables that a narrow screen would break inside of words as lines, a block for each row."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """What is shown instead."""
+        return [self._fitted(one) for one in renderables]
+
+    def _fitted(self, one: ConsoleRenderable) -> ConsoleRenderable:
+        if not isinstance(one, Table):
+            return one
+        width = Measurement.get(self._console, self._console.options.update_width(1000), one).maximum
+        fits = self._console.width >= NARROW or width <= self._console.width
+        return one if fits else Text("\n").join(_blocks(one))
 
 
 def results_console() -> Console:
     """Standard output."""
-    return Console(width=_width(sys.stdout.isatty()), highlight=False)
+    console = _Screen(width=_width(sys.stdout.isatty()), highlight=False)
+    console.push_render_hook(_Narrow(console))
+    return console
 
 
 def errors_console() -> Console:
     """Standard error."""
     return Console(stderr=True, width=_width(sys.stderr.isatty()), highlight=False)
+
+
+def show_json(record: Mapping[str, Any]) -> None:
+    """A record as JSON on standard output, numbers that are not finite as null."""
+    console = results_console()
+    console.out(json.dumps(_finite(record), indent=2, allow_nan=False), highlight=False)
 
 
 def show_lines(console: Console, lines: Sequence[str]) -> None:
@@ -67,6 +117,32 @@ def summary_table(record: Mapping[str, Any]) -> Table:
     for row in _rows(record):
         table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+def _blocks(table: Table) -> list[Text]:
+    """Each row of a table: its first cell, and below it the others by the name of their column."""
+    headers = [_plain(column.header) for column in table.columns]
+    rows = zip(*([_plain(cell) for cell in column.cells] for column in table.columns), strict=True)
+    blocks = [Text(_plain(table.title), "bold")] if table.title else []
+    for first, *others in rows:
+        if not table.show_header:
+            blocks.append(Text.assemble((first, "bold"), ": ", "  ".join(others)))
+            continue
+        cells = [f"{header} {cell}".strip() for header, cell in zip(headers[1:], others, strict=True) if cell]
+        blocks.append(Text.assemble((first, "bold"), "\n  " if cells else "", ", ".join(cells)))
+    return blocks
+
+
+def _plain(cell: Any) -> str:
+    return (cell.plain if isinstance(cell, Text) else str(cell or "")).strip()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rows(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:

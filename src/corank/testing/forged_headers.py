@@ -115,7 +115,7 @@ def _exchange(header: dict[str, Any], draw: random.Random) -> None:
 def _shape(header: dict[str, Any], draw: random.Random) -> None:
     """``[G, R, C]`` of one layer, with or without the same number of weights."""
     entry = draw.choice(list(header["layers"].values()))
-    groups, rows, columns = entry[:3]
+    groups, rows, columns = (number if isinstance(number, int) else 1 for number in entry[:3])
     entry[:3] = draw.choice(
         (
             [groups, columns, rows], [1, groups * rows, columns], [groups * rows, 1, columns], [1, 1, rows * columns],

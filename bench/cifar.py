@@ -41,6 +41,7 @@ CASES: dict[str, dict[str, object]] = {
     "best 2+0.4 joint": {"preset": "best", "bits": 2, "budget": 0.4, "search": "joint"},
     "best 3+0": {"preset": "best", "bits": 3},
     "best 3+0.08": {"preset": "best", "bits": 3, "budget": 0.08},
+    "best 3+0.25": {"preset": "best", "bits": 3, "budget": 0.25},
     "best 1+0.4": {"preset": "best", "bits": 1, "budget": 0.4},
     "nearest 4": {"preset": "nearest", "bits": 4, "budget": 0.0},
     "nearest 3": {"preset": "nearest", "bits": 3, "budget": 0.0},

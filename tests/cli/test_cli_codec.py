@@ -64,3 +64,18 @@ def test_bad_options(invoke: Invoke, tmp_path: Path, words: tuple[str, ...], sai
     result = invoke("quantize", "nowhere:nothing", "--data", "nowhere", *words, "--out", out)
     assert result.exit_code != 0 and said in result.stderr
     assert not out.exists()
+
+
+def test_inputs_are_clipped_where_asked(invoke: Invoke, quick: tuple[str, ...], tmp_path: Path) -> None:
+    words = ("quantize", "digits", *quick, "--bits", "4", "--budget", "0", "--activations", "8")
+    steps = {}
+    for name in ("minmax", "kl"):
+        out, record = tmp_path / f"{name}.safetensors", tmp_path / f"{name}.json"
+        result = invoke(*words, "--activation-range", name, "--out", out, "--record", record)
+        assert result.exit_code == 0, result.output
+        steps[name] = [layer["input_step"] for layer in json.loads(record.read_text())["layers"]]
+    assert all(kl <= whole * 1.001 for kl, whole in zip(steps["kl"], steps["minmax"], strict=True))
+    assert steps["kl"] != steps["minmax"]
+    for wrong, said in ((words[:-2], "add --activations 8"), (words, "mse, minmax, kl, kl-mass")):
+        result = invoke(*wrong, "--activation-range", "entropy", "--out", tmp_path / "no.safetensors")
+        assert result.exit_code == 2 and said in " ".join(result.output.split())

@@ -48,6 +48,7 @@ def quantize(
     all_layers: asked.AllLayers = False,
     adapter_bits: asked.AdapterBits = None,
     activations: asked.Activations = None,
+    activation_range: asked.ActivationRange = None,
     weights: options.Weights = None,
     pretrained: options.Pretrained = False,
     evaluation: asked.Evaluation = None,
@@ -72,7 +73,7 @@ def quantize(
     check_distinct((out, save_plan, record, report), (weights, plan))
     request = Request(
         bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
-        samples, seed, model, chosen_device(device), checkpoint, activations, codec,
+        samples, seed, model, chosen_device(device), checkpoint, activations, codec, activation_range,
     )  # fmt: skip
     request.check(evaluation is not None, coder)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)

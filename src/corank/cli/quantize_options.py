@@ -11,9 +11,11 @@ from corank.cli.completion import names
 from corank.cli.options import INPUT, OUTPUT
 from corank.codecs import CODECS
 from corank.presets import PRESETS, SEARCH_NAMES
+from corank.statistics.input_ranges import RANGES
 from corank.storage.coders import CODERS
 
 __all__ = [
+    "ActivationRange",
     "Activations",
     "AdapterBits",
     "AllLayers",
@@ -44,6 +46,12 @@ Bits = Annotated[
 ]
 Activations = Annotated[
     int | None, typer.Option(help="Of the layers' inputs, 2 to 8; float if not given.", rich_help_panel=HOW)
+]
+ActivationRange = Annotated[
+    str | None,
+    typer.Option(
+        help="Where inputs are clipped: mse, minmax, kl or kl-mass.", rich_help_panel=PLAN, autocompletion=names(RANGES)
+    ),
 ]
 Budget = Annotated[
     float | None, typer.Option(help="Extra bits per weight for the adapters; 0.25.", rich_help_panel=HOW)

@@ -41,6 +41,7 @@ class Request:
     checkpoint: Path | None = None
     activations: int | None = None
     codec: str | None = None
+    activation_range: str | None = None
 
     def check(self, scored: bool, coder: str) -> None:
         """Raises ConfigError for options that exclude each other, and a coder that cannot be."""
@@ -53,6 +54,7 @@ class Request:
             clash = {
                 **common, "--codec": self.codec, "--max-drop": self.max_drop, "--preset": self.preset,
                 "--search": self.search, "--activations": self.activations,
+                "--activation-range": self.activation_range,
             }  # fmt: skip
             _refuse("--plan", "the plan says everything", clash)
         if self.max_drop is not None:
@@ -60,8 +62,11 @@ class Request:
             _refuse(
                 "--max-drop",
                 "several files are tried, by the preset",
-                {"--iterations": self.iterations, "--checkpoint": self.checkpoint},
-            )
+                {
+                    "--iterations": self.iterations, "--checkpoint": self.checkpoint,
+                    "--activation-range": self.activation_range,
+                },
+            )  # fmt: skip
             if not scored:
                 raise ConfigError("--max-drop needs samples to measure the drop on; add --eval DATA")
         names = [self.codec, *(name for name in _exceptions(self.layers).values() if isinstance(name, str))]
@@ -70,6 +75,8 @@ class Request:
                 chosen_codec(name, corank.Uniform())
         if self.codec is not None and self.bits is not None:
             chosen_codec(self.codec, corank.Uniform()).with_bits(self.bits)
+        if self.activation_range is not None and self.activations is None and self.plan is None:
+            raise ConfigError("--activation-range clips inputs, which are float; add --activations 8")
         if self.size is not None:
             _refuse("--size", "the size sets the budget", {"--budget": self.budget})
 
@@ -104,6 +111,7 @@ class Request:
             refinement=None if self.iterations is None else corank.Refinement(self.iterations),
             adapter_bits=self.adapter_bits,
             activations=self.activations,
+            activation_range=self.activation_range or "mse",
             all_layers=self.all_layers,
             samples=self.samples,
             seed=self.seed,

@@ -85,3 +85,18 @@ def test_refusals(invoke: Any, folder: Path) -> None:
     ):
         result = invoke("quantize", f"hf:{folder / 'net'}", *words, *out)
         assert result.exit_code == 2 and said in result.stderr, result.output
+
+
+def test_compare_shows_nats(invoke: Any, folder: Path, tmp_path: Path) -> None:
+    tokens = folder / "tokens.npz"
+    words = ["--data", tokens, "--eval", f"{tokens}:test", "--codecs", "uniform", "--bits", "3", "--adapters", "0"]
+    result = invoke("compare", f"hf:{folder / 'net'}", *words, "--samples", "8", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    rows = (tmp_path / "compare.md").read_text().splitlines()
+    assert "nats per token" in rows[0] and [row.split("|")[1].strip() for row in rows[2:]] == [
+        "float",
+        "uniform nearest 3",
+        "uniform gptq 3",
+    ]
+    for row in rows[2:]:
+        assert float(row.split("|")[4]) == pytest.approx(np.log(27), abs=0.3)

@@ -29,7 +29,7 @@ __all__ = ["compare", "comparison_markdown"]
 
 Number = TypeVar("Number", int, float)
 
-COLUMNS = ("case", "equivalent bits", "file", "top-1", "as float", "KL", "s")
+SCORES = {"nats": ("nats per token", "{:.3f}"), "top1": ("top-1", "{:.1f}")}
 
 
 def compare(
@@ -57,6 +57,7 @@ def compare(
     std: options.Std = None,
     image_key: options.ImageKey = None,
     label_key: options.LabelKey = None,
+    length: options.Length = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -68,8 +69,8 @@ def compare(
     where = chosen_device(device)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     warn_if_random(source)
-    view = InputOptions(image_size, mean, std, image_key, label_key)
-    images, scored = view.load(source.preprocessing, data, evaluation)
+    view = InputOptions(image_size, mean, std, image_key, label_key, length)
+    images, scored = view.read(source, data, evaluation)
     source.model.to(where)
     make_directory(out)
     with progress_bar(quiet) as progress:
@@ -89,39 +90,41 @@ def compare(
 
 def comparison_markdown(found: Comparison) -> str:
     """The comparison as a Markdown table, the float network first."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
+    columns = _columns(found)
+    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
     lines += ["| " + " | ".join(cells) + " |" for cells in _rows(found)]
     return "\n".join(lines) + "\n"
 
 
 def _table(found: Comparison) -> Table:
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for place, name in enumerate(COLUMNS):
+    for place, name in enumerate(_columns(found)):
         table.add_column(Text(name), justify="right" if place else "left", overflow="fold")
     for cells in _rows(found):
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
 
+def _columns(found: Comparison) -> list[str]:
+    return ["case", "equivalent bits", "file", SCORES[_score(found)][0], "as float", "KL", "s"]
+
+
+def _score(found: Comparison) -> str:
+    """What tells most of the network: the loss of a language model, else the share of right classes."""
+    return "nats" if "nats" in found.float_scores else "top1"
+
+
 def _rows(found: Comparison) -> list[list[str]]:
-    top1 = found.float_scores.get("top1")
-    rows = [["float", "32", "–", _of(top1, "{:.1f}"), "100.0", "0", "–"]]
+    score = _score(found)
+    form = SCORES[score][1]
+    rows = [["float", "32", "–", _of(found.float_scores.get(score), form), "100.0", "0", "–"]]
     for label, one in found.results.items():
         if "error" in one:
-            rows.append([f"{label}: {one['error']}", *["–"] * (len(COLUMNS) - 1)])
+            rows.append([f"{label}: {one['error']}", *["–"] * 6])
             continue
-        scores = [_of(one.get(name), form) for name, form in (("top1", "{:.1f}"), ("agreement", "{:.1f}"))]
+        scores = [_of(one.get(score), form), _of(one.get("agreement"), "{:.1f}"), _of(one.get("kl"), "{:.3f}")]
         size = show_bytes(one["stored_bytes"])
-        rows.append(
-            [
-                label,
-                f"{one['equivalent_bits']:.2f}",
-                size,
-                *scores,
-                _of(one.get("kl"), "{:.3f}"),
-                f"{one['seconds']:.0f}",
-            ]
-        )
+        rows.append([label, f"{one['equivalent_bits']:.2f}", size, *scores, f"{one['seconds']:.0f}"])
     return rows
 
 

@@ -87,9 +87,7 @@ def quantize(
     if not is_main():  # of several processes one writes and speaks
         return
     result = record_of("quantize", corank.inspect(quantized, True, coder), scores, source, command_line(context))
-    written = _write(quantized, result, coder, out, save_plan, record, report)
-    if not quiet:
-        _show(result, written)
+    _show(result, _write(quantized, result, coder, out, save_plan, record, report), quiet)
 
 
 def _write(
@@ -110,9 +108,10 @@ def _write(
     )
 
 
-def _show(result: Mapping[str, Any], written: Sequence[Path]) -> None:
+def _show(result: Mapping[str, Any], written: Sequence[Path], quiet: bool) -> None:
+    if quiet:
+        return
     console = results_console()
-    table = summary_table(result)
-    console.print(table)
+    console.print(summary_table(result))
     show_skipped(console, result["skipped"])
     show_lines(console, [f"wrote {path}" for path in written])

@@ -52,3 +52,19 @@ def test_cross_moment_and_centred_twin() -> None:
     assert torch.allclose(centred.cross, ideal.transpose(1, 2) @ real / 300, atol=1e-5)
     assert torch.allclose(centred.gram.matrix, real.transpose(1, 2) @ real / 300, atol=1e-5)
     assert torch.equal(centred.float_mean, torch.zeros(2, 5))
+
+
+def test_inputs_that_do_not_vary_leave_their_weights() -> None:
+    """Their variance in float32 is rounding noise, of either sign, that no damping knows the size of."""
+    rows = torch.randn(1, 400, 6)
+    stuck = rows.clone()
+    stuck[..., :4] = torch.tensor([1000.0, 0.0, -3e5, 77.7]) + 1e-3 * torch.randn(1, 400, 4)
+    drift, weight = Drift(1, 6), torch.randn(1, 5, 6)
+    drift.update_pair(rows, stuck, 1)
+    centred = drift.centred()
+    for column in (0, 2, 3):
+        assert not centred.gram.matrix[0, column].any() and not centred.cross[0, :, column].any()
+    assert float(centred.gram.matrix[0, 1, 1]) > 0  # about zero there is no noise
+    found = drift.corrected(weight, True, 0.02)
+    assert torch.allclose(found[..., [0, 2, 3]], weight[..., [0, 2, 3]], atol=1e-5)
+    assert torch.allclose(found[..., 4:], weight[..., 4:], atol=0.5)

@@ -55,7 +55,8 @@ class Drift(Statistic):
         centred = Drift(groups, columns, self._float_sum.device)
         centred.gram = self.gram.centred()
         means = self.float_mean[:, :, None] * self.gram.mean[:, None, :]
-        centred._cross = (self.cross - means) * max(self.gram.count, 1)
+        varies = centred.gram.matrix.diagonal(dim1=1, dim2=2) > 0
+        centred._cross = (self.cross - means) * varies[:, None, :] * max(self.gram.count, 1)
         return centred
 
     def corrected(self, weight: Tensor, centred: bool, ridge: float) -> Tensor:

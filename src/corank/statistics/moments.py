@@ -15,6 +15,8 @@ __all__ = ["Gram", "OutputGradient"]
 
 D = TypeVar("D")
 
+_NOISE = 1e-5  # variance over energy, below which float32 sums of squares say nothing of it
+
 
 class _Moments(Statistic):
     """Mean outer product ``(G, C, C)`` and mean ``(G, C)`` of rows, and the positions each sample has."""
@@ -77,11 +79,16 @@ class Gram(_Moments):
     """Second moment of a layer's inputs as its weight's columns see them (the "Hessian" of GPTQ, halved)."""
 
     def centred(self) -> Gram:
-        """The same inputs less their mean: what matters once the bias absorbs the mean error."""
+        """The same inputs less their mean: what matters once the bias absorbs the mean error.
+
+        Inputs that vary by less than float32 can tell from their mean count as constant.
+        """
         groups, columns = self._sum.shape
         centred = Gram(groups, columns, self._sum.device)
         centred.count, centred.samples, centred._positions = self.count, self.samples, self._positions
-        centred._outer = self.covariance * max(self.count, 1)
+        covariance = self.covariance
+        varies = covariance.diagonal(dim1=1, dim2=2) > _NOISE * self.matrix.diagonal(dim1=1, dim2=2)
+        centred._outer = covariance * (varies[:, :, None] & varies[:, None, :]) * max(self.count, 1)
         return centred
 
 

@@ -1,6 +1,6 @@
 """From the results of ``cifar.py`` and ``imagenet.py`` to the README's table and picture.
 
-python bench/tables.py cifar.json [imagenet.json] --picture docs/pictures/accuracy.png
+python bench/tables.py cifar.json [more.json ...] [--imagenet imagenet.json] --picture docs/pictures/accuracy.png
 """
 
 from __future__ import annotations
@@ -14,31 +14,34 @@ from typing import Any
 from corank.reports.plots import accuracy
 from corank.reports.plots.style import image_bytes
 
-FLOAT_BYTES = {"ResNet-20": 1_092_616, "SqueezeNet 1.1": 4_941_984}
+NETWORKS = {"resnet20": "ResNet-20", "resnet56": "ResNet-56"}
+FLOAT_BYTES = {"ResNet-20": 1_092_616, "ResNet-56": 3_452_080, "SqueezeNet 1.1": 4_941_984}
 
 
 def cifar_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each case, means over seeds."""
-    cases: dict[str, list[dict[str, Any]]] = {}
+    """One row for each network and case, means over seeds; the most bits first."""
+    cases: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for key, value in results.items():
-        if key.startswith("resnet20/"):
-            cases.setdefault(key.split("/")[1], []).append(value)
+        if "/" in key:
+            network, name, _ = key.split("/")
+            cases.setdefault((NETWORKS[network], name), []).append(value)
     rows = []
-    for name, runs in cases.items():
+    for (network, name), runs in cases.items():
         scores = [run["top1"] for run in runs]
-        spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+        spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
         rows.append(
             {
-                "network": "ResNet-20",
+                "network": network,
                 "name": name,
-                "float": results["float"],
+                "float": results[network],
                 "bits": statistics.mean(run["equivalent_bits"] for run in runs),
                 "top1": statistics.mean(scores),
-                "shown": f"{statistics.mean(scores):.1f}{spread} ({len(scores)})",
+                "shown": f"{statistics.mean(scores):.2f}{spread} ({len(scores)})",
                 "bytes": round(statistics.mean(run["stored_bytes"] for run in runs)),
+                "cpu": statistics.mean(run["cpu_seconds"] for run in runs),
             }
         )
-    return rows
+    return sorted(rows, key=lambda row: (row["network"], -round(row["bits"]), row["top1"]))
 
 
 def imagenet_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -52,6 +55,7 @@ def imagenet_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
             "top1": run["top1"],
             "shown": f"{run['top1']:.1f} (1); {run['agreement']:.1f} % as float",
             "bytes": run["stored_bytes"],
+            "cpu": run["seconds"],
         }
         for name, run in results.items()
         if name != "float"
@@ -60,20 +64,26 @@ def imagenet_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cifar", type=Path)
-    parser.add_argument("imagenet", type=Path, nargs="?")
+    parser.add_argument("cifar", type=Path, nargs="+")
+    parser.add_argument("--imagenet", type=Path)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
-    rows = cifar_rows(json.loads(options.cifar.read_text()))
-    picture = [row for row in rows if "greedy" not in row["name"] and "uniform" not in row["name"]]
+    results: dict[str, Any] = {}
+    for path in options.cifar:
+        found = json.loads(path.read_text())
+        network = next(key for key in found if "/" in key).split("/")[0]
+        results |= {**found, NETWORKS[network]: found["float"]}
+    rows = cifar_rows(results)
+    picture = [row for row in rows if row["network"] == "ResNet-20" and len(row["name"].split()) == 2]
     if options.imagenet:
         rows += imagenet_rows(json.loads(options.imagenet.read_text()))
-    print("| Network | Method | Equivalent bits | Float top-1 | Top-1, mean ± spread (seeds) | File |")
+    print("| Network (float) | Method | Equivalent bits | Top-1, mean ± spread (seeds) | File | CPU s |")
     print("|---|---|---|---|---|---|")
     for row in rows:
         size = f"{row['bytes'] / 1000:.1f} KB ({FLOAT_BYTES[row['network']] / row['bytes']:.1f} x smaller)"
         print(
-            f"| {row['network']} | {row['name']} | {row['bits']:.2f} | {row['float']:.1f} | {row['shown']} | {size} |"
+            f"| {row['network']} ({row['float']:.1f}) | {row['name']} | {row['bits']:.2f} | {row['shown']} | {size} "
+            f"| {row['cpu']:.0f} |"
         )
     if options.picture:
         runs = [

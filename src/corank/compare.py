@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from corank.checkpoint import fingerprint
-from corank.codecs import CODECS, Codec, Uniform
+from corank.codecs import CODECS, Codec, RateUniform, Uniform
 from corank.config import choose
 from corank.errors import ConfigError, CorankError, OutputError
 from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, peak_memory_bytes
@@ -105,9 +105,12 @@ def cases(
 
 def codec_of(name: str, bits: int) -> Codec | None:
     """The codec of that name and width with its other settings as they are by default; None where it has no such
-    width. `uniform` gets the range of least squared error and, below 8 bits, half offsets, as in preset ``fast``."""
+    width. `uniform` gets the range of least squared error and, below 8 bits, half offsets, as in preset ``fast``;
+    `rate-uniform` has so many bits after entropy coding."""
     if name == "uniform":
         return Uniform(bits, range="mse", half=bits < 8)
+    if name == "rate-uniform":
+        return RateUniform.of(bits) if bits <= 6 else None
     try:
         return CODECS[name](bits=bits)  # pyright: ignore[reportCallIssue]
     except ConfigError:
@@ -198,8 +201,9 @@ class _Task:
         started = time.perf_counter()
         about: dict[str, Any] = {**vars(case)}
         try:
+            preset = _preset(case)
             small = quantize(
-                self.model, self.data, bits=case.bits, budget=case.budget, preset=_preset(case), search=self.search,
+                self.model, self.data, bits=preset.codec.bits, budget=case.budget, preset=preset, search=self.search,
                 samples=self.samples, seed=self.seed, device=self.device,
             )  # fmt: skip
         except CorankError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from corank.codecs import CODECS, Codec, Uniform
+from corank.codecs import CODECS, Codec, RateUniform, Uniform
 from corank.config import choose
 from corank.errors import ConfigError
 from corank.plan import LayerPlan
@@ -12,7 +13,7 @@ from corank.refine import Refinement, Tuning
 from corank.rounding import AdaRound, Gptq, Nearest
 from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 
-__all__ = ["PRESETS", "SEARCH_NAMES", "Preset", "chosen_codec", "chosen_preset", "chosen_search"]
+__all__ = ["PRESETS", "SEARCH_NAMES", "Preset", "chosen_codec", "chosen_preset", "chosen_search", "rate_preset"]
 
 
 _REFITS = 4
@@ -70,7 +71,8 @@ class Preset:
         Scales of another kind of codec than the preset's are fitted to the inputs, where its rounder minds them, too.
         """
         codec = chosen_codec(choice, self.codec)
-        refits = _REFITS if self.layer.rounder.needs and type(codec) is not type(self.codec) else self.layer.refits
+        other = type(codec) not in (type(self.codec), RateUniform)  # a step that keeps to a rate stays as it is
+        refits = _REFITS if self.layer.rounder.needs and other else self.layer.refits
         return replace(self, layer=replace(self.layer, codec=codec, refits=refits))
 
     def with_input_range(self, range: str) -> Preset:
@@ -112,6 +114,29 @@ def chosen_preset(preset: str | Preset, codec: str | Codec | None, input_range: 
     if codec is not None:
         recipe = recipe.with_codec(codec)
     return recipe.with_input_range(input_range)
+
+
+def rate_preset(preset: str | Preset, rate: float, others: Mapping[str, object]) -> Preset:
+    """The preset with codes of ``rate`` bits after entropy coding, and no adapters unless they are asked for.
+
+    The first and the last layer get four bits more, at most 6 in all.
+
+    Args:
+        preset: a recipe or its name.
+        rate: bits a weight, 0.1 to 6.
+        others: arguments of the call that say the same otherwise, by name; None where not given.
+
+    Raises:
+        ConfigError: for a rate that cannot be, or one of ``others``.
+    """
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise ConfigError(f"rate and {', '.join(given)} were given; choose one: the rate says how codes are made")
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.1 <= rate <= 6:
+        raise ConfigError(f"rate={rate!r}: bits a weight after coding, 0.1 to 6, e.g. quantize(model, data, rate=2.0)")
+    recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
+    edge = replace(recipe.edge, codec=RateUniform.of(min(6.0, rate + 4.0)))
+    return replace(recipe.with_codec(RateUniform.of(float(rate))), edge=edge, budget=0.0)
 
 
 def chosen_codec(choice: str | Codec, own: Codec) -> Codec:

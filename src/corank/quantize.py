@@ -25,7 +25,7 @@ from corank.errors import ConfigError
 from corank.layers import CodedLayer, Prepared, prepare, replace_module
 from corank.losses import Loss, output_distance, token_distance
 from corank.plan import Plan
-from corank.presets import Preset, chosen_preset, chosen_search
+from corank.presets import Preset, chosen_preset, chosen_search, rate_preset
 from corank.processes import join
 from corank.quantize_alternatives import problem_for
 from corank.quantize_input import check_activations, check_request, read_samples
@@ -48,6 +48,7 @@ def quantize(
     data: Any,
     *,
     bits: int | None = None,
+    rate: float | None = None,
     budget: float | None = None,
     size: int | str | None = None,
     plan: Plan | None = None,
@@ -81,6 +82,9 @@ def quantize(
             tensor ``(N, ...)`` (token ids are whole numbers ``(N, T)``), or an iterable of batches (tensors,
             ``(inputs, labels)`` pairs, or mappings of keyword arguments).
         bits: of each weight's code, 1 to 8; the codec's own (4) unless ``size`` is given, then the most that fit.
+        rate: instead of ``bits`` and ``codec``: bits a weight that codes take after entropy coding, such as 1.9. Their
+            steps are equal, as wide as the rate needs (:class:`~corank.codecs.RateUniform`); no adapters unless
+            ``budget`` says so.
         budget: extra bits per quantized weight that all adapters together may store; the preset's (0.25) unless
             ``size`` is given.
         size: instead of ``budget``, the size of the saved file, in bytes or as "1.2MB" (1 KB is 1000 bytes).
@@ -121,7 +125,10 @@ def quantize(
     """
     started = time.perf_counter()
     join()
-    recipe = chosen_preset(preset, codec, activation_range)
+    coding = preset
+    if rate is not None:
+        coding = rate_preset(preset, rate, {"bits": bits, "codec": codec, "size": size, "plan": plan})
+    recipe = chosen_preset(coding, codec, activation_range)
     finder = chosen_search(recipe, search)
     check_request(bits, budget, size, samples, seed)
     check_activations(activations, plan)

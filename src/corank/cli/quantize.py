@@ -35,6 +35,7 @@ def quantize(
     out: asked.Out,
     bits: asked.Bits = None,
     codec: asked.CodecName = None,
+    rate: asked.Rate = None,
     budget: asked.Budget = None,
     size: asked.Size = None,
     max_drop: asked.MaxDrop = None,
@@ -73,14 +74,13 @@ def quantize(
     check_distinct((out, save_plan, record, report), (weights, plan))
     request = Request(
         bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
-        samples, seed, model, chosen_device(device), checkpoint, activations, codec, activation_range,
+        samples, seed, model, chosen_device(device), checkpoint, activations, codec, activation_range, rate,
     )  # fmt: skip
     request.check(evaluation is not None, coder)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     warn_if_random(source)
     view = InputOptions(image_size, mean, std, image_key, label_key, length)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
-    source.model.to(request.device)
     with progress_bar(quiet) as progress:
         quantized = request(source.model, images, scored[0] if scored else None, progress)
         scores = score(source.model, quantized, scored[0], progress) if scored else Scores()

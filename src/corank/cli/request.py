@@ -42,13 +42,15 @@ class Request:
     activations: int | None = None
     codec: str | None = None
     activation_range: str | None = None
+    rate: float | None = None
 
     def check(self, scored: bool, coder: str) -> None:
         """Raises ConfigError for options that exclude each other, and a coder that cannot be."""
         check_coder(coder)
         common = {
-            "--bits": self.bits, "--budget": self.budget, "--size": self.size, "--layer": self.layers or None,
-            "--all-layers": self.all_layers or None, "--adapter-bits": self.adapter_bits,
+            "--bits": self.bits, "--rate": self.rate, "--budget": self.budget, "--size": self.size,
+            "--layer": self.layers or None, "--all-layers": self.all_layers or None,
+            "--adapter-bits": self.adapter_bits,
         }  # fmt: skip
         if self.plan is not None:
             clash = {
@@ -77,6 +79,9 @@ class Request:
             chosen_codec(self.codec, corank.Uniform()).with_bits(self.bits)
         if self.activation_range is not None and self.activations is None and self.plan is None:
             raise ConfigError("--activation-range clips inputs, which are float; add --activations 8")
+        if self.rate is not None:
+            _refuse("--rate", "it says how codes are made", {"--bits": self.bits, "--codec": self.codec})
+            _refuse("--rate", "it says how large the file is", {"--size": self.size})
         if self.size is not None:
             _refuse("--size", "the size sets the budget", {"--budget": self.budget})
 
@@ -88,6 +93,7 @@ class Request:
         progress: Callback | None,
     ) -> nn.Module:
         """Does it."""
+        model.to(self.device)
         preset = self.preset or "fast"
         if self.max_drop is not None and scored is not None:
             return corank.quantize_smallest(
@@ -101,6 +107,7 @@ class Request:
             model,
             images,
             bits=self.bits,
+            rate=self.rate,
             budget=0.0 if plain and self.budget is None else self.budget,
             size=self.size,
             plan=None if self.plan is None else corank.Plan.load(self.plan),

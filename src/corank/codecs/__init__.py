@@ -11,6 +11,7 @@ from corank.codecs.kmeans import KMeans
 from corank.codecs.levels import Levels
 from corank.codecs.power_of_two import PowerOfTwo
 from corank.codecs.quantiles import Quantiles
+from corank.codecs.rate_uniform import RateUniform
 from corank.codecs.row_levels import RowLevels
 from corank.codecs.s3_shift import S3Shift
 from corank.codecs.scalar import ScalarCodebook
@@ -30,6 +31,7 @@ CODECS: dict[str, type[Codec]] = {
     "levels": Levels,
     "power-of-two": PowerOfTwo,
     "quantiles": Quantiles,
+    "rate-uniform": RateUniform,
     "s3-shift": S3Shift,
     "statsq": StatsQ,
     "ternary": Ternary,
@@ -53,6 +55,7 @@ __all__ = [
     "OutlierCodebook",
     "PowerOfTwo",
     "Quantiles",
+    "RateUniform",
     "RowLevels",
     "S3Shift",
     "ScalarCodebook",

@@ -1,0 +1,94 @@
+"""Equal steps for a whole weight, as wide as an entropy coder needs to keep to a rate: 2 to 8 bits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from corank.codecs.base import as_stored
+from corank.codecs.scaled import ScaledLevels, check_fields
+from corank.errors import ConfigError
+
+__all__ = ["RateUniform", "entropy_bits"]
+
+_HALVINGS, _NARROWER = 16, 0.75
+_LOOKED_AT = 1 << 20  # weights, evenly spaced, when there are more
+_WIDER = [2.0 ** (step / 8) for step in range(1, 97)]  # up to one that cuts nothing off
+
+
+@dataclass(frozen=True)
+class RateUniform(ScaledLevels):
+    """``value = step * k`` with whole ``k`` and one step a weight; the codes' entropy is at most ``rate`` bits.
+
+    Codes are ``bits`` wide, so that rare large ``k`` exist, and cost little: an entropy coder stores them in about
+    ``rate`` bits a weight. At high rates equal steps before an entropy coder are within 0.25 bits of the best there is
+    (Gish and Pierce, 1968), and rows of small weights take fewer bits by themselves. The step is the one of least
+    squared error, of weights rounded to nearest, among those that keep to the rate.
+
+    Args:
+        bits: of a code before it is coded, 2 to 8.
+        rate: bits a weight after, 0.1 to 8; 0 for two less than ``bits``, but at least 1.
+    """
+
+    bits: int = 4
+    rate: float = 0.0
+
+    group = -1
+
+    def __post_init__(self) -> None:
+        check_fields(self, range(2, 9), self.group)
+        if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)):
+            raise ConfigError(f"rate={self.rate!r}: bits a weight, 0.1 to 8, e.g. RateUniform(bits=4, rate=2.0)")
+        if self.rate != 0 and not 0.1 <= self.rate <= 8:
+            raise ConfigError(f"rate={self.rate!r}: 0.1 to 8 bits a weight, or 0 for two less than the codes have")
+
+    @classmethod
+    def of(cls, rate: float) -> RateUniform:
+        """The codec for that rate, with codes wide enough for weights far out."""
+        return cls(min(8, max(3, math.ceil(rate) + 2)), rate)
+
+    @property
+    def most(self) -> float:
+        """The entropy that the codes may have."""
+        return self.rate or max(1, self.bits - 2)
+
+    def levels(self) -> Tensor:
+        most = 2 ** (self.bits - 1) - 1
+        return torch.arange(-float(most), most + 1)
+
+    def fit_scale(self, rows: Tensor) -> Tensor:
+        return torch.cat([self._step(row[:: -(-len(row) // _LOOKED_AT)]) for row in rows])[:, None]
+
+    def _step(self, weights: Tensor) -> Tensor:
+        """``(1,)``."""
+        end = 2 ** (self.bits - 1) - 1
+        covers = weights.abs().amax() / end
+        if not float(covers) > 0:
+            return as_stored(covers[None])
+
+        def keeps(step: Tensor) -> bool:
+            return entropy_bits((weights / step).round_().clamp_(-end, end), 2 * end + 1) <= self.most
+
+        high = covers * 4 * end  # so wide that all are zero
+        low = high * _NARROWER
+        # From wide to narrow: far below, where all are cut off at the ends, the entropy falls again.
+        while float(low) > float(covers) / 1024 and keeps(low):
+            low, high = low * _NARROWER, low
+        for _ in range(_HALVINGS):
+            middle = (low * high).sqrt()
+            low, high = (low, middle) if keeps(middle) else (middle, high)
+        steps = [as_stored(high * ratio) for ratio in (1.0, *_WIDER) if ratio == 1.0 or high * ratio <= covers]
+        errors = [
+            float(((weights / step).round_().clamp_(-end, end) * step - weights).square().sum()) for step in steps
+        ]
+        return steps[errors.index(min(errors))][None]
+
+
+def entropy_bits(whole: Tensor, count: int) -> float:
+    """Entropy in bits of whole numbers held as floats, between ``-(count - 1) / 2`` and that."""
+    found = torch.bincount((whole.flatten() + (count - 1) / 2).long(), minlength=count)
+    share = found[found > 0] / whole.numel()
+    return float(-(share * share.log2()).sum())

@@ -43,6 +43,13 @@ CASES: dict[str, dict[str, object]] = {
     "best 3+0.08": {"preset": "best", "bits": 3, "budget": 0.08},
     "best 3+0.25": {"preset": "best", "bits": 3, "budget": 0.25},
     "best 1+0.4": {"preset": "best", "bits": 1, "budget": 0.4},
+    "fast rate 2": {"rate": 2.0},
+    "best rate 1": {"preset": "best", "rate": 1.0},
+    "best rate 1.4": {"preset": "best", "rate": 1.4},
+    "best rate 1.9": {"preset": "best", "rate": 1.9},
+    "best rate 2.05": {"preset": "best", "rate": 2.05},
+    "best rate 2.4": {"preset": "best", "rate": 2.4},
+    "best rate 3": {"preset": "best", "rate": 3.0},
     "nearest 4": {"preset": "nearest", "bits": 4, "budget": 0.0},
     "nearest 3": {"preset": "nearest", "bits": 3, "budget": 0.0},
     "nearest 2": {"preset": "nearest", "bits": 2, "budget": 0.0},
@@ -74,18 +81,27 @@ def main() -> None:
             seconds = time.process_time() - started
             with tempfile.TemporaryDirectory() as folder:
                 stored = corank.save(quantized, Path(folder) / "model.safetensors")
-            run = corank.inspect(quantized)
+            run = corank.inspect(quantized, codes=True)
+            weights = [layer["shape"][0] * layer["shape"][1] for layer in run["layers"]]
+            coded = sum(
+                layer["file_bits_per_weight"] * count for layer, count in zip(run["layers"], weights, strict=True)
+            )
             results[key] = {
                 "top1": corank.evaluate(quantized, batches).top1,
                 "equivalent_bits": run["equivalent_bits"],
+                "file_bits": round(coded / sum(weights), 4),
                 "stored_bytes": stored,
                 "seconds": run["seconds"],
                 "cpu_seconds": round(seconds, 1),
                 "iterations": run["iterations"],
                 "ranks": [layer["rank"] for layer in run["layers"]],
             }
-            top1, bits = results[key]["top1"], run["equivalent_bits"]
-            print(f"{key:<40} {top1:.2f} at {bits:.3f} bits, {stored} bytes, {seconds:.1f} CPU s", flush=True)
+            top1, bits = results[key]["top1"], results[key]["file_bits"]
+            print(
+                f"{key:<40} {top1:.2f} at {run['equivalent_bits']:.3f} bits, {bits:.3f} in the file of {stored} bytes, "
+                f"{seconds:.1f} CPU s",
+                flush=True,
+            )
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -13,7 +13,7 @@ from corank.refine import Refinement, Tuning
 from corank.rounding import AdaRound, Gptq, Nearest
 from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 
-__all__ = ["PRESETS", "SEARCH_NAMES", "Preset", "chosen_codec", "chosen_preset", "chosen_search", "rate_preset"]
+__all__ = ["PRESETS", "SEARCH_NAMES", "Preset", "chosen_codec", "chosen_preset", "chosen_search"]
 
 
 _REFITS = 4
@@ -108,33 +108,38 @@ closed form. ``best``: AdaRound layer after layer, then at most 250 steps of
 distillation over scales, biases and adapters."""
 
 
-def chosen_preset(preset: str | Preset, codec: str | Codec | None, input_range: str) -> Preset:
-    """The preset, or the one of that name, with another codec and another range of inputs where they are given."""
-    recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
-    if codec is not None:
-        recipe = recipe.with_codec(codec)
-    return recipe.with_input_range(input_range)
-
-
-def rate_preset(preset: str | Preset, rate: float, others: Mapping[str, object]) -> Preset:
-    """The preset with codes of ``rate`` bits after entropy coding, and no adapters unless they are asked for.
-
-    The first and the last layer get four bits more, at most 6 in all.
+def chosen_preset(
+    preset: str | Preset,
+    codec: str | Codec | None,
+    input_range: str,
+    rate: float | None = None,
+    others: Mapping[str, object] | None = None,
+) -> Preset:
+    """The preset, or the one of that name, with another codec, range of inputs or rate where they are given.
 
     Args:
         preset: a recipe or its name.
-        rate: bits a weight, 0.1 to 6.
-        others: arguments of the call that say the same otherwise, by name; None where not given.
+        codec, input_range, rate: as for :func:`corank.quantize`.
+        others: arguments that exclude a rate, by name; None where not given.
+    """
+    recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
+    if codec is not None:
+        recipe = recipe.with_codec(codec)
+    if rate is not None:
+        recipe = _at_rate(recipe, rate, {"codec": codec, **(others or {})})
+    return recipe.with_input_range(input_range)
 
-    Raises:
-        ConfigError: for a rate that cannot be, or one of ``others``.
+
+def _at_rate(recipe: Preset, rate: float, others: Mapping[str, object]) -> Preset:
+    """The recipe with codes of ``rate`` bits after entropy coding, and no adapters unless they are asked for.
+
+    The first and the last layer get four bits more, at most 6 in all.
     """
     given = [name for name, value in others.items() if value is not None]
     if given:
         raise ConfigError(f"rate and {', '.join(given)} were given; choose one: the rate says how codes are made")
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.1 <= rate <= 6:
         raise ConfigError(f"rate={rate!r}: bits a weight after coding, 0.1 to 6, e.g. quantize(model, data, rate=2.0)")
-    recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
     edge = replace(recipe.edge, codec=RateUniform.of(min(6.0, rate + 4.0)))
     return replace(recipe.with_codec(RateUniform.of(float(rate))), edge=edge, budget=0.0)
 

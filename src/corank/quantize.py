@@ -25,10 +25,10 @@ from corank.errors import ConfigError
 from corank.layers import CodedLayer, Prepared, prepare, replace_module
 from corank.losses import Loss, output_distance, token_distance
 from corank.plan import Plan
-from corank.presets import Preset, chosen_preset, chosen_search, rate_preset
+from corank.presets import Preset, chosen_preset, chosen_search
 from corank.processes import join
 from corank.quantize_alternatives import problem_for
-from corank.quantize_input import check_activations, check_request, read_samples
+from corank.quantize_input import check_request, read_samples
 from corank.quantize_plan import BasePlan, Choice, check_plan
 from corank.quantize_size import bits_for_size, budget_for_size, parse_size
 from corank.refine import Refinement, Tuning, remaining, tune
@@ -125,13 +125,9 @@ def quantize(
     """
     started = time.perf_counter()
     join()
-    coding = preset
-    if rate is not None:
-        coding = rate_preset(preset, rate, {"bits": bits, "codec": codec, "size": size, "plan": plan})
-    recipe = chosen_preset(coding, codec, activation_range)
+    recipe = chosen_preset(preset, codec, activation_range, rate, {"bits": bits, "size": size, "plan": plan})
     finder = chosen_search(recipe, search)
-    check_request(bits, budget, size, samples, seed)
-    check_activations(activations, plan)
+    check_request(bits, budget, size, samples, seed, activations, plan)
     inputs = read_samples(data, samples, batch_size, seed)
     where, home = _devices(model, device)
     prepared = _prepare(model, inputs, fold, where)

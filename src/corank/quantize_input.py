@@ -12,13 +12,19 @@ from corank.errors import BudgetError, ConfigError
 from corank.plan import Plan
 from corank.quantize_size import parse_size
 
-__all__ = ["check_activations", "check_request", "read_samples"]
+__all__ = ["check_request", "read_samples"]
 
 _SAMPLES, _TOKENS = 1600, 102_400  # of images or the like, and of token sequences, unless the caller says otherwise
 
 
 def check_request(
-    bits: int | None, budget: float | None, size: int | str | None, samples: int | None, seed: int
+    bits: int | None,
+    budget: float | None,
+    size: int | str | None,
+    samples: int | None,
+    seed: int,
+    activations: int | None,
+    plan: Plan | None,
 ) -> None:
     """Raises ConfigError or BudgetError for what no model can be asked for."""
     if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 8):
@@ -33,9 +39,10 @@ def check_request(
         raise ConfigError(f"samples={samples!r}: a positive whole number, e.g. samples=1600")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r}: a whole number from 0 to 2**32 - 1")
+    _check_activations(activations, plan)
 
 
-def check_activations(activations: int | None, plan: Plan | None) -> None:
+def _check_activations(activations: int | None, plan: Plan | None) -> None:
     """Raises ConfigError unless the layers' inputs can have that width."""
     if activations is None:
         return

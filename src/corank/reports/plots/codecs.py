@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_codecs"]
 
-MARKERS = "osD^vPX*<>hd"
+MARKERS = "osD^vPX*<>hdp8H"
 # Where rounding has destroyed the network is of no interest, and would squeeze the rest together.
 SHOWN_DROP = 20.0
 

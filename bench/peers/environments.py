@@ -36,6 +36,8 @@ TOOLS: dict[str, Tool] = {
             "fast+0.4": (2,),
             "best": (4, 3, 2),
             "best+0.1": (2,),
+            "fast-rate": (4, 3, 2),
+            "best-rate": (4, 3, 2),
             "brecq-2000": (4, 3, 2),
             "brecq": (2,),
         }

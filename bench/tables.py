@@ -41,7 +41,7 @@ def cifar_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
                 "cpu": statistics.mean(run["cpu_seconds"] for run in runs),
             }
         )
-    return sorted(rows, key=lambda row: (row["network"], -round(row["bits"]), row["top1"]))
+    return sorted(rows, key=lambda row: (row["network"], -row["bytes"]))
 
 
 def imagenet_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -74,16 +74,16 @@ def main() -> None:
         network = next(key for key in found if "/" in key).split("/")[0]
         results |= {**found, NETWORKS[network]: found["float"]}
     rows = cifar_rows(results)
-    picture = [row for row in rows if row["network"] == "ResNet-20" and len(row["name"].split()) == 2]
+    picture = [row for row in rows if row["network"] == "ResNet-20"]
     if options.imagenet:
         rows += imagenet_rows(json.loads(options.imagenet.read_text()))
-    print("| Network (float) | Method | Equivalent bits | Top-1, mean ± spread (seeds) | File | CPU s |")
-    print("|---|---|---|---|---|---|")
+    print("| Network (float) | Method | Top-1, mean ± spread (seeds) | File | Smaller | Bits a parameter | CPU s |")
+    print("|---|---|---|---:|---:|---:|---:|")
     for row in rows:
-        size = f"{row['bytes'] / 1000:.1f} KB ({FLOAT_BYTES[row['network']] / row['bytes']:.1f} x smaller)"
+        ratio = FLOAT_BYTES[row["network"]] / row["bytes"]
         print(
-            f"| {row['network']} ({row['float']:.1f}) | {row['name']} | {row['bits']:.2f} | {row['shown']} | {size} "
-            f"| {row['cpu']:.0f} |"
+            f"| {row['network']} ({row['float']:.1f}) | {row['name']} | {row['shown']} | {row['bytes'] / 1000:.1f} KB "
+            f"| {ratio:.1f} x | {32 / ratio:.2f} | {row['cpu']:.0f} |"
         )
     if options.picture:
         runs = [

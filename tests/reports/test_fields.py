@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from corank.reports.fields import clean, entries, layer_name, number, numbers, run_label, text
+from corank.reports.fields import clean, entries, file_bits, layer_name, number, numbers, run_label, text
 
 
 @pytest.mark.parametrize("value", [None, True, "3", [], math.nan, math.inf, -math.inf, 10**400, 1e300])
@@ -31,3 +31,10 @@ def test_names_for_runs_and_layers_without_one() -> None:
     assert run_label({"command": "evaluate"}) == "evaluate"
     assert run_label({}) == "run"
     assert layer_name({"name": ""}) == "(model)"
+
+
+def test_bits_of_the_file() -> None:
+    layers = [{"shape": [4, 10], "file_bits_per_weight": 2.0}, {"shape": [6, 10], "file_bits_per_weight": 3.0}]
+    assert file_bits({"layers": layers}) == 2.6
+    for unknown in ({}, {"layers": []}, {"layers": [{"shape": [4, 10]}]}, {"layers": [*layers, {"shape": None}]}):
+        assert file_bits(unknown) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from corank.cli.record import Scores, record_of
 from corank.cli.screen import facts_table, results_console, show_json, show_lines, show_skipped
 from corank.reports import layer_table, write_record
 from corank.reports.cells import show_bits, show_bytes
-from corank.reports.fields import layer_name
+from corank.reports.fields import file_bits, layer_name
 
 __all__ = ["inspect"]
 
@@ -79,10 +78,8 @@ def _coded(result: Mapping[str, Any]) -> str | None:
     names = Counter(layer["coder"] for layer in result["layers"] if layer["coder"] != "fixed")
     if not saved and not names:
         return None
-    weights = [math.prod(layer["shape"]) for layer in result["layers"]]
-    bits = sum(layer["file_bits_per_weight"] * count for layer, count in zip(result["layers"], weights, strict=True))
     by = ", ".join(f"{name} ({count} layers)" for name, count in names.most_common())
-    return f"{bits / sum(weights):.3f}, {100 * saved:.1f} % of the file saved, by {by or 'coded adapters'}"
+    return f"{file_bits(result) or 0:.3f}, {100 * saved:.1f} % of the file saved, by {by or 'coded adapters'}"
 
 
 def _coding_table(layers: Sequence[Mapping[str, Any]]) -> Table:

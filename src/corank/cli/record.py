@@ -120,6 +120,9 @@ def _label(about: Mapping[str, Any]) -> str:
     if about["bits"] is None:
         return label_of("plan", None, None)
     codec = about["plan"]["default"].get("codec") or {}
+    if codec.get("kind") == "rate-uniform":
+        rate = codec.get("rate") or max(1, codec.get("bits", 4) - 2)
+        return label_of(about["preset"], None, None) + f" rate {rate:g}"
     return label_of(about["preset"], about["bits"], about["budget"], about["activations"], codec.get("kind"))
 
 

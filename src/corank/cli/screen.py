@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corank.reports.cells import NOTHING, show_bits, show_bytes, show_percent, show_ratio
-from corank.reports.fields import clean, number
+from corank.reports.fields import clean, file_bits, number
 
 __all__ = [
     "NATS",
@@ -158,6 +158,9 @@ def _rows(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows.append(("weights and inputs", "", show_bits(number(record, "bits"), activations)))
     if bits is not None:
         rows.append(("bits per weight, all counted", "", f"{bits:.3f}"))
+    coded = file_bits(record)
+    if coded is not None:
+        rows.append(("as the file codes them", "", f"{coded:.3f}"))
     rows = [*_scores(record), *rows]
     if divergence is not None:
         rows.append(("KL from float (nats)", "", f"{divergence:.5f}"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["Record", "clean", "entries", "layer_name", "number", "numbers", "run_label", "text"]
+__all__ = ["Record", "clean", "entries", "file_bits", "layer_name", "number", "numbers", "run_label", "text"]
 
 Record = Mapping[str, Any]
 
@@ -72,3 +73,14 @@ def _finite(value: object) -> float | None:
     except OverflowError:
         return None
     return found if abs(found) <= LARGEST else None  # which NaN is not
+
+
+def file_bits(record: Record) -> float | None:
+    """Bits a weight that the quantized layers take in the file, their codes entropy-coded; None where not known."""
+    bits = weights = 0.0
+    for layer in entries(record, "layers"):
+        coded, shape = number(layer, "file_bits_per_weight"), numbers(layer, "shape")
+        if coded is None or not shape:
+            return None
+        bits, weights = bits + coded * math.prod(shape), weights + math.prod(shape)
+    return bits / weights if weights else None

@@ -11,7 +11,7 @@ from corank.errors import ConfigError
 from corank.plan import LayerPlan
 from corank.refine import Refinement, Tuning
 from corank.rounding import AdaRound, Gptq, Nearest
-from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
+from corank.search import CoRa, Greedy, Joint, Rates, Search, UniformRanks
 
 __all__ = ["PRESETS", "SEARCH_NAMES", "Preset", "chosen_codec", "chosen_preset", "chosen_search"]
 
@@ -133,7 +133,7 @@ def chosen_preset(
 def _at_rate(recipe: Preset, rate: float, others: Mapping[str, object]) -> Preset:
     """The recipe with codes of ``rate`` bits after entropy coding, and no adapters unless they are asked for.
 
-    The first and the last layer get four bits more, at most 6 in all.
+    The first and the last layer get four bits more, at most 6 in all; rates of the others are found by `Rates`.
     """
     given = [name for name, value in others.items() if value is not None]
     if given:
@@ -141,7 +141,7 @@ def _at_rate(recipe: Preset, rate: float, others: Mapping[str, object]) -> Prese
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.1 <= rate <= 6:
         raise ConfigError(f"rate={rate!r}: bits a weight after coding, 0.1 to 6, e.g. quantize(model, data, rate=2.0)")
     edge = replace(recipe.edge, codec=RateUniform.of(min(6.0, rate + 4.0)))
-    return replace(recipe.with_codec(RateUniform.of(float(rate))), edge=edge, budget=0.0)
+    return replace(recipe.with_codec(RateUniform.of(float(rate))), edge=edge, budget=0.0, search=Rates())
 
 
 def chosen_codec(choice: str | Codec, own: Codec) -> Codec:
@@ -163,7 +163,7 @@ def chosen_codec(choice: str | Codec, own: Codec) -> Codec:
     return codec.with_bits(int(bits[:6]))
 
 
-SEARCH_NAMES = ("cora", "cora-from-0.9", "greedy", "joint", "uniform")
+SEARCH_NAMES = ("cora", "cora-from-0.9", "greedy", "joint", "rates", "uniform")
 
 
 def chosen_search(preset: Preset, name: str | Search | None) -> Search:
@@ -180,6 +180,7 @@ def chosen_search(preset: Preset, name: str | Search | None) -> Search:
         "cora-from-0.9": replace(own, start=0.9),
         "greedy": Greedy(),
         "joint": Joint(),
+        "rates": Rates(),
         "uniform": UniformRanks(),
     }
     return choose(name, table, "search")

@@ -83,8 +83,8 @@ def quantize(
             ``(inputs, labels)`` pairs, or mappings of keyword arguments).
         bits: of each weight's code, 1 to 8; the codec's own (4) unless ``size`` is given, then the most that fit.
         rate: instead of ``bits`` and ``codec``: bits a weight that codes take after entropy coding, such as 1.9. Their
-            steps are equal, as wide as the rate needs (:class:`~corank.codecs.RateUniform`); no adapters unless
-            ``budget`` says so.
+            steps are equal, as wide as the rate needs (:class:`~corank.codecs.RateUniform`); layers get more or less by
+            what they lose (:class:`~corank.search.Rates`). No adapters unless ``budget`` says so.
         budget: extra bits per quantized weight that all adapters together may store; the preset's (0.25) unless
             ``size`` is given.
         size: instead of ``budget``, the size of the saved file, in bytes or as "1.2MB" (1 KB is 1000 bytes).

@@ -4,9 +4,16 @@ from corank.search.base import Alternatives, Curve, Found, Problem, Search, Sear
 from corank.search.cora import CoRa, butterworth
 from corank.search.greedy import Greedy
 from corank.search.joint import Joint
+from corank.search.rates import Rates
 from corank.search.uniform_ranks import UniformRanks
 
-SEARCHES: dict[str, type[Search]] = {"cora": CoRa, "greedy": Greedy, "joint": Joint, "uniform": UniformRanks}
+SEARCHES: dict[str, type[Search]] = {
+    "cora": CoRa,
+    "greedy": Greedy,
+    "joint": Joint,
+    "rates": Rates,
+    "uniform": UniformRanks,
+}
 
 __all__ = [
     "SEARCHES",
@@ -17,6 +24,7 @@ __all__ = [
     "Greedy",
     "Joint",
     "Problem",
+    "Rates",
     "Search",
     "SearchLayer",
     "UniformRanks",

@@ -1,0 +1,87 @@
+"""Rates of all layers from one rate, where codes are entropy-coded: more bits where they take off more loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from corank.codecs import Codec, RateUniform
+from corank.errors import ConfigError
+from corank.search.base import Alternatives, Found, Problem, Search
+from corank.search.uniform_ranks import UniformRanks
+
+__all__ = ["Rates"]
+
+_HALVINGS = 60
+
+
+@dataclass(frozen=True)
+class Rates(Search):
+    """Gives each layer of :class:`~corank.codecs.RateUniform` codes a rate of its own; the mean over weights stays.
+
+    A layer's loss falls by the factor 4 with each bit, so the mean rate is spent best where all layers lose equally
+    much a weight (reverse water-filling): ``rate_l = rate + log2(lost_l / weights_l) / 2 + constant``. What a layer
+    loses at ``rate`` is estimated as its fit does, each layer coded by itself. No gradient step. Ranks are those of
+    :class:`UniformRanks`; layers of other codecs keep theirs.
+
+    Args:
+        least: rate that every layer keeps.
+        spread: 1 for the rule above, 0 for equal rates, between them a part of the way.
+    """
+
+    measures: ClassVar[bool] = False
+    chooses_codecs: ClassVar[bool] = True
+
+    least: float = 0.5
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.least <= 6:
+            raise ConfigError(f"least={self.least!r}: bits a weight, 0.1 to 6, e.g. Rates(least=0.5)")
+        if not 0 <= self.spread <= 1:
+            raise ConfigError(f"spread={self.spread!r}: 0 (equal rates) to 1")
+
+    def __call__(self, problem: Problem) -> Found:
+        known = problem.alternatives
+        if known is None:
+            raise ConfigError("Rates chooses codecs, and this problem has no alternatives to choose from")
+        codecs = self._codecs(known, problem)
+        ranks = UniformRanks()(known.recoded(codecs, problem.budget_bits)).ranks if problem.budget_bits else {}
+        return Found({name: ranks.get(name, 0) for name in problem.layers}, codecs=codecs)
+
+    def _codecs(self, known: Alternatives, problem: Problem) -> dict[str, Codec]:
+        rated = {name: codec for name, codec in known.codecs.items() if isinstance(codec, RateUniform)}
+        rated = {name: codec for name, codec in rated.items() if name in known.free}
+        wanted: dict[str, float] = {}
+        for number, (name, codec) in enumerate(rated.items()):
+            lost = known.curves(name, (codec,), measured=False)[0].lost
+            each = max(lost, 1e-30) / math.prod(known.shapes[name])
+            wanted[name] = codec.most + self.spread * math.log2(each) / 2
+            if problem.progress is not None:
+                problem.progress("measuring what every layer loses", number + 1, len(rated))
+        weights = {name: math.prod(known.shapes[name]) for name in rated}
+        limits = {name: (min(self.least, codec.most), codec.bits - 0.5) for name, codec in rated.items()}
+        rates = levelled(wanted, weights, limits, {name: codec.most for name, codec in rated.items()})
+        return {name: replace(codec, rate=round(rates[name], 3)) for name, codec in rated.items()}
+
+
+def levelled(
+    wanted: Mapping[str, float],
+    weights: Mapping[str, int],
+    limits: Mapping[str, tuple[float, float]],
+    given: Mapping[str, float],
+) -> dict[str, float]:
+    """``wanted`` less one constant, each kept inside its limits, with the same mean over weights as ``given``."""
+    total = sum(given[name] * weights[name] for name in wanted)
+
+    def rates(constant: float) -> dict[str, float]:
+        return {name: min(max(wanted[name] - constant, limits[name][0]), limits[name][1]) for name in wanted}
+
+    low, high = -100.0, 100.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        spent = sum(rate * weights[name] for name, rate in rates(middle).items())
+        low, high = (middle, high) if spent > total else (low, middle)
+    return rates(high)

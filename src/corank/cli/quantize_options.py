@@ -83,7 +83,9 @@ CodecName = Annotated[
 Search = Annotated[
     str | None,
     typer.Option(
-        help="cora, cora-from-0.9, greedy, joint, uniform.", rich_help_panel=PLAN, autocompletion=names(SEARCH_NAMES)
+        help="cora, cora-from-0.9, greedy, joint, rates, uniform.",
+        rich_help_panel=PLAN,
+        autocompletion=names(SEARCH_NAMES),
     ),
 ]
 Iterations = Annotated[

@@ -25,6 +25,7 @@ __all__ = ["draw_codecs"]
 MARKERS = "osD^vPX*<>hdp8H"
 # Where rounding has destroyed the network is of no interest, and would squeeze the rest together.
 SHOWN_DROP = 20.0
+LEGEND_COLUMNS = 3  # of the longest names, as many as the picture is wide
 
 Result = Mapping[str, Any]
 
@@ -54,8 +55,8 @@ def draw_codecs(results: Sequence[Result], float_scores: Mapping[str, Any]) -> F
             note = f"{len(own) - len(shown)} under {best - SHOWN_DROP:.0f} % not shown"
             axes.text(0.99, 0.03, note, transform=axes.transAxes, ha="right", color=MUTED, fontsize=8)
     grid[-1].set_xlabel("file (KB, 1000 bytes)")
-    add_legend(grid[0], columns=4)
-    set_title(grid[0], grid[0].get_title(loc="left"), pad=8 + 15 * -(-(len(names) + 1) // 4))
+    add_legend(grid[0], columns=LEGEND_COLUMNS)
+    set_title(grid[0], grid[0].get_title(loc="left"), pad=8 + 15 * -(-(len(names) + 1) // LEGEND_COLUMNS))
     return figure
 
 

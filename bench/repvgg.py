@@ -56,7 +56,7 @@ def trained(images: Tensor, labels: Tensor, epochs: int, batch: int = 128) -> nn
             optimizer.step()
             schedule.step()
         print(
-            f"epoch {epoch + 1} of {epochs}, loss {float(loss):.3f}, {time.perf_counter() - started:.0f} s", flush=True
+            f"epoch {epoch + 1} of {epochs}, loss {loss.item():.3f}, {time.perf_counter() - started:.0f} s", flush=True
         )
     return model.eval()
 

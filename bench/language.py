@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from corank.models import resolve
 from corank.presets import PRESETS, Preset
 
 STEPS, BATCH, LENGTH = 700, 16, 128
+RATES = (2.2, 2.45, 3.2, 3.45, 4.2, 4.45)  # files then take what 2 to 4-bit codes take, with adapters too
 
 
 def recipe(codec: Codec, rounder: str) -> Preset:
@@ -48,6 +51,12 @@ def codecs(bits: int, per: str) -> dict[str, Codec]:
     }
 
 
+def choices(per: str) -> Iterator[tuple[int, tuple[str, Codec], str, float]]:
+    """Width, codec, rounder and bits of adapters of every run of fixed width."""
+    for bits in (2, 3, 4):
+        yield from product((bits,), codecs(bits, per).items(), ("nearest", "gptq"), (0.0, 0.25))
+
+
 def measure(model: nn.Module, data: TokenSet, scored: TokenSet, preset: Preset, bits: int, budget: float, seed: int):
     """One run's record."""
     started = time.process_time()
@@ -59,7 +68,23 @@ def measure(model: nn.Module, data: TokenSet, scored: TokenSet, preset: Preset, 
     return {
         "nats": round(found.nats or 0.0, 4),
         "kl": round(found.kl or 0.0, 4),
-        "equivalent_bits": round(run["equivalent_bits"], 3),
+        "bits": round(run["equivalent_bits"], 3),
+        "cpu_seconds": round(seconds, 1),
+    }
+
+
+def at_rate(model: nn.Module, data: TokenSet, scored: TokenSet, rate: float, seed: int) -> dict[str, float]:
+    """One run's record, at a rate; bits are those of the file."""
+    started = time.process_time()
+    small = corank.quantize(model, data, rate=rate, samples=64, seed=seed, all_layers=True)
+    seconds = time.process_time() - started
+    found, layers = corank.evaluate(small, scored, model), corank.inspect(small, codes=True)["layers"]
+    counts = [layer["shape"][0] * layer["shape"][1] for layer in layers]
+    coded = sum(layer["file_bits_per_weight"] * count for layer, count in zip(layers, counts, strict=True))
+    return {
+        "nats": round(found.nats or 0.0, 4),
+        "kl": round(found.kl or 0.0, 4),
+        "bits": round(coded / sum(counts), 3),
         "cpu_seconds": round(seconds, 1),
     }
 
@@ -149,22 +174,23 @@ def main() -> None:
     float_nats = corank.evaluate(model, scored).nats
     print(f"{options.model}: float {float_nats:.4f} nats per token", flush=True)
     per = "row" if options.model == "shakespeare" else "layer"
-    for bits in (2, 3, 4):
-        for name, codec in codecs(bits, per).items():
-            for rounder in ("nearest", "gptq"):
-                for budget in (0.0, 0.25):
-                    for seed in range(options.seeds if rounder == "gptq" else 1):
-                        key = f"{options.model} {bits}+{budget:g} {name}, {rounder}/{seed}"
-                        if key not in results:
-                            preset = recipe(codec, rounder)
-                            results[key] = measure(model, data, scored, preset, bits, budget, seed)
-                            options.out.write_text(json.dumps(results, indent=1) + "\n")
-                        one = results[key]
-                        print(
-                            f"{key:<52} {one['nats']:.4f} nats, {one['equivalent_bits']:.3f} bits, "
-                            f"{one['cpu_seconds']:.0f} CPU s",
-                            flush=True,
-                        )
+    wanted: dict[str, Callable[[int], dict[str, float]]] = {}
+    for rate in RATES:
+        wanted[f"rate {rate}"] = lambda seed, rate=rate: at_rate(model, data, scored, rate, seed)
+    for bits, (name, codec), rounder, budget in choices(per):
+        preset = recipe(codec, rounder)
+        wanted[f"{bits}+{budget:g} {name}, {rounder}"] = lambda seed, preset=preset, bits=bits, budget=budget: measure(
+            model, data, scored, preset, bits, budget, seed
+        )
+    for name, run in wanted.items():
+        for seed in range(1 if name.endswith("nearest") else options.seeds):
+            key = f"{options.model} {name}/{seed}"
+            if key not in results:
+                results[key] = run(seed)
+                options.out.write_text(json.dumps(results, indent=1) + "\n")
+            one = results[key]
+            said = f"{one['nats']:.4f} nats, {one['bits']:.3f} bits, {one['cpu_seconds']:.0f} CPU s"
+            print(f"{key:<52} {said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -81,3 +81,10 @@ def test_inputs_that_are_all_zero() -> None:
     assert threshold(torch.zeros(100), 128, False) == 0
     found = fit_inputs(torch.zeros(100), 0.0, 0.0, 8, "kl")
     assert torch.equal(found(torch.zeros(3)), torch.zeros(3))
+
+
+@pytest.mark.parametrize("mass", [False, True])
+def test_zeros_of_a_relu_do_not_narrow_the_range(mass: bool) -> None:
+    values = torch.randn(20000, generator=torch.Generator().manual_seed(0)).relu()
+    assert threshold(values, 128, mass) > 2.0
+    assert threshold(values, 128, mass) == threshold(values[values > 0], 128, mass)

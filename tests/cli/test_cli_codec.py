@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from corank.reports.fields import file_bits
+
 Invoke = Callable[..., Result]
 
 
@@ -83,13 +85,13 @@ def test_inputs_are_clipped_where_asked(invoke: Invoke, quick: tuple[str, ...], 
 
 def test_a_rate_instead_of_bits(invoke: Invoke, quick: tuple[str, ...], tmp_path: Path) -> None:
     out, record = tmp_path / "small.safetensors", tmp_path / "small.json"
-    words = ("quantize", "digits", *quick, "--rate", "1.5", "--out", out, "--record", record)
+    words = ("quantize", "digits", *quick[:4], "--rate", "1.5", "--out", out, "--record", record)
     result = invoke(*words)
     assert result.exit_code == 0 and "as the file codes them" in result.stdout, result.output
     found = json.loads(record.read_text())
-    assert found["label"] == "fast rate 1.5" and found["stored_bytes"] == out.stat().st_size
+    assert found["label"] == f"fast rate-uniform {file_bits(found):.2f}" and found["stored_bytes"] == out.stat().st_size
     layers = found["layers"]
-    assert all(layer["file_bits_per_weight"] < 2.2 and layer["rank"] == 0 for layer in layers[1:-1])
+    assert {layer["rank"] for layer in layers} == {0} and 1.4 < file_bits(found) < 2.0
     for more in (("--bits", "3"), ("--codec", "kmeans"), ("--size", "60KB")):
         result = invoke(*words, *more)
         assert result.exit_code == 2 and "--rate" in result.stderr

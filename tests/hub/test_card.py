@@ -47,7 +47,7 @@ def test_the_table_of_results() -> None:
         "| same class as float |  | 93.50 % |",
         "| file, bytes | 46,800,000 | 6,000,000 |",
         "| smaller |  | 7.8 x |",
-        "| bits per quantized weight, all counted | 32 | 4.312 |",
+        "| bits per quantized weight, before entropy coding | 32 | 4.312 |",
     ):
         assert row in text.splitlines()
     assert "Scored on 50,000 samples." in text and "```sh\ncorank quantize torchvision:resnet18 --bits 4\n```" in text

@@ -72,7 +72,7 @@ def _facts(a: Mapping[str, Any], b: Mapping[str, Any]) -> Table:
     change = 100 * (b["stored_bytes"] / a["stored_bytes"] - 1)
     shown = f"{show_bytes(b['stored_bytes'])} ({change:+.1f} %)".replace("-", "−")
     rows.insert(0, ("file", show_bytes(a["stored_bytes"]), shown))
-    rows.insert(1, ("bits per weight", *(f"{side['equivalent_bits']:.3f}" for side in (a, b))))
+    rows.insert(1, ("bits per weight before coding", *(f"{side['equivalent_bits']:.3f}" for side in (a, b))))
     return _table(("", "A", "B"), rows)
 
 

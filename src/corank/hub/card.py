@@ -113,7 +113,7 @@ def _table(about: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         ("same class as float", "", _shown(_number(record, "agreement"), "{:.2f} %")),
         ("file, bytes", f"{before:,}", f"{after:,}"),
         ("smaller", "", f"{before / after:.1f} x"),
-        ("bits per quantized weight, all counted", "32", f"{about['equivalent_bits']:.3f}"),
+        ("bits per quantized weight, before entropy coding", "32", f"{about['equivalent_bits']:.3f}"),
         ("bits of the layers' inputs", "32", _shown(about["activations"], "{}")),
     ]
     lines = ["| | float | quantized |", "|---|--:|--:|"]

@@ -24,7 +24,7 @@ from corank.reports.cells import (
     show_ratio,
     show_value,
 )
-from corank.reports.fields import Record, clean, entries, layer_name, number, numbers, run_label, text
+from corank.reports.fields import Record, clean, entries, file_bits, layer_name, number, numbers, run_label, text
 from corank.reports.pictures import Picture, accuracy_picture, run_pictures
 from corank.reports.plots.errors import fragile_layers
 
@@ -107,7 +107,8 @@ def _subtitle(runs: Sequence[Record], best: Record, why: str) -> str:
 
 def _cards(run: Record) -> list[tuple[str, str, str]]:
     metric = metric_name([run])
-    bits, original = number(run, "equivalent_bits"), number(run, "float_bytes")
+    coded, original = file_bits(run), number(run, "float_bytes")
+    bits = number(run, "equivalent_bits") if coded is None else coded
     return [
         ("float", show_value(run, "float_value"), metric),
         ("quantized", show_value(run, "quantized_value"), show_loss(run) or metric),
@@ -144,6 +145,7 @@ def _facts(run: Record) -> list[tuple[str, str]]:
         ("bits", None if bits is None else show_bits(bits, number(run, "activations"))),
         ("budget", text(run, "budget", 60) or _shown(number(run, "budget"), "g")),
         ("bits per weight", _shown(number(run, "equivalent_bits"), ".3f")),
+        ("as the file codes them", _shown(file_bits(run), ".3f")),
         (
             "same next token as float" if is_nats(run) else "same class as float",
             _shown(number(run, "agreement"), ".2f", " %"),

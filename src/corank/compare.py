@@ -109,9 +109,9 @@ def codec_of(name: str, bits: int) -> Codec | None:
     `rate-uniform` has so many bits after entropy coding."""
     if name == "uniform":
         return Uniform(bits, range="mse", half=bits < 8)
-    if name == "rate-uniform":
-        return RateUniform.of(bits) if bits <= 6 else None
     try:
+        if name == "rate-uniform":
+            return RateUniform().for_bits(bits)
         return CODECS[name](bits=bits)  # pyright: ignore[reportCallIssue]
     except ConfigError:
         return None

@@ -75,7 +75,9 @@ class BasePlan:
             if isinstance(choice, (str, Codec)):
                 return replace(every, codec=chosen_codec(choice, self.recipe.codec))
             if isinstance(choice, int) and not isinstance(choice, bool) and 1 <= choice <= 8:
-                return replace(self.recipe.edge, inputs=every.inputs) if choice == 8 else self._layer(choice)
+                if choice == 8:
+                    return replace(self.recipe.edge, inputs=every.inputs)
+                return replace(every, codec=self.recipe.codec.for_bits(choice))
         except ConfigError as error:
             error.add_note(f"in layers={{{pattern!r}: {choice!r}}}")
             raise

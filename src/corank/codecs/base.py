@@ -134,6 +134,14 @@ class Codec(ABC):
         """
         return replace(cast(Any, self), bits=bits)
 
+    def for_bits(self, bits: int) -> Self:
+        """The same codec for so many bits a weight: those of a code, unless the file takes fewer than codes are wide.
+
+        Raises:
+            ConfigError: for a number that it does not have.
+        """
+        return self.with_bits(bits)
+
 
 def as_stored(scale: Tensor) -> Tensor:
     """Positive scales as fp16 holds them, kept inside its range."""

@@ -50,6 +50,9 @@ class RateUniform(ScaledLevels):
         """The codec for that rate, with codes wide enough for weights far out."""
         return cls(min(8, max(3, math.ceil(rate) + 2)), rate)
 
+    def for_bits(self, bits: int) -> RateUniform:
+        return self.of(bits)
+
     @property
     def most(self) -> float:
         """The entropy that the codes may have."""

@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, object]] = {
     "best rate 1.4": {"preset": "best", "rate": 1.4},
     "best rate 1.9": {"preset": "best", "rate": 1.9},
     "best rate 2.05": {"preset": "best", "rate": 2.05},
-    "best rate 2.4": {"preset": "best", "rate": 2.4},
+    "best rate 2.35": {"preset": "best", "rate": 2.35},
     "best rate 3": {"preset": "best", "rate": 3.0},
     "nearest 4": {"preset": "nearest", "bits": 4, "budget": 0.0},
     "nearest 3": {"preset": "nearest", "bits": 3, "budget": 0.0},

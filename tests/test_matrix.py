@@ -7,6 +7,7 @@ import torch
 from reference.patches import unfolded
 from torch import Tensor, nn
 
+import corank.matrix
 from corank.errors import ModelError
 from corank.matrix import Geometry
 
@@ -97,6 +98,14 @@ def test_subsampled_positions_are_a_subset(case: tuple[nn.Module, Tensor]) -> No
     taken = [tuple(row) for row in some.transpose(0, 1).flatten(1).tolist()]
     assert set(taken) <= known
     assert torch.equal(some, geometry.patches(inputs, 2, draws()))
+
+
+def test_kept_tables_read_what_fresh_ones_do(case: tuple[nn.Module, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, inputs = case
+    geometry = Geometry.of(layer)
+    kept = geometry.patches(inputs, 2, draws())
+    monkeypatch.setattr(corank.matrix, "_TABLE_ENTRIES", 0)
+    assert torch.equal(kept, geometry.patches(inputs, 2, draws()))
 
 
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from corank import CoRa, Greedy, Joint, Uniform
 from corank.data import load as load_images
 from corank.layers import prepare
 from corank.models.digits import digits_net
+from corank.presets import PRESETS
+from corank.rounding import AdaRound, Gptq
 from corank.storage.run import run_of
 
 SEARCH = Joint(bits=(1, 2, 3), groups=(0,))
@@ -100,6 +103,16 @@ def test_it_comes_nearer_to_the_float_network_than_ranks_alone(images: Tensor) -
         quantized = corank.quantize(digits_net(), images, bits=2, budget=0.2, search=search)
         errors[name] = distance(quantized, held)
     assert errors["joint"] < errors["greedy"]
+
+
+def test_layers_are_compared_with_the_quick_form_of_the_rounder(images: Tensor) -> None:
+    plans = []
+    for rounder in (AdaRound(20), Gptq(sweeps=2), Gptq()):
+        recipe = replace(PRESETS["fast"], layer=replace(PRESETS["fast"].layer, rounder=rounder, sequential=False))
+        plans.append(run_of(corank.quantize(digits_net(), images[:64], preset=recipe, rate=2.0)).plan)
+    rates = [{name: layer.codec for name, layer in plan.coded().items()} for plan in plans]
+    assert rates[0] == rates[1] == rates[2]
+    assert len(set(rates[0].values())) > 3
 
 
 def test_an_interrupted_run_finds_its_codecs_again(images: Tensor, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ __all__ = ["SUPPORTED", "Geometry"]
 
 _CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED: tuple[type[nn.Module], ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_TABLE_ENTRIES = 1 << 20  # of a kept table of what a convolution reads: 8 MB
 SUPPORTED: tuple[type[nn.Module], ...] = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
 
 
@@ -161,15 +163,23 @@ class Geometry:
         """Which input each (output position, kernel position) reads, and whether it is inside the input."""
         output = self._output_size(size)
         count = math.prod(output)
-        drawn = torch.arange(count)
-        if count > limit:
-            drawn = torch.randperm(count, generator=generator)[:limit].sort().values
-        index = torch.zeros(len(drawn), 1, dtype=torch.long)
-        valid = torch.ones(len(drawn), 1, dtype=torch.bool)
-        remaining = count
+        if count <= limit:
+            return self._reads(size, torch.arange(count))
+        drawn = torch.randperm(count, generator=generator)[:limit].sort().values
+        if count * math.prod(self.kernel) > _TABLE_ENTRIES:
+            return self._reads(size, drawn)
+        index, valid = _all_reads(self, size)
+        return index[drawn], valid[drawn]
+
+    def _reads(self, size: tuple[int, ...], places: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for the given output positions."""
+        output = self._output_size(size)
+        index = torch.zeros(len(places), 1, dtype=torch.long)
+        valid = torch.ones(len(places), 1, dtype=torch.bool)
+        remaining = math.prod(output)
         for axis, length in enumerate(size):
             remaining //= output[axis]
-            place = (drawn // remaining) % output[axis]
+            place = (places // remaining) % output[axis]
             taps = torch.arange(self.kernel[axis]) * self.dilation[axis]
             if self.transposed:
                 spread = place[:, None] + self.padding[axis][0] - taps
@@ -182,6 +192,12 @@ class Geometry:
             index = (index[:, :, None] * length + source[:, None, :]).flatten(1)
             valid = (valid[:, :, None] & inside[:, None, :]).flatten(1)
         return index, valid
+
+
+@lru_cache(maxsize=16)
+def _all_reads(geometry: Geometry, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """For every output position; the same batch after batch."""
+    return geometry._reads(size, torch.arange(math.prod(geometry._output_size(size))))
 
 
 def _padding(module: nn.modules.conv._ConvNd) -> tuple[tuple[int, int], ...]:

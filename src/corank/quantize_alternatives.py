@@ -101,7 +101,8 @@ class LayerAlternatives(Alternatives):
         )
 
     def _curve(self, name: str, weight: Tensor, bias: Tensor | None, codec: Codec, measured: bool) -> Curve:
-        plan = replace(self.draft.plan.layers[name], codec=codec, rank=0)
+        base = self.draft.plan.layers[name]
+        plan = replace(base, codec=codec, rank=0, rounder=base.rounder.quick())
         statistics, (groups, rows, columns) = self.statistics[name], self.shapes[name]
         result = code_layer(weight, bias, plan, statistics)
         lost = weight - result.code.compose().reshape(weight.shape)

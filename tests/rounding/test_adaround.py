@@ -9,7 +9,7 @@ from torch import Tensor
 
 from corank.codecs import Uniform
 from corank.errors import ConfigError
-from corank.rounding import ROUNDERS, AdaRound, Nearest
+from corank.rounding import ROUNDERS, AdaRound, Gptq, Nearest
 from corank.statistics import Gram
 from corank.testing import check_rounder
 
@@ -109,3 +109,9 @@ def test_needs_the_gram() -> None:
     weight = torch.randn(2, 3)
     with pytest.raises(KeyError, match="AdaRound needs the statistic Gram"):
         AdaRound()(weight, Uniform(3).fit(weight), {})
+
+
+def test_layers_are_compared_without_learning() -> None:
+    assert AdaRound().quick() == Gptq()
+    assert Gptq(damping=0.02, sweeps=3).quick() == Gptq(damping=0.02)
+    assert Nearest().quick() == Nearest()

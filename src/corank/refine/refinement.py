@@ -41,7 +41,7 @@ class Refinement:
     """
 
     iterations: int = 250
-    batch_size: int = 64
+    batch_size: int = 48
     scale_rate: float = 1e-2
     bias_rate: float = 3e-3
     adapter_rate: float = 1e-2
@@ -57,7 +57,7 @@ class Refinement:
         if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 0:
             raise ConfigError(f"iterations={self.iterations!r}: a whole number, e.g. Refinement(iterations=250)")
         if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise ConfigError(f"batch_size={self.batch_size!r}: a positive whole number, e.g. 64")
+            raise ConfigError(f"batch_size={self.batch_size!r}: a positive whole number, e.g. 48")
         rates = (self.scale_rate, self.bias_rate, self.adapter_rate, self.code_rate, self.step_rate)
         if not all(0 <= rate < 1 for rate in rates):
             raise ConfigError(f"learning rates {rates!r}: each from 0 (left as it is) to below 1")

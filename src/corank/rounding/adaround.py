@@ -11,6 +11,7 @@ from torch import Tensor
 from corank.codecs import Codebook
 from corank.errors import ConfigError
 from corank.rounding.base import Rounder
+from corank.rounding.gptq import Gptq
 from corank.statistics import Gram, LayerStatistics, need
 
 __all__ = ["AdaRound"]
@@ -52,6 +53,10 @@ class AdaRound(Rounder):
             )
         if not 0 <= self.warm_start < 1:
             raise ConfigError(f"AdaRound(warm_start={self.warm_start!r}): from 0 up to less than 1, e.g. 0.2")
+
+    def quick(self) -> Rounder:
+        """GPTQ: it moves the same weights to the same neighbours mostly, without a gradient step."""
+        return Gptq()
 
     @torch.no_grad()
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:

@@ -26,6 +26,10 @@ class Rounder(ABC):
     needs: ClassVar[tuple[type[Statistic], ...]] = ()
     corrects: ClassVar[bool] = False
 
+    def quick(self) -> Rounder:
+        """What stands in for it where codecs of a layer are only compared: itself, or one that takes less time."""
+        return self
+
     @abstractmethod
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
         """Codes ``(G * R, C)`` uint8 of ``weight`` ``(G * R, C)`` float32.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,10 @@ class Gptq(Rounder):
             raise ConfigError(f"Gptq(damping={self.damping!r}, block={self.block!r}): both are positive")
         if type(self.sweeps) is not int or self.sweeps < 0:
             raise ConfigError(f"Gptq(sweeps={self.sweeps!r}): a whole number, 0 for GPTQ as published")
+
+    def quick(self) -> Rounder:
+        """The same without sweeps."""
+        return replace(self, sweeps=0)
 
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
         gram = need(statistics, Gram, "Gptq")

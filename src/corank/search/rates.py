@@ -23,7 +23,8 @@ class Rates(Search):
 
     A layer's loss falls by the factor 4 with each bit, so the mean rate is spent best where all layers lose equally
     much a weight (reverse water-filling): ``rate_l = rate + log2(lost_l / weights_l) / 2 + constant``. What a layer
-    loses at ``rate`` is estimated as its fit does, each layer coded by itself. No gradient step. Ranks are those of
+    loses at ``rate`` is estimated as its fit does, each layer coded by itself (with the quick form of the plan's
+    rounder: GPTQ for AdaRound). No gradient step. Ranks are those of
     :class:`UniformRanks`; layers of other codecs keep theirs.
 
     Args:

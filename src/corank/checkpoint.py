@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -35,6 +36,7 @@ class Checkpoint:
 
     def __init__(self, folder: str | Path | None, identity: Mapping[str, Any] | None = None) -> None:
         self._folder = None if folder is None else Path(folder)
+        self._part = ""
         if self._folder is None or not is_main():
             return
         text = json.dumps(identity or {}, sort_keys=True, indent=1)
@@ -53,6 +55,12 @@ class Checkpoint:
         except OSError as error:
             raise OutputError(f"cannot keep a checkpoint in {folder}: {error.strerror}") from error
 
+    def within(self, part: str) -> Checkpoint:
+        """The same checkpoint for a part of the run, whose steps have names of their own."""
+        inner = copy.copy(self)
+        inner._part = f"{self._part}{part}-"
+        return inner
+
     def save(self, step: str, tensors: Mapping[str, Tensor], note: Mapping[str, Any] | None = None) -> None:
         """Writes a step, replacing an earlier one of that name."""
         if self._folder is None or not is_main():
@@ -61,7 +69,7 @@ class Checkpoint:
         text = json.dumps(note or {})
         data = safetensors.torch.save(plain, metadata={"note": text, "sha256": _digest(plain, text)})
         try:
-            _write(self._folder / f"{step}.safetensors", data)
+            _write(self._folder / f"{self._part}{step}.safetensors", data)
         except OSError as error:
             raise OutputError(f"cannot keep a checkpoint in {self._folder}: {error.strerror}") from error
 
@@ -71,7 +79,7 @@ class Checkpoint:
         Raises:
             ConfigError: when the file is damaged.
         """
-        if self._folder is None or not (path := self._folder / f"{step}.safetensors").exists():
+        if self._folder is None or not (path := self._folder / f"{self._part}{step}.safetensors").exists():
             return None
         try:
             with safetensors.safe_open(path, "pt") as file:

@@ -13,9 +13,10 @@ from corank.refine import Refinement, Tuning
 from corank.rounding import AdaRound, Gptq, Nearest
 from corank.search import CoRa, Greedy, Joint, Rates, Search, UniformRanks
 
-__all__ = ["PRESETS", "SEARCH_NAMES", "Preset", "chosen_codec", "chosen_preset", "chosen_search"]
+__all__ = ["AUTO", "PRESETS", "SEARCH_NAMES", "Preset", "chosen_codec", "chosen_preset", "chosen_search"]
 
 
+AUTO = "auto"  # a rate that is found for the size of the file
 _REFITS = 4
 
 
@@ -75,6 +76,14 @@ class Preset:
         refits = _REFITS if self.layer.rounder.needs and other else self.layer.refits
         return replace(self, layer=replace(self.layer, codec=codec, refits=refits))
 
+    def at_rate(self, rate: float) -> Preset:
+        """The same with codes of ``rate`` bits after entropy coding, and no adapters unless they are asked for.
+
+        The first and the last layer get four bits more, at most 6 in all; rates of the others are found by `Rates`.
+        """
+        edge = replace(self.edge, codec=RateUniform.of(min(6.0, rate + 4.0)))
+        return replace(self.with_codec(RateUniform.of(float(rate))), edge=edge, budget=0.0, search=Rates())
+
     def with_input_range(self, range: str) -> Preset:
         """The same with inputs clipped in another way, at every layer."""
         layer, edge = (replace(plan, input_range=range) for plan in (self.layer, self.edge))
@@ -112,36 +121,37 @@ def chosen_preset(
     preset: str | Preset,
     codec: str | Codec | None,
     input_range: str,
-    rate: float | None = None,
+    rate: float | str | None = None,
     others: Mapping[str, object] | None = None,
 ) -> Preset:
     """The preset, or the one of that name, with another codec, range of inputs or rate where they are given.
 
     Args:
         preset: a recipe or its name.
-        codec, input_range, rate: as for :func:`corank.quantize`.
+        codec, input_range, rate: as for :func:`corank.quantize`; "auto" is 2 until the rate is found.
         others: arguments that exclude a rate, by name; None where not given.
     """
     recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
     if codec is not None:
         recipe = recipe.with_codec(codec)
     if rate is not None:
-        recipe = _at_rate(recipe, rate, {"codec": codec, **(others or {})})
+        recipe = recipe.at_rate(_checked_rate(rate, {"codec": codec, **(others or {})}))
     return recipe.with_input_range(input_range)
 
 
-def _at_rate(recipe: Preset, rate: float, others: Mapping[str, object]) -> Preset:
-    """The recipe with codes of ``rate`` bits after entropy coding, and no adapters unless they are asked for.
-
-    The first and the last layer get four bits more, at most 6 in all; rates of the others are found by `Rates`.
-    """
+def _checked_rate(rate: float | str, others: Mapping[str, object]) -> float:
+    """Raises ConfigError for what is no rate, or beside other ways to say how codes are made."""
     given = [name for name, value in others.items() if value is not None]
     if given:
         raise ConfigError(f"rate and {', '.join(given)} were given; choose one: the rate says how codes are made")
+    if rate == AUTO:
+        return 2.0
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.1 <= rate <= 6:
-        raise ConfigError(f"rate={rate!r}: bits a weight after coding, 0.1 to 6, e.g. quantize(model, data, rate=2.0)")
-    edge = replace(recipe.edge, codec=RateUniform.of(min(6.0, rate + 4.0)))
-    return replace(recipe.with_codec(RateUniform.of(float(rate))), edge=edge, budget=0.0, search=Rates())
+        raise ConfigError(
+            f"rate={rate!r}: bits a weight after coding, 0.1 to 6, or 'auto' for what fits a size, "
+            "e.g. quantize(model, data, rate=2.0) or quantize(model, data, size='70KB', rate='auto')"
+        )
+    return float(rate)
 
 
 def chosen_codec(choice: str | Codec, own: Codec) -> Codec:

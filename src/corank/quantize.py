@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from corank.errors import ConfigError
 from corank.layers import CodedLayer, Prepared, prepare, replace_module
 from corank.losses import Loss, output_distance, token_distance
 from corank.plan import Plan
-from corank.presets import Preset, chosen_preset, chosen_search
+from corank.presets import AUTO, Preset, chosen_preset, chosen_search
 from corank.processes import join
 from corank.quantize_alternatives import problem_for
 from corank.quantize_input import check_request, read_samples
 from corank.quantize_plan import BasePlan, Choice, check_plan
+from corank.quantize_rate import Coded, code_to_size, first_rate, room_for
 from corank.quantize_size import bits_for_size, budget_for_size, parse_size
 from corank.refine import Refinement, Tuning, remaining, tune
 from corank.search import Found, Search
@@ -48,7 +50,7 @@ def quantize(
     data: Any,
     *,
     bits: int | None = None,
-    rate: float | None = None,
+    rate: float | str | None = None,
     budget: float | None = None,
     size: int | str | None = None,
     plan: Plan | None = None,
@@ -84,7 +86,8 @@ def quantize(
         bits: of each weight's code, 1 to 8; the codec's own (4) unless ``size`` is given, then the most that fit.
         rate: instead of ``bits`` and ``codec``: bits a weight that codes take after entropy coding, such as 1.9. Their
             steps are equal, as wide as the rate needs (:class:`~corank.codecs.RateUniform`); layers get more or less by
-            what they lose (:class:`~corank.search.Rates`). No adapters unless ``budget`` says so.
+            what they lose (:class:`~corank.search.Rates`). No adapters unless ``budget`` says so. "auto": the highest
+            rate whose file has at most ``size`` bytes, found by coding the layers up to six times.
         budget: extra bits per quantized weight that all adapters together may store; the preset's (0.25) unless
             ``size`` is given.
         size: instead of ``budget``, the size of the saved file, in bytes or as "1.2MB" (1 KB is 1000 bytes).
@@ -125,36 +128,36 @@ def quantize(
     """
     started = time.perf_counter()
     join()
-    recipe = chosen_preset(preset, codec, activation_range, rate, {"bits": bits, "size": size, "plan": plan})
+    others = {"bits": bits, "size": None if rate == AUTO else size, "plan": plan}
+    recipe = chosen_preset(preset, codec, activation_range, rate, others)
     finder = chosen_search(recipe, search)
+    tuning = refinement or recipe.refinement or Refinement(iterations=0)
+    room, size = room_for(rate, size, tuning)
     check_request(bits, budget, size, samples, seed, activations, plan)
     inputs = read_samples(data, samples, batch_size, seed)
-    where, home = _devices(model, device)
-    prepared = _prepare(model, inputs, fold, where)
+    prepared, home = _prepare(model, inputs, fold, device)
     base = BasePlan(recipe, layers or {}, adapter_bits, all_layers, activations)
-    draft = _draft(prepared, recipe, bits, size, plan, base)
-    draft = replace(draft, seed=seed, model=reference, preset=preset if isinstance(preset, str) else "custom")
-    tuning = refinement or recipe.refinement or Refinement(iterations=0)
+    base = base if room is None else base.at_rate(first_rate(prepared, base.at_rate, room))
+    named = preset if isinstance(preset, str) else "custom"
+    draft = replace(_draft(prepared, bits, size, plan, base), seed=seed, model=reference, preset=named)
     distance = loss or (token_distance if inputs.are_tokens else output_distance)
-    kept = Checkpoint(checkpoint, _identity(prepared, inputs, draft, finder, budget, size, tuning, distance))
+    kept = Checkpoint(checkpoint, _identity(prepared, inputs, draft, finder, budget, room or size, tuning, distance))
     statistics = _calibrate(prepared, draft.plan, inputs, seed, progress)
     found = Found({})
     if plan is None:
-        extra = budget_for_size(prepared, draft, parse_size(size)) if size is not None else budget
-        extra = recipe.budget if extra is None else extra
+        extra, most = _spendable(prepared, draft, size, recipe.budget if budget is None else budget)
         draft = replace(draft, budget=round(extra, 6), search=_search_name(search, finder))
-        most = None if size is None else parse_size(size)
         common = (statistics, inputs, extra, distance, seed, progress, most)
         found = _found(kept, lambda: finder(problem_for(finder, base, prepared, draft, *common)))
     final = draft.plan.with_codecs(found.codecs).with_ranks(found.ranks)
     tuning = remaining(tuning, found.iterations)
     teacher = copy.deepcopy(prepared.model) if tuning.iterations else nn.Identity()
-    results = apply_plan(prepared, final, statistics, progress, inputs, seed, kept)
-    course = tune(prepared.model, teacher, inputs, tuning, distance, seed, progress, kept)
-    layers_run = {name: _layer_run(result, draft.layers[name]) for name, result in results.items()}
-    outcome = replace(draft, plan=_as_coded(final, results), layers=layers_run, seconds=time.perf_counter() - started)
-    prepared.model.__dict__[ATTRIBUTE] = _with_history(outcome, found, course)
-    return prepared.model.to(home)
+    code = partial(apply_plan, statistics=statistics, progress=progress, samples=inputs, seed=seed)
+    coded = code_to_size(prepared, draft, final, base.free(prepared), room, code, kept)
+    course = tune(coded.model, teacher, inputs, tuning, distance, seed, progress, kept)
+    outcome = replace(_outcome(draft, coded), seconds=time.perf_counter() - started)
+    coded.model.__dict__[ATTRIBUTE] = _with_history(outcome, found, course)
+    return coded.model.to(home)
 
 
 def _identity(
@@ -227,11 +230,15 @@ def _devices(model: nn.Module, device: str | torch.device) -> tuple[torch.device
     return where, home
 
 
-def _prepare(model: nn.Module, inputs: Samples, fold: bool, where: torch.device) -> Prepared:
+def _prepare(
+    model: nn.Module, inputs: Samples, fold: bool, device: str | torch.device
+) -> tuple[Prepared, torch.device]:
+    """The float copy where it is to be worked on, and the device that the result goes to."""
+    where, home = _devices(model, device)
     probe = inputs.first(2)
     prepared = prepare(model, lambda one: run(one, probe, next(_tensors(one)).device), fold)
     prepared.model.to(where)
-    return prepared
+    return prepared, home
 
 
 def _tensors(model: nn.Module):
@@ -242,7 +249,6 @@ def _tensors(model: nn.Module):
 
 def _draft(
     prepared: Prepared,
-    recipe: Preset,
     bits: int | None,
     size: int | str | None,
     plan: Plan | None,
@@ -253,7 +259,7 @@ def _draft(
         checked = check_plan(plan, prepared)
     else:
         if bits is None:
-            bits = recipe.codec.bits if size is None else bits_for_size(prepared, base, parse_size(size))
+            bits = base.recipe.codec.bits if size is None else bits_for_size(prepared, base, parse_size(size))
         checked = base(prepared, bits)
     skipped = dict(prepared.skipped)
     for name in prepared.targets:
@@ -264,6 +270,13 @@ def _draft(
         for name, layer in placeholder_layers(prepared, list(checked.coded())).items()
     }
     return Run(checked, layers, prepared.folded, skipped, bits=bits, activations=base.activations)
+
+
+def _spendable(prepared: Prepared, draft: Run, size: int | str | None, budget: float) -> tuple[float, int | None]:
+    """Extra bits per weight for adapters, and the bytes that the file may have, if that is what was asked for."""
+    if size is None:
+        return budget, None
+    return budget_for_size(prepared, draft, parse_size(size)), parse_size(size)
 
 
 def _calibrate(
@@ -278,9 +291,11 @@ def _calibrate(
     return StreamedStatistics(prepared.model, targets, inputs, further, seed, progress)
 
 
-def _as_coded(plan: Plan, results: Mapping[str, CodedResult]) -> Plan:
-    """The plan with codecs that say what they measured."""
-    return plan.with_codecs({name: result.code.codec for name, result in results.items()})
+def _outcome(draft: Run, coded: Coded) -> Run:
+    """The run with what came of it, its codecs saying what they measured."""
+    plan = coded.plan.with_codecs({name: result.code.codec for name, result in coded.results.items()})
+    layers = {name: _layer_run(result, draft.layers[name]) for name, result in coded.results.items()}
+    return replace(draft, plan=plan, layers=layers)
 
 
 def _layer_run(result: CodedResult, known: LayerRun) -> LayerRun:

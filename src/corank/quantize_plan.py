@@ -51,6 +51,10 @@ class BasePlan:
             raise ModelError("every layer is left in float; nothing is quantized")
         return _with_shared(Plan(plans), prepared)
 
+    def at_rate(self, rate: float) -> BasePlan:
+        """The same at another rate."""
+        return replace(self, recipe=self.recipe.at_rate(rate))
+
     def free(self, prepared: Prepared) -> set[str]:
         """The layers that no exception and no edge decides on: those whose codec a search may choose."""
         names = list(prepared.targets)

@@ -95,3 +95,14 @@ def test_a_rate_instead_of_bits(invoke: Invoke, quick: tuple[str, ...], tmp_path
     for more in (("--bits", "3"), ("--codec", "kmeans"), ("--size", "60KB")):
         result = invoke(*words, *more)
         assert result.exit_code == 2 and "--rate" in result.stderr
+
+
+def test_a_rate_for_a_size(invoke: Invoke, quick: tuple[str, ...], tmp_path: Path) -> None:
+    out = tmp_path / "small.safetensors"
+    words = ("quantize", "digits", *quick[:4], "--out", out)
+    result = invoke(*words, "--rate", "auto", "--size", "45KB")
+    assert result.exit_code == 0, result.output
+    assert 44_000 < out.stat().st_size <= 45_000
+    for wrong, said in ((("--rate", "auto"), "add --size"), (("--rate", "lots"), "such as 1.9")):
+        result = invoke(*words, *wrong)
+        assert result.exit_code == 2 and said in " ".join(result.output.split())

@@ -49,8 +49,11 @@ Activations = Annotated[
     int | None, typer.Option(help="Of the layers' inputs, 2 to 8; float if not given.", rich_help_panel=HOW)
 ]
 Rate = Annotated[
-    float | None,
-    typer.Option(help="Instead of --bits: bits a weight after entropy coding, 0.1 to 6.", rich_help_panel=HOW),
+    str | None,
+    typer.Option(
+        help="Instead of --bits: bits a weight after entropy coding, 0.1 to 6; auto for what fits --size.",
+        rich_help_panel=HOW,
+    ),
 ]
 ActivationRange = Annotated[
     str | None,

@@ -13,7 +13,7 @@ import corank
 from corank.cli.progress import Callback
 from corank.data import ImageSet, TokenSet
 from corank.errors import ConfigError
-from corank.presets import chosen_codec
+from corank.presets import AUTO, chosen_codec
 from corank.storage.coding import check_coder
 
 __all__ = ["Request"]
@@ -42,7 +42,7 @@ class Request:
     activations: int | None = None
     codec: str | None = None
     activation_range: str | None = None
-    rate: float | None = None
+    rate: str | None = None
 
     def check(self, scored: bool, coder: str) -> None:
         """Raises ConfigError for options that exclude each other, and a coder that cannot be."""
@@ -79,10 +79,17 @@ class Request:
             chosen_codec(self.codec, corank.Uniform()).with_bits(self.bits)
         if self.activation_range is not None and self.activations is None and self.plan is None:
             raise ConfigError("--activation-range clips inputs, which are float; add --activations 8")
-        if self.rate is not None:
+        self._check_size()
+
+    def _check_size(self) -> None:
+        rate = _rate(self.rate)
+        if rate is not None:
             _refuse("--rate", "it says how codes are made", {"--bits": self.bits, "--codec": self.codec})
-            _refuse("--rate", "it says how large the file is", {"--size": self.size})
-        if self.size is not None:
+        if rate == AUTO and self.size is None:
+            raise ConfigError("--rate auto finds the rate for a size; add --size 1.2MB")
+        if rate is not None and rate != AUTO:
+            _refuse("--rate", "it says how large the file is; auto finds it for a size", {"--size": self.size})
+        if self.size is not None and rate != AUTO:
             _refuse("--size", "the size sets the budget", {"--budget": self.budget})
 
     def __call__(
@@ -107,7 +114,7 @@ class Request:
             model,
             images,
             bits=self.bits,
-            rate=self.rate,
+            rate=_rate(self.rate),
             budget=0.0 if plain and self.budget is None else self.budget,
             size=self.size,
             plan=None if self.plan is None else corank.Plan.load(self.plan),
@@ -127,6 +134,16 @@ class Request:
             checkpoint=self.checkpoint,
             progress=progress,
         )
+
+
+def _rate(text: str | None) -> float | str | None:
+    """The number, or "auto"."""
+    if text is None or text == AUTO:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--rate {text}: bits a weight, such as 1.9, or auto for what fits --size") from None
 
 
 def _refuse(option: str, why: str, others: Mapping[str, object]) -> None:

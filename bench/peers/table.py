@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ class Row:
     Attributes:
         bits: of the codes.
         top1, spread: percent, and their standard deviation over seeds (None for one seed).
+        kl: distance of the outputs from the float network's, in nats; None where it was not measured.
         stored: bits per quantized weight of a packed file, all counted.
         saved: bytes of the file that the tool writes.
         seconds: CPU time on one thread.
@@ -48,6 +49,7 @@ class Row:
     seeds: int
     top1: float
     spread: float | None
+    kl: float | None
     stored: float
     saved: float
     seconds: float
@@ -74,6 +76,7 @@ def row(tool: str, method: str, bits: int, runs: list[dict[str, Any]]) -> Row:
         len(runs),
         statistics.mean(scores),
         statistics.stdev(scores) if len(scores) > 1 else None,
+        statistics.mean(run["kl"] for run in runs) if all("kl" in run for run in runs) else None,
         statistics.mean(run["stored_bits_per_weight"] for run in runs),
         statistics.mean(run["file_bytes"] for run in runs),
         statistics.mean(run["cpu_seconds"] for run in runs),
@@ -86,15 +89,16 @@ def markdown(table: list[Row], reference: float) -> str:
     lines = [
         f"Float: {reference:.1f}.",
         "",
-        "| Codes | Tool | Method | Top-1 (seeds) | Bits stored per weight | File saved | CPU s | Settings |",
-        "|---|---|---|---|---|---|---|---|",
+        "| Codes | Tool | Method | Top-1 (seeds) | KL | Bits stored per weight | File saved | CPU s | Settings |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in table:
         spread = "" if one.spread is None else f" ± {one.spread:.1f}"
         seconds = f"{one.seconds:.1f}" if one.seconds < 10 else f"{one.seconds:.0f}"
+        distance = "" if one.kl is None else f"{one.kl:.3f}"
         lines.append(
-            f"| {one.bits} bit | {one.tool} | {one.method} | {one.top1:.1f}{spread} ({one.seeds}) | {one.stored:.2f} "
-            f"| {one.saved / 1000:.0f} KB | {seconds} | {one.note} |"
+            f"| {one.bits} bit | {one.tool} | {one.method} | {one.top1:.1f}{spread} ({one.seeds}) | {distance} "
+            f"| {one.stored:.2f} | {one.saved / 1000:.0f} KB | {seconds} | {one.note} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -106,7 +110,9 @@ def picture(table: list[Row], reference: float) -> Figure:
     saved, stored, seconds = figure.subplots(3)
     panel(saved, table, lambda one: one.saved / 1000, reference)
     style_axes(saved, "Accuracy against the file that is saved", "file (KB, 1000 bytes)", "top-1 (%)")
-    logarithmic(saved, (100, 200, 400, 800))
+    logarithmic(
+        saved, [size for size in (100, 200, 400, 800, 1600, 3200) if saved.dataLim.x0 <= size <= saved.dataLim.x1]
+    )
     panel(stored, table, lambda one: one.stored, reference)
     style_axes(stored, "The same if every tool packed its codes", "bits stored per weight, all counted", "top-1 (%)")
     panel(seconds, [one for one in table if one.bits == fewest], lambda one: max(one.seconds, 0.1), reference)
@@ -184,7 +190,7 @@ def looks(tool: str, names: list[str]) -> tuple[str, str]:
     return (*PALETTE[:1], *PALETTE[2:], MUTED)[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
 
 
-def logarithmic(axes: Axes, ticks: tuple[float, ...]) -> None:
+def logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
     """A logarithmic axis with ticks that are plain numbers."""
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -117,8 +117,8 @@ def test_bits_are_counted_as_a_packed_file_would_hold_them(peers: dict[str, Any]
 def test_rows_are_means_over_seeds_of_one_network(table: dict[str, Any]) -> None:
     results = {
         "resnet20/float": 81.0,
-        "a": record("brevitas", "gpfq", 2, 78.0),
-        "b": record("brevitas", "gpfq", 2, 79.0, seed=1),
+        "a": {**record("brevitas", "gpfq", 2, 78.0), "kl": 0.1},
+        "b": {**record("brevitas", "gpfq", 2, 79.0, seed=1), "kl": 0.3},
         "c": record("corank", "best", 2, 80.7),
         "d": record("corank", "best", 4, 81.0),
         "e": record("corank", "best", 2, 82.7, network="resnet56"),
@@ -131,7 +131,8 @@ def test_rows_are_means_over_seeds_of_one_network(table: dict[str, Any]) -> None
     ]
     assert found[2].spread == pytest.approx(0.7071, abs=1e-4)
     lines = table["markdown"](found, 81.0).splitlines()
-    assert "| 2 bit | brevitas | gpfq | 78.5 ± 0.7 (2) | 2.07 | 100 KB | 12 | affine |" in lines
+    assert "| 2 bit | brevitas | gpfq | 78.5 ± 0.7 (2) | 0.200 | 2.07 | 100 KB | 12 | affine |" in lines
+    assert "| 2 bit | corank | best | 80.7 (1) |  | 2.07" in table["markdown"](found, 81.0)  # not measured
     assert len({line.count("|") for line in lines[2:]}) == 1
 
 

@@ -46,6 +46,11 @@ class Preset:
         return self.layer.codec
 
     @property
+    def rate(self) -> float:
+        """Bits a weight after entropy coding of every layer but the first and last; 0 where codes have no rate."""
+        return self.codec.most if isinstance(self.codec, RateUniform) else 0.0
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """The bits that its codec can have, ascending."""
         return tuple(bits for bits in range(1, 9) if self._has(bits))
@@ -81,7 +86,7 @@ class Preset:
 
         The first and the last layer get four bits more, at most 6 in all; rates of the others are found by `Rates`.
         """
-        edge = replace(self.edge, codec=RateUniform.of(min(6.0, rate + 4.0)))
+        edge = replace(self.edge, codec=RateUniform.of(round(min(6.0, rate + 4.0), 3)))
         return replace(self.with_codec(RateUniform.of(float(rate))), edge=edge, budget=0.0, search=Rates())
 
     def with_input_range(self, range: str) -> Preset:

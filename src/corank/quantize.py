@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -15,30 +15,24 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from corank.apply import CodedResult
-from corank.apply_plan import apply_plan
 from corank.calibration import Samples, StreamedStatistics, collect_gradients, run
 from corank.calibration.collect import Progress
 from corank.checkpoint import Checkpoint, fingerprint
-from corank.codecs import CODECS, Codec
-from corank.config import from_json, to_json
+from corank.codecs import Codec
 from corank.errors import ConfigError
 from corank.layers import CodedLayer, Prepared, prepare, replace_module
 from corank.losses import Loss, output_distance, token_distance
 from corank.plan import Plan
 from corank.presets import AUTO, Preset, chosen_preset, chosen_search
 from corank.processes import join
-from corank.quantize_alternatives import problem_for
 from corank.quantize_input import check_request, read_samples
-from corank.quantize_plan import BasePlan, Choice, check_plan
-from corank.quantize_rate import Coded, code_to_size, first_rate, room_for
-from corank.quantize_size import bits_for_size, budget_for_size, parse_size
+from corank.quantize_job import Job
+from corank.quantize_plan import BasePlan, Choice
+from corank.quantize_rate import code_to_size, first_rate, room_for
 from corank.refine import Refinement, Tuning, remaining, tune
 from corank.search import Found, Search
 from corank.statistics import LayerStatistics, OutputGradient
-from corank.storage.contents import placeholder_layers
-from corank.storage.histogram import histogram
-from corank.storage.run import ATTRIBUTE, LayerRun, Run
+from corank.storage.run import ATTRIBUTE, Run
 
 __all__ = ["quantize", "to_float"]
 
@@ -86,11 +80,13 @@ def quantize(
         bits: of each weight's code, 1 to 8; the codec's own (4) unless ``size`` is given, then the most that fit.
         rate: instead of ``bits`` and ``codec``: bits a weight that codes take after entropy coding, such as 1.9. Their
             steps are equal, as wide as the rate needs (:class:`~corank.codecs.RateUniform`); layers get more or less by
-            what they lose (:class:`~corank.search.Rates`). No adapters unless ``budget`` says so. "auto": the highest
-            rate whose file has at most ``size`` bytes, found by coding the layers up to six times.
-        budget: extra bits per quantized weight that all adapters together may store; the preset's (0.25) unless
-            ``size`` is given.
-        size: instead of ``budget``, the size of the saved file, in bytes or as "1.2MB" (1 KB is 1000 bytes).
+            what they lose (:class:`~corank.search.Rates`). No adapters unless ``budget`` says so. "auto": the one
+            whose file, as ``save`` writes it by default, has at most ``size`` bytes, found by coding the network two to
+            six times; up to three copies of it are then held.
+        budget: extra bits per quantized weight that all adapters together may store; the preset's (0.25), 0 with
+            ``rate``, or what ``size`` leaves.
+        size: instead of ``budget``, or for ``rate="auto"``, the size of the saved file: bytes or "1.2MB" (1 KB is 1000
+            bytes).
         plan: carries this plan out; nothing is searched.
         layers: exceptions by name pattern, later ones winning: bits, "float", a codec, its name or a
             :class:`~corank.plan.LayerPlan`, e.g. ``{"conv1": 8, "*.downsample.*": "float"}``.
@@ -137,26 +133,23 @@ def quantize(
     inputs = read_samples(data, samples, batch_size, seed)
     prepared, home = _prepare(model, inputs, fold, device)
     base = BasePlan(recipe, layers or {}, adapter_bits, all_layers, activations)
-    base = base if room is None else base.at_rate(first_rate(prepared, base.at_rate, room))
-    named = preset if isinstance(preset, str) else "custom"
-    draft = replace(_draft(prepared, bits, size, plan, base), seed=seed, model=reference, preset=named)
+    base = base if room is None else base.at_rate(first_rate(prepared, base.at_rate, room, budget or 0.0))
     distance = loss or (token_distance if inputs.are_tokens else output_distance)
+    names = (reference, preset if isinstance(preset, str) else "custom", _search_name(search, finder))
+    job = Job(prepared, finder, plan, bits, size, budget, inputs, distance, seed, progress, *names)
+    draft = job.draft(base)
     kept = Checkpoint(checkpoint, _identity(prepared, inputs, draft, finder, budget, room or size, tuning, distance))
-    statistics = _calibrate(prepared, draft.plan, inputs, seed, progress)
-    found = Found({})
-    if plan is None:
-        extra, most = _spendable(prepared, draft, size, recipe.budget if budget is None else budget)
-        draft = replace(draft, budget=round(extra, 6), search=_search_name(search, finder))
-        common = (statistics, inputs, extra, distance, seed, progress, most)
-        found = _found(kept, lambda: finder(problem_for(finder, base, prepared, draft, *common)))
-    final = draft.plan.with_codecs(found.codecs).with_ranks(found.ranks)
-    tuning = remaining(tuning, found.iterations)
+    job = replace(job, statistics=_calibrate(prepared, draft.plan, inputs, seed, progress, room is not None))
     teacher = copy.deepcopy(prepared.model) if tuning.iterations else nn.Identity()
-    code = partial(apply_plan, statistics=statistics, progress=progress, samples=inputs, seed=seed)
-    coded = code_to_size(prepared, draft, final, base.free(prepared), room, code, kept)
+    if room is None:
+        coded = job(base, prepared, kept)
+    else:
+        attempt = partial(job.on_a_copy, base, kept)
+        coded = code_to_size(attempt, first=base.recipe.rate, size=room, weights=draft.weights)
+    tuning = remaining(tuning, coded.found.iterations)
     course = tune(coded.model, teacher, inputs, tuning, distance, seed, progress, kept)
-    outcome = replace(_outcome(draft, coded), seconds=time.perf_counter() - started)
-    coded.model.__dict__[ATTRIBUTE] = _with_history(outcome, found, course)
+    outcome = replace(coded.run, seconds=time.perf_counter() - started)
+    coded.model.__dict__[ATTRIBUTE] = _with_history(outcome, coded.found, course)
     return coded.model.to(home)
 
 
@@ -184,21 +177,6 @@ def _identity(
         "seed": draft.seed,
         "device": next(_tensors(prepared.model)).device.type,
     }
-
-
-def _found(kept: Checkpoint, look: Callable[[], Found]) -> Found:
-    """What the search found, now or in an earlier run."""
-    earlier = kept.load("search")
-    if earlier is not None:
-        note = earlier[1]
-        codecs = {name: from_json(codec, CODECS, "codec") for name, codec in note["codecs"].items()}
-        return Found(note["ranks"], tuple(note["history"]), note["iterations"], codecs)
-    found = look()
-    codecs = {name: to_json(codec, CODECS) for name, codec in found.codecs.items()}
-    note = {"ranks": dict(found.ranks), "history": list(found.history), "iterations": found.iterations}
-    note["codecs"] = codecs
-    kept.save("search", {"ranks": torch.tensor(list(found.ranks.values()))}, note)
-    return found
 
 
 def _with_history(run: Run, found: Found, course: tuple[Mapping[str, float], ...]) -> Run:
@@ -247,40 +225,8 @@ def _tensors(model: nn.Module):
     yield torch.zeros(0)
 
 
-def _draft(
-    prepared: Prepared,
-    bits: int | None,
-    size: int | str | None,
-    plan: Plan | None,
-    base: BasePlan,
-) -> Run:
-    """The run as far as it is known before anything is fitted."""
-    if plan is not None:
-        checked = check_plan(plan, prepared)
-    else:
-        if bits is None:
-            bits = base.recipe.codec.bits if size is None else bits_for_size(prepared, base, parse_size(size))
-        checked = base(prepared, bits)
-    skipped = dict(prepared.skipped)
-    for name in prepared.targets:
-        if name not in checked.layers or checked.layers[name].codec is None:
-            skipped[name] = "the plan leaves it in float"
-    layers = {
-        name: replace(layer, histogram=histogram(prepared.targets[name].get_parameter("weight")))
-        for name, layer in placeholder_layers(prepared, list(checked.coded())).items()
-    }
-    return Run(checked, layers, prepared.folded, skipped, bits=bits, activations=base.activations)
-
-
-def _spendable(prepared: Prepared, draft: Run, size: int | str | None, budget: float) -> tuple[float, int | None]:
-    """Extra bits per weight for adapters, and the bytes that the file may have, if that is what was asked for."""
-    if size is None:
-        return budget, None
-    return budget_for_size(prepared, draft, parse_size(size)), parse_size(size)
-
-
 def _calibrate(
-    prepared: Prepared, plan: Plan, inputs: Samples, seed: int, progress: Progress | None
+    prepared: Prepared, plan: Plan, inputs: Samples, seed: int, progress: Progress | None, keep: bool
 ) -> StreamedStatistics:
     targets = {name: prepared.targets[name] for name in plan.coded()}
     weighted = {name: targets[name] for name, layer in plan.coded().items() if layer.fit == "loss"}
@@ -288,19 +234,7 @@ def _calibrate(
     if weighted:
         found = collect_gradients(prepared.model, weighted, inputs.take(_FISHER_SAMPLES), seed, progress)
         further = {name: {OutputGradient: gradient} for name, gradient in found.items()}
-    return StreamedStatistics(prepared.model, targets, inputs, further, seed, progress)
-
-
-def _outcome(draft: Run, coded: Coded) -> Run:
-    """The run with what came of it, its codecs saying what they measured."""
-    plan = coded.plan.with_codecs({name: result.code.codec for name, result in coded.results.items()})
-    layers = {name: _layer_run(result, draft.layers[name]) for name, result in coded.results.items()}
-    return replace(draft, plan=plan, layers=layers)
-
-
-def _layer_run(result: CodedResult, known: LayerRun) -> LayerRun:
-    spectrum = tuple(float(energy) for energy in result.energies[:64])
-    return replace(known, relative_output_error=result.relative_output_error, spectrum=spectrum)
+    return StreamedStatistics(prepared.model, targets, inputs, further, seed, progress, keep)
 
 
 def _search_name(asked: str | Search | None, finder: Search) -> str:

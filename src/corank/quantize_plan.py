@@ -79,7 +79,7 @@ class BasePlan:
             if isinstance(choice, (str, Codec)):
                 return replace(every, codec=chosen_codec(choice, self.recipe.codec))
             if isinstance(choice, int) and not isinstance(choice, bool) and 1 <= choice <= 8:
-                if choice == 8:
+                if choice == 8 and not self.recipe.rate:
                     return replace(self.recipe.edge, inputs=every.inputs)
                 return replace(every, codec=self.recipe.codec.for_bits(choice))
         except ConfigError as error:

@@ -35,7 +35,7 @@ def parse_size(size: int | str) -> int:
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size) if isinstance(size, str) else None
-    if found is None or found[2].upper() not in _UNITS or float(found[1]) <= 0:
+    if found is None or found[2].upper() not in _UNITS or not 0 < float(found[1]) < 1e15:
         raise ConfigError(f"size={size!r}: give bytes or a text like '1.2MB' or '95KB' (1 KB is 1000 bytes)")
     return int(float(found[1]) * _UNITS[found[2].upper()])
 

@@ -103,6 +103,11 @@ def test_a_rate_for_a_size(invoke: Invoke, quick: tuple[str, ...], tmp_path: Pat
     result = invoke(*words, "--rate", "auto", "--size", "45KB")
     assert result.exit_code == 0, result.output
     assert 44_000 < out.stat().st_size <= 45_000
-    for wrong, said in ((("--rate", "auto"), "add --size"), (("--rate", "lots"), "such as 1.9")):
+    fixed = ("--rate", "auto", "--size", "45KB", "--coder", "fixed")
+    for wrong, said in (
+        (("--rate", "auto"), "add --size"),
+        (("--rate", "lots"), "such as 1.9"),
+        (fixed, "leave --coder fixed out"),
+    ):
         result = invoke(*words, *wrong)
         assert result.exit_code == 2 and said in " ".join(result.output.split())

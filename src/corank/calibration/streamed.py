@@ -27,6 +27,7 @@ class StreamedStatistics(Mapping[str, LayerStatistics]):
         further: statistics by layer name that are known already.
         seed: draws the positions.
         progress: called with (what, done, total).
+        keep: :meth:`forget` frees nothing, for what is asked for again.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class StreamedStatistics(Mapping[str, LayerStatistics]):
         further: Mapping[str, LayerStatistics],
         seed: int = 0,
         progress: Progress | None = None,
+        keep: bool = False,
     ) -> None:
         self._model, self._targets, self._samples = model, dict(targets), samples
-        self._further, self._seed, self._progress = further, seed, progress
+        self._further, self._seed, self._progress, self._keep = further, seed, progress, keep
         self._passes = _passes(self._targets)
         self._place = {name: number for number, names in enumerate(self._passes) for name in names}
         self._held: tuple[int, dict[str, dict[type[Statistic], Statistic]]] | None = None
@@ -64,8 +66,9 @@ class StreamedStatistics(Mapping[str, LayerStatistics]):
         return self._further.get(name, {})
 
     def forget(self) -> None:
-        """Frees what is held."""
-        self._held = None
+        """Frees what is held, if it need not be kept."""
+        if not self._keep:
+            self._held = None
 
 
 def _passes(targets: Mapping[str, nn.Module]) -> list[list[str]]:

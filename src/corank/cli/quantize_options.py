@@ -64,7 +64,12 @@ ActivationRange = Annotated[
 Budget = Annotated[
     float | None, typer.Option(help="Extra bits per weight for the adapters; 0.25.", rich_help_panel=HOW)
 ]
-Size = Annotated[str | None, typer.Option(help="Of the file, such as 1.2MB.", rich_help_panel=HOW)]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the file, such as 1.2MB: sets the budget, or with --rate auto the rate.", rich_help_panel=HOW
+    ),
+]
 MaxDrop = Annotated[
     float | None, typer.Option(help="Find the smallest file within so many points.", rich_help_panel=HOW)
 ]
@@ -103,7 +108,7 @@ Layer = Annotated[
     ),
 ]
 AllLayers = Annotated[
-    bool, typer.Option("--all-layers", help="No 8 bits for the first and last layer.", rich_help_panel=PLAN)
+    bool, typer.Option("--all-layers", help="Code the first and last layer like the others.", rich_help_panel=PLAN)
 ]
 AdapterBits = Annotated[int | None, typer.Option(help="Of the adapters, 2 to 8; 8.", rich_help_panel=PLAN)]
 Coder = Annotated[

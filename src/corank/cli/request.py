@@ -79,14 +79,16 @@ class Request:
             chosen_codec(self.codec, corank.Uniform()).with_bits(self.bits)
         if self.activation_range is not None and self.activations is None and self.plan is None:
             raise ConfigError("--activation-range clips inputs, which are float; add --activations 8")
-        self._check_size()
+        self._check_size(coder)
 
-    def _check_size(self) -> None:
+    def _check_size(self, coder: str) -> None:
         rate = _rate(self.rate)
         if rate is not None:
             _refuse("--rate", "it says how codes are made", {"--bits": self.bits, "--codec": self.codec})
         if rate == AUTO and self.size is None:
             raise ConfigError("--rate auto finds the rate for a size; add --size 1.2MB")
+        if rate == AUTO and coder != "auto":
+            raise ConfigError(f"--rate auto measures the file that the coder auto makes; leave --coder {coder} out")
         if rate is not None and rate != AUTO:
             _refuse("--rate", "it says how large the file is; auto finds it for a size", {"--size": self.size})
         if self.size is not None and rate != AUTO:
@@ -143,7 +145,7 @@ def _rate(text: str | None) -> float | str | None:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"--rate {text}: bits a weight, such as 1.9, or auto for what fits --size") from None
+        raise ConfigError(f"--rate {text!r}: bits a weight, such as 1.9, or auto for what fits --size") from None
 
 
 def _refuse(option: str, why: str, others: Mapping[str, object]) -> None:

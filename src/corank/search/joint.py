@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from corank.codecs import Codec, Uniform
+from corank.codecs import Codec, RateUniform, Uniform
 from corank.codecs.scaled import ScaledLevels
 from corank.errors import ConfigError
 from corank.search.base import Alternatives, Curve, Found, Problem, Search, spent_bits
@@ -56,6 +56,8 @@ class Joint(Search):
         known = problem.alternatives
         if known is None:
             raise ConfigError("Joint chooses codecs, and this problem has no alternatives to choose from")
+        if any(isinstance(known.codecs[name], RateUniform) for name in known.free):
+            raise ConfigError("search='joint' chooses widths, and codes of a rate have none; leave search out")
         curves: dict[str, tuple[Curve, ...]] = {}
         for number, (name, codec) in enumerate(known.codecs.items()):
             wanted = self._codecs(codec, known.shapes[name][2]) if name in known.free else (codec,)

@@ -105,3 +105,17 @@ def test_quantize_takes_it(images: Tensor) -> None:
     )
     run = quantized.__dict__["corank_run"]
     assert run.iterations == 3 * len(blocks_of(quantized))
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+def test_quantized_inputs_keep_their_steps(images: Tensor, drop: float) -> None:
+    how = BlockReconstruction(iterations=3, drop=drop)
+    given: dict[str, Any] = {"bits": 4, "budget": 0, "preset": "nearest", "activations": 4}
+    plain = corank.quantize(digits_net(), images, **given)
+    learned = corank.quantize(digits_net(), images, refinement=how, **given)
+    steps = [
+        {name: tensor for name, tensor in one.state_dict().items() if "input_" in name} for one in (plain, learned)
+    ]
+    assert steps[0] and all(torch.equal(steps[0][name], steps[1][name]) for name in steps[0])
+    with torch.no_grad():
+        assert not torch.equal(plain(images), learned(images))

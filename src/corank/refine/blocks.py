@@ -241,7 +241,7 @@ class _Soft:
         """The value above where the latent is positive, else the one below."""
         codes = torch.where(self.latent.detach() > 0, self._above, self._below)
         weight = CodedWeight(codes, self._code.weight.codebook)
-        return LayerCode(self._code.codec, weight, self._code.adapter, self._code.adapter_bits)
+        return LayerCode(self._code.codec, weight, self._code.adapter, self._code.adapter_bits, self._code.inputs)
 
     def _share(self) -> Tensor:
         return (self.latent.sigmoid() * (_HIGH - _LOW) + _LOW).clamp(0, 1)

@@ -28,7 +28,11 @@ def test_interrupt_leaves_nothing(tmp_path: Path) -> None:
     words = ["quantize", "digits", "--data", f"{tmp_path / 'images.py'}:images", "--bits", "2"]
     outputs = ["--out", str(folder / "m.safetensors"), "--record", str(folder / "r.json")]
     process = subprocess.Popen(
-        [*CORANK, *words, "--samples", "4096", *outputs], stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
+        [*CORANK, *words, "--samples", "4096", *outputs],
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests themselves ignore it
     )
     deadline = time.monotonic() + 40
     while not started.exists() and time.monotonic() < deadline and process.poll() is None:

@@ -131,4 +131,4 @@ def test_a_rate_says_how_codes_are_made(other: dict[str, Any]) -> None:
 def test_an_exception_of_whole_bits_is_a_rate_of_its_own() -> None:
     small = corank.quantize(network(), torch.randn(64, 24), rate=2.0, layers={"2": 4, "4": 8})
     plans = small.corank_run.plan.layers
-    assert plans["2"].codec == RateUniform.of(4) and plans["4"].codec == RateUniform.of(6.0)
+    assert plans["2"].codec == RateUniform.of(4) and plans["4"].codec == RateUniform.of(8)

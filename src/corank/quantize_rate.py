@@ -64,8 +64,8 @@ def first_rate(prepared: Prepared, base_at: Callable[[float], BasePlan], size: i
     Raises:
         BudgetError: where all that is not coded at a rate is too large already. ConfigError: where no layer is.
     """
-    if _expected(prepared, base_at(_LEAST), 0.0, coded=False) > size:
-        least = _expected(prepared, base_at(_LEAST), 0.0, coded=False)
+    least = _expected(prepared, base_at(_LEAST), 0.0, coded=False)
+    if least > size:
         raise BudgetError(
             f"a file of {format_size(size)} is not possible: what has no rate (biases, norms, layers left in float or "
             f"with codes of their own, the header) takes {least} bytes"
@@ -109,11 +109,8 @@ def code_to_size(attempt: Attempt, first: float, size: int, weights: int) -> Cod
     """
     best: Coded | None = None
     fits, fails = (_LEAST, 0), (_MOST, 0)  # rate and bytes; 0 while there is none
-    rate, slope, before = (
-        first,
-        weights / 8,
-        (first, 0),
-    )  # bytes that a bit more takes; then as the last two attempts say
+    rate, before = first, (first, 0)
+    slope = weights / 8  # bytes that a bit more takes; then as the last two attempts say
     for number in range(_ATTEMPTS):
         coded = attempt(rate=rate, number=number)
         stored = _file_bytes(coded)

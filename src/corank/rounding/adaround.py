@@ -55,7 +55,7 @@ class AdaRound(Rounder):
             raise ConfigError(f"AdaRound(warm_start={self.warm_start!r}): from 0 up to less than 1, e.g. 0.2")
 
     def quick(self) -> Rounder:
-        """GPTQ: it moves the same weights to the same neighbours mostly, without a gradient step."""
+        """GPTQ, which lowers the same error without a gradient step."""
         return Gptq()
 
     @torch.no_grad()

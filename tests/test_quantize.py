@@ -175,6 +175,31 @@ def test_models_that_are_not_classifiers(images: Tensor) -> None:
             assert float((one(images[:8])["map"] - expected).norm() / expected.norm()) < 0.3
 
 
+def test_the_presets_budget_is_none_where_no_adapter_fits() -> None:
+    torch.manual_seed(0)
+    tiny = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    samples = torch.randn(16, 3, 8, 8)
+    given = corank.quantize(tiny, samples, bits=4)
+    assert given.corank_run.budget == 0 and not any(plan.rank for plan in given.corank_run.plan.layers.values())
+    none = corank.quantize(tiny, samples, bits=4, budget=0.0)
+    with torch.no_grad():
+        assert torch.equal(given(samples), none(samples))
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("weight", None), ("weight", 2.0), ("bias", None)])
+def test_values_beyond_fp16_are_named(kind: str, rate: float | None) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    samples = torch.randn(16, 3, 8, 8)
+    with torch.no_grad():
+        model[2].get_parameter(kind)[1] = 7e4
+    with pytest.raises(corank.ModelError, match=f"{kind} of layer '2' has values of up to 7e.04.*float"):
+        corank.quantize(model, samples, rate=rate)
+    left = corank.quantize(model, samples, rate=rate, layers={"2": "float"})
+    with torch.no_grad():
+        assert bool(torch.isfinite(left(samples)).all())
+
+
 BAD_CALLS: list[tuple[dict[str, object], type[Exception], str]] = [
     ({"bits": 9}, corank.ConfigError, "1 to 8"),
     ({"bits": 2.5}, corank.ConfigError, "1 to 8"),

@@ -83,8 +83,8 @@ def quantize(
             what they lose (:class:`~corank.search.Rates`). No adapters unless ``budget`` says so. "auto": the one
             whose file, as ``save`` writes it by default, has at most ``size`` bytes, found by coding the network two to
             six times; up to three copies of it are then held.
-        budget: extra bits per quantized weight that all adapters together may store; the preset's (0.25), 0 with
-            ``rate``, or what ``size`` leaves.
+        budget: extra bits per quantized weight that all adapters together may store; None: the preset's (0.25, or 0
+            where that is less than any adapter takes), 0 with ``rate``, or what ``size`` leaves.
         size: instead of ``budget``, or for ``rate="auto"``, the size of the saved file: bytes or "1.2MB" (1 KB is 1000
             bytes).
         plan: carries this plan out; nothing is searched.

@@ -16,11 +16,13 @@ from corank.calibration.collect import Progress
 from corank.checkpoint import Checkpoint
 from corank.codecs import CODECS
 from corank.config import from_json, to_json
+from corank.errors import ModelError
 from corank.layers import Prepared
 from corank.losses import Loss
 from corank.plan import Plan
 from corank.quantize_alternatives import problem_for
 from corank.quantize_plan import BasePlan, check_plan
+from corank.quantize_search import holds_an_adapter
 from corank.quantize_size import bits_for_size, budget_for_size, parse_size
 from corank.search import Found, Search
 from corank.statistics import LayerStatistics
@@ -78,6 +80,7 @@ class Job:
                 bits = bits_for_size(prepared, base, parse_size(self.size))
             bits = base.recipe.codec.bits if bits is None else bits
             checked = base(prepared, bits)
+        _check_range(prepared, checked)
         skipped = dict(prepared.skipped)
         for name in prepared.targets:
             if name not in checked.layers or checked.layers[name].codec is None:
@@ -108,8 +111,23 @@ class Job:
     def _spendable(self, draft: Run, usual: float) -> tuple[float, int | None]:
         """Extra bits per weight for adapters, and the bytes that the file may have, if that is what was asked for."""
         if self.size is None:
-            return usual if self.budget is None else self.budget, None
+            if self.budget is not None:
+                return self.budget, None
+            return usual if holds_an_adapter(self.prepared, draft.plan, usual) else 0.0, None
         return budget_for_size(self.prepared, draft, parse_size(self.size)), parse_size(self.size)
+
+
+def _check_range(prepared: Prepared, plan: Plan) -> None:
+    """Raises ModelError for weights or biases beyond fp16, in which scales and biases are stored."""
+    end = torch.finfo(torch.float16).max
+    for name in plan.coded():
+        for kind, parameter in prepared.targets[name].named_parameters(recurse=False):
+            largest = float(parameter.detach().abs().amax())
+            if largest > end:
+                raise ModelError(
+                    f"the {kind} of layer {name!r} has values of up to {largest:.3g}, and scales and biases are stored "
+                    f'in fp16, which ends at {end:.0f}; leave it in float: layers={{{name!r}: "float"}}'
+                )
 
 
 def _found(kept: Checkpoint, look: Callable[[], Found]) -> Found:

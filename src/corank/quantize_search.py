@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -17,7 +18,7 @@ from corank.plan import LayerPlan, Plan
 from corank.search import Problem, SearchLayer
 from corank.statistics import LayerStatistics, OutputGradient
 
-__all__ = ["problem_of", "sensitivity"]
+__all__ = ["holds_an_adapter", "problem_of", "sensitivity"]
 
 
 def problem_of(
@@ -72,6 +73,19 @@ def problem_of(
             f"{cheapest}; give budget=0 for none, or at least {cheapest / weights:.6f}"
         )
     return Problem(prepared.model, samples, layers, fixed, budget_bits, weights, max(widths), loss, seed, progress)
+
+
+def holds_an_adapter(prepared: Prepared, plan: Plan, budget: float) -> bool:
+    """Whether ``budget`` extra bits per quantized weight pay for one direction of any layer that may get one."""
+    coded = plan.coded()
+    shapes = {name: prepared.geometry(name).matrix_shape for name in coded}
+    costs = [
+        bits_per_rank(shapes[name], layer.adapter_bits)
+        for name, layer in coded.items()
+        if layer.codec is not None and layer.codec.bits < 8 and full_rank(shapes[name]) > 0
+    ]
+    weights = sum(math.prod(shape) for shape in shapes.values())
+    return bool(costs) and int(budget * weights + 1e-6) >= min(costs)
 
 
 def _nothing(shape: torch.Size) -> tuple[LowRank, Tensor]:

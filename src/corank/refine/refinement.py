@@ -44,7 +44,7 @@ class Refinement:
     batch_size: int = 48
     scale_rate: float = 1e-2
     bias_rate: float = 3e-3
-    adapter_rate: float = 1e-2
+    adapter_rate: float = 3e-3
     code_rate: float = 0.0
     step_rate: float = 1e-2
     drop: float = 0.0

@@ -124,9 +124,14 @@ class Geometry:
         index, valid = index.to(inputs.device), valid.to(inputs.device)
         samples, channels = inputs.shape[:2]
         positions, taps = index.shape
-        gathered = inputs.flatten(2)[:, :, index.flatten()] * valid.flatten().to(inputs.dtype)
-        split = gathered.reshape(samples, self.groups, channels // self.groups, positions, taps)
-        return split.permute(1, 0, 3, 2, 4).reshape(self.groups, samples * positions, -1)
+        flat, places, inside = inputs.flatten(2), index.flatten(), valid.flatten().to(inputs.dtype)
+        parts = (self.groups, channels // self.groups)
+        if 2 * len(places) < flat.shape[2]:
+            gathered = (flat[:, :, places] * inside).reshape(samples, *parts, positions, taps).permute(1, 0, 3, 2, 4)
+        else:  # most places are read, some often: whole pixels at once are faster
+            pixels = flat.transpose(1, 2).contiguous().index_select(1, places).mul_(inside[:, None])
+            gathered = pixels.reshape(samples, positions, taps, *parts).permute(3, 0, 1, 4, 2)
+        return gathered.reshape(self.groups, samples * positions, -1)
 
     def group_outputs(self, outputs: Tensor) -> Tensor:
         """What the layer gave (or a gradient of that shape), as ``(G, N * positions, R)``."""

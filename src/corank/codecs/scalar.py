@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,8 +56,7 @@ class ScalarCodebook(Codebook):
         return self.scale.numel() * (self.scale_bits + self.offset_bits) + len(self.levels) * self.level_bits
 
     def nearest(self, weight: Tensor) -> Tensor:
-        middles = midway(self.levels) if self.thresholds is None else self.thresholds
-        return torch.bucketize(self._in_levels(weight).contiguous(), middles, right=True).to(torch.uint8)
+        return torch.bucketize(self._in_levels(weight).contiguous(), self._middles, right=True).to(torch.uint8)
 
     def neighbours(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         above = torch.bucketize(self._in_levels(weight).contiguous(), self.levels)
@@ -86,6 +86,10 @@ class ScalarCodebook(Codebook):
         if self.level_bits:
             found["levels"] = self.levels.to(torch.float16)
         return found
+
+    @cached_property
+    def _middles(self) -> Tensor:
+        return midway(self.levels) if self.thresholds is None else self.thresholds
 
     def _in_levels(self, weight: Tensor) -> Tensor:
         columns = weight.shape[1]

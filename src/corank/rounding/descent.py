@@ -27,6 +27,7 @@ def descend(
     groups, columns = gram.shape[0], gram.shape[-1]
     ordered = gram[:, order][:, :, order]
     energy = ordered.diagonal(dim1=1, dim2=2)
+    seen = (energy > 0).all(0).tolist()
     best = codes[:, order]
     values = codebook.values(codes)[:, order].reshape(groups, -1, columns)
     error = weight.float()[:, order].reshape(values.shape) - values
@@ -35,10 +36,12 @@ def descend(
         for start in range(0, columns, block):
             end = min(start + block, columns)
             pull = error @ ordered[:, :, start:end]
-            for column in (c for c in range(start, end) if bool((energy[:, c] > 0).all())):
+            for column in (column for column in range(start, end) if seen[column]):
                 target = values[:, :, column] + pull[:, :, column - start] / energy[:, column, None]
                 part = codebook.columns(order[column : column + 1])
                 picked = part.nearest(target.reshape(-1, 1))
+                if torch.equal(picked[:, 0], best[:, column]):
+                    continue
                 moved = part.values(picked).reshape(target.shape) - values[:, :, column]
                 best[:, column] = picked[:, 0]
                 values[:, :, column] += moved

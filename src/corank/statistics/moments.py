@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ __all__ = ["Gram", "OutputGradient"]
 
 D = TypeVar("D")
 
+_BLOCKS, _NARROWEST = 8, 96  # of a sum of outer products, of which only the upper blocks are computed
 _NOISE = 1e-5  # variance over energy, below which float32 sums of squares say nothing of it
 
 
@@ -27,6 +28,7 @@ class _Moments(Statistic):
         self._positions = 0
         self._derived: dict[Hashable, Any] = {}
         self._outer = torch.zeros(groups, width, width, device=device)
+        self._mirrored = True
         self._sum = torch.zeros(groups, width, device=device)
 
     def derived(self, key: Hashable, make: Callable[[], D]) -> D:
@@ -38,7 +40,8 @@ class _Moments(Statistic):
     def update(self, rows: Tensor, positions: int) -> None:
         self._derived.clear()
         rows = rows.detach().float()
-        self._outer.baddbmm_(rows.transpose(1, 2), rows)
+        _add_upper(self._outer, rows)
+        self._mirrored = False
         self._sum += rows.sum(1)
         self.count += rows.shape[1]
         self.samples += 1
@@ -56,6 +59,9 @@ class _Moments(Statistic):
     @property
     def matrix(self) -> Tensor:
         """``E[x x^T]``, ``(G, C, C)`` float32."""
+        if not self._mirrored:
+            _mirror(self._outer)
+            self._mirrored = True
         return self._outer / max(self.count, 1)
 
     @property
@@ -94,3 +100,21 @@ class Gram(_Moments):
 
 class OutputGradient(_Moments):
     """Second moment of the loss gradient at a layer's output: empirical Fisher information, per position."""
+
+
+def _blocks(width: int) -> Iterator[tuple[int, int]]:
+    """Where blocks of columns begin and end."""
+    size = max(_NARROWEST, -(-width // _BLOCKS))
+    yield from ((start, min(start + size, width)) for start in range(0, width, size))
+
+
+def _add_upper(total: Tensor, rows: Tensor) -> None:
+    """Adds ``rows^T rows`` of ``(G, N, C)`` to the blocks of ``total`` on and above the diagonal: two thirds of it."""
+    for start, end in _blocks(total.shape[-1]):
+        total[:, start:end, start:].baddbmm_(rows[:, :, start:end].transpose(1, 2), rows[:, :, start:])
+
+
+def _mirror(total: Tensor) -> None:
+    """Fills the blocks below the diagonal from those above it."""
+    for start, end in _blocks(total.shape[-1]):
+        total[:, end:, start:end] = total[:, start:end, end:].transpose(1, 2)

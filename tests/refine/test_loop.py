@@ -15,6 +15,7 @@ from corank.layers import CodedLayer
 from corank.losses import output_distance
 from corank.models.digits import digits_net
 from corank.refine import Refinement, loop, refine
+from corank.refine.augment import flip_and_shift
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +68,21 @@ def test_a_result_that_is_worse_is_not_kept(rough: nn.Module, teacher: nn.Module
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in rough.state_dict().items())
 
 
-def test_the_last_step_says_how_the_result_was_judged(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:
-    model = copy.deepcopy(rough)
-    how = Refinement(12, 32, precision="float32")
-    course = refine(model, teacher, Samples.of(images, len(images)), how, output_distance)
+@pytest.mark.parametrize("augment", [False, True])
+def test_the_last_step_says_how_the_result_was_judged(
+    rough: nn.Module, teacher: nn.Module, images: Tensor, augment: bool
+) -> None:
+    model, samples = copy.deepcopy(rough), Samples.of(images, len(images))
+    how = Refinement(12, 32, precision="float32", augment=augment)
+    course = refine(model, teacher, samples, how, output_distance, 3)
     assert [step["iteration"] for step in course] == list(range(1, 13))
     assert all(set(step) == {"iteration", "divergence"} for step in course[:-1])
-    some = images[:512]
-    assert course[-1]["before"] == pytest.approx(distance(rough, teacher, some), rel=1e-4)
-    assert course[-1]["after"] == pytest.approx(distance(model, teacher, some), rel=1e-4)
+    views = torch.Generator().manual_seed(3)
+    turned = torch.cat([flip_and_shift(batch, views) for batch in samples.take(512).batches])
+    judged = [images[:512], turned] if augment else [images[:512]]
+    for key, judged_model in (("before", rough), ("after", model)):
+        expected = sum(distance(judged_model, teacher, some) for some in judged) / len(judged)
+        assert course[-1][key] == pytest.approx(expected, rel=1e-4)
 
 
 def test_equal_seeds_give_equal_models(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:

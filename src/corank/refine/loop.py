@@ -39,8 +39,9 @@ def refine(
 ) -> tuple[Mapping[str, float], ...]:
     """Tunes a coded model in place: scales, biases, norms, adapter factors and, if asked, the codes themselves.
 
-    Norm statistics stay as they are. If the distance on the samples is not smaller afterwards, the model is left as
-    it was. Batches too large for memory are run in parts.
+    Norm statistics stay as they are. If the distance on (up to 512 of) the samples is not smaller afterwards, the
+    model is left as it was; with ``augment`` it is the mean of those as they are and flipped and shifted. Batches too
+    large for memory are run in parts.
 
     Args:
         model: holds :class:`~corank.layers.CodedLayer` modules.
@@ -59,9 +60,9 @@ def refine(
     if refinement.iterations == 0:
         return ()
     steps = _Steps(Student(model, refinement), teacher, samples, refinement, loss, seed)
-    judge = _Judge(teacher, samples, loss, steps.device)
-    before = judge(model)
-    steps.set_pace(refinement.pace(before))
+    judge = _Judge(teacher, samples, loss, steps.device, refinement, seed)
+    plain, before = judge(model)
+    steps.set_pace(refinement.pace(plain))
     kept = checkpoint or Checkpoint(None)
     history = steps.restore(kept.load(_STEP))
     for number in range(len(history), refinement.iterations):
@@ -72,7 +73,7 @@ def refine(
             progress("refining", number + 1, refinement.iterations)
     unrefined = copy.deepcopy(model.state_dict())
     steps.student.harden_into(model)
-    after = judge(model)
+    _, after = judge(model)
     if not after < before:
         model.load_state_dict(unrefined)
     history[-1] = {**history[-1], "before": before, "after": after}
@@ -200,17 +201,32 @@ def _keeper(found: dict[str, Tensor], name: str) -> Callable[[nn.Module, object,
 
 
 class _Judge:
-    """Mean distance from the float model on the first samples, as they are."""
+    """Mean distance from the float model on the first samples: as they are, and flipped and shifted as the steps are.
 
-    def __init__(self, teacher: nn.Module, samples: Samples, loss: Loss, device: torch.device) -> None:
-        self._batches, self._loss, self._device = samples.take(_JUDGED).batches, loss, device
+    The codes were fitted to the samples as they are, what is refined was not: only both together are fair to both.
+    """
+
+    def __init__(
+        self, teacher: nn.Module, samples: Samples, loss: Loss, device: torch.device, how: Refinement, seed: int
+    ) -> None:
+        self._loss, self._device = loss, device
+        plain = list(samples.take(_JUDGED).batches)
+        self._sets = [plain]
+        if how.augment and all(isinstance(batch, Tensor) and batch.dim() == 4 for batch in plain):
+            views = torch.Generator().manual_seed(seed)
+            self._sets.append([flip_and_shift(batch, views) for batch in plain])
         with torch.no_grad():
-            self._references = [run(teacher, batch, device) for batch in self._batches]
+            self._references = [[run(teacher, batch, device) for batch in batches] for batches in self._sets]
 
-    def __call__(self, model: nn.Module) -> float:
+    def __call__(self, model: nn.Module) -> tuple[float, float]:
+        """The distance on the samples as they are, and the one that decides: the mean of both."""
+        found = [self._mean(model, *pair) for pair in zip(self._sets, self._references, strict=True)]
+        return found[0], sum(found) / len(found)
+
+    def _mean(self, model: nn.Module, batches: list[Any], references: list[Any]) -> float:
         total, count = 0.0, 0
         with torch.no_grad():
-            for batch, reference in zip(self._batches, self._references, strict=True):
+            for batch, reference in zip(batches, references, strict=True):
                 size = len(tree_leaves(batch)[0])
                 total += float(self._loss(run(model, batch, self._device), reference)) * size
                 count += size

@@ -109,7 +109,7 @@ def _blocks(width: int) -> Iterator[tuple[int, int]]:
 
 
 def _add_upper(total: Tensor, rows: Tensor) -> None:
-    """Adds ``rows^T rows`` of ``(G, N, C)`` to the blocks of ``total`` on and above the diagonal: two thirds of it."""
+    """Adds ``rows^T rows`` of ``(G, N, C)`` to the blocks of ``total`` on and above the diagonal."""
     for start, end in _blocks(total.shape[-1]):
         total[:, start:end, start:].baddbmm_(rows[:, :, start:end].transpose(1, 2), rows[:, :, start:])
 

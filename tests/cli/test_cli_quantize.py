@@ -13,7 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from typer.testing import Result
 
+from corank.codecs import RateUniform
 from corank.models.digits import digits_net
+from corank.plan import Plan
 
 Invoke = Callable[..., Result]
 # fmt: off
@@ -153,6 +155,23 @@ def test_max_drop(invoke: Invoke, tmp_path: Path) -> None:
     record = record_of(tmp_path)
     assert record["float_value"] - record["quantized_value"] <= 2
     assert record["stored_bytes"] == (tmp_path / "model.safetensors").stat().st_size
+    assert record["stored_bytes"] in [trial["stored_bytes"] for trial in record["tried"]]
+    for trial in record["tried"]:
+        assert f"{trial['bits']:g} bits" in result.stdout and f"{trial['drop']:.2f} points in" in result.stdout
+
+
+def test_max_drop_with_rates_and_exceptions(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke(
+        "quantize", "digits", "--data", "digits:train", "--samples", "64", "--rate", "auto", "--max-drop", "1",
+        "--eval", "digits:test", "--layer", "stage1.*=4", "--checkpoint", tmp_path / "kept",
+        "--out", tmp_path / "model.safetensors", "--save-plan", tmp_path / "plan.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    layers = Plan.load(tmp_path / "plan.json").layers
+    codecs = {name: layer.codec for name, layer in layers.items() if name.startswith("stage")}
+    rates = {name: codec.rate for name, codec in codecs.items() if isinstance(codec, RateUniform)}
+    assert {rate for name, rate in rates.items() if name.startswith("stage1.")} == {4}
+    assert min(rates.values()) < 3
 
 
 def test_unlabelled_eval_gives_agreement_only(invoke: Invoke, quick: tuple[str, ...], tmp_path: Path) -> None:
@@ -206,6 +225,7 @@ def test_weights_file_and_random_warning(invoke: Invoke, quick: tuple[str, ...],
         (["--samples", "0"], "samples=0"),
         (["--max-drop", "1"], "add --eval DATA"),
         (["--max-drop", "1", "--bits", "3", "--eval", "digits:test"], "--max-drop and --bits"),
+        (["--max-drop", "1", "--rate", "2", "--eval", "digits:test"], "--rate and --max-drop"),
         (["--plan", "missing.json"], "cannot read a plan from missing.json"),
         (["--plan", "missing.json", "--bits", "3"], "--plan and --bits"),
         (["--mean", "a,b,c"], "--mean 0.485"),

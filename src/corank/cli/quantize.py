@@ -18,7 +18,7 @@ from corank.cli.outputs import check_distinct, check_file, check_report, write_a
 from corank.cli.progress import progress_bar
 from corank.cli.record import Scores, record_of, score
 from corank.cli.request import Request
-from corank.cli.screen import results_console, show_lines, show_skipped, summary_table
+from corank.cli.screen import results_console, show_lines, show_skipped, show_tried, summary_table
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
 from corank.models import resolve
 from corank.processes import is_main
@@ -82,11 +82,12 @@ def quantize(
     view = InputOptions(image_size, mean, std, image_key, label_key, length)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
     with progress_bar(quiet) as progress:
-        quantized = request(source.model, images, scored[0] if scored else None, progress)
+        quantized, tried = request(source.model, images, scored[0] if scored else None, progress)
         scores = score(source.model, quantized, scored[0], progress) if scored else Scores()
     if not is_main():  # of several processes one writes and speaks
         return
     result = record_of("quantize", corank.inspect(quantized, True, coder), scores, source, command_line(context))
+    result["tried"] = [trial._asdict() for trial in tried]
     _show(result, _write(quantized, result, coder, out, save_plan, record, report), quiet)
 
 
@@ -114,4 +115,5 @@ def _show(result: Mapping[str, Any], written: Sequence[Path], quiet: bool) -> No
     console = results_console()
     console.print(summary_table(result))
     show_skipped(console, result["skipped"])
+    show_tried(console, result)
     show_lines(console, [f"wrote {path}" for path in written])

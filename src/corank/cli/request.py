@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from corank.cli.progress import Callback
 from corank.data import ImageSet, TokenSet
 from corank.errors import ConfigError
 from corank.presets import AUTO, chosen_codec
+from corank.quantize_smallest import Trial
 from corank.storage.coding import check_coder
 
 __all__ = ["Request"]
@@ -60,15 +62,8 @@ class Request:
             }  # fmt: skip
             _refuse("--plan", "the plan says everything", clash)
         if self.max_drop is not None:
-            _refuse("--max-drop", "bits and budget are found", common)
-            _refuse(
-                "--max-drop",
-                "several files are tried, by the preset",
-                {
-                    "--iterations": self.iterations, "--checkpoint": self.checkpoint,
-                    "--activation-range": self.activation_range,
-                },
-            )  # fmt: skip
+            given = {"--bits": self.bits, "--budget": self.budget, "--size": self.size}
+            _refuse("--max-drop", "bits and budget are found", given)
             if not scored:
                 raise ConfigError("--max-drop needs samples to measure the drop on; add --eval DATA")
         names = [self.codec, *(name for name in _exceptions(self.layers).values() if isinstance(name, str))]
@@ -85,12 +80,15 @@ class Request:
         rate = _rate(self.rate)
         if rate is not None:
             _refuse("--rate", "it says how codes are made", {"--bits": self.bits, "--codec": self.codec})
-        if rate == AUTO and self.size is None:
-            raise ConfigError("--rate auto finds the rate for a size; add --size 1.2MB")
-        if rate == AUTO and coder != "auto":
+        if rate == AUTO and self.size is None and self.max_drop is None:
+            raise ConfigError(
+                "--rate auto finds the rate for a size or a drop; add --size 1.2MB, or --max-drop 0.5 --eval DATA"
+            )
+        if rate == AUTO and self.size is not None and coder != "auto":
             raise ConfigError(f"--rate auto measures the file that the coder auto makes; leave --coder {coder} out")
         if rate is not None and rate != AUTO:
-            _refuse("--rate", "it says how large the file is; auto finds it for a size", {"--size": self.size})
+            given = {"--size": self.size, "--max-drop": self.max_drop}
+            _refuse("--rate", "it says how large the file is; auto finds it for a size or a drop", given)
         if self.size is not None and rate != AUTO:
             _refuse("--size", "the size sets the budget", {"--budget": self.budget})
 
@@ -100,19 +98,24 @@ class Request:
         images: ImageSet | TokenSet,
         scored: ImageSet | TokenSet | None,
         progress: Callback | None,
-    ) -> nn.Module:
-        """Does it."""
+    ) -> tuple[nn.Module, tuple[Trial, ...]]:
+        """Does it; also returns the files tried, where several were."""
         model.to(self.device)
         preset = self.preset or "fast"
+        settings: dict[str, Any] = {
+            "layers": _exceptions(self.layers), "codec": self.codec, "preset": preset, "search": self.search,
+            "refinement": None if self.iterations is None else corank.Refinement(self.iterations),
+            "adapter_bits": self.adapter_bits, "activations": self.activations,
+            "activation_range": self.activation_range or "mse", "all_layers": self.all_layers, "samples": self.samples,
+            "seed": self.seed, "device": self.device, "reference": self.reference, "checkpoint": self.checkpoint,
+            "progress": progress,
+        }  # fmt: skip
         if self.max_drop is not None and scored is not None:
-            return corank.quantize_smallest(
-                model, images, self.max_drop, scored, codec=self.codec, preset=preset, search=self.search,
-                samples=self.samples, activations=self.activations, seed=self.seed, device=self.device,
-                reference=self.reference, progress=progress,
-            ).model  # fmt: skip
+            found = corank.quantize_smallest(model, images, self.max_drop, scored, rate=self.rate, **settings)
+            return found.model, found.tried
         # Rounding alone has no adapters to spend a budget on, unless one is asked for.
         plain = preset == "nearest" and self.size is None
-        return corank.quantize(
+        quantized = corank.quantize(
             model,
             images,
             bits=self.bits,
@@ -120,22 +123,9 @@ class Request:
             budget=0.0 if plain and self.budget is None else self.budget,
             size=self.size,
             plan=None if self.plan is None else corank.Plan.load(self.plan),
-            layers=_exceptions(self.layers),
-            codec=self.codec,
-            preset=preset,
-            search=self.search,
-            refinement=None if self.iterations is None else corank.Refinement(self.iterations),
-            adapter_bits=self.adapter_bits,
-            activations=self.activations,
-            activation_range=self.activation_range or "mse",
-            all_layers=self.all_layers,
-            samples=self.samples,
-            seed=self.seed,
-            device=self.device,
-            reference=self.reference,
-            checkpoint=self.checkpoint,
-            progress=progress,
+            **settings,
         )
+        return quantized, ()
 
 
 def _rate(text: str | None) -> float | str | None:

@@ -27,6 +27,7 @@ __all__ = [
     "show_json",
     "show_lines",
     "show_skipped",
+    "show_tried",
     "summary_table",
 ]
 
@@ -96,6 +97,17 @@ def show_skipped(console: Console, skipped: Mapping[str, str]) -> None:
     lines = [f"  {name or '(model)'}: {reason}" for name, reason in list(skipped.items())[:MOST_SKIPPED]]
     more = len(skipped) - MOST_SKIPPED
     show_lines(console, [f"left in float ({len(skipped)}):", *lines, *([f"  and {more} more"] if more > 0 else [])])
+
+
+def show_tried(console: Console, record: Mapping[str, Any]) -> None:
+    """The files tried for a drop, each with what it lost; nothing where none were."""
+    unit = "nats" if record["metric"] == NATS else "points"
+    lines = [
+        f"  {trial['bits']:g} bits" + (f" + {trial['budget']:g}" if trial["budget"] else "")
+        + f": {trial['drop']:.{3 if unit == 'nats' else 2}f} {unit} in {show_bytes(trial['stored_bytes'])}"
+        for trial in record["tried"]
+    ]  # fmt: skip
+    show_lines(console, ["lost by what was tried:", *lines] if lines else [])
 
 
 def facts_table(facts: Mapping[str, str]) -> Table:

@@ -51,7 +51,7 @@ Activations = Annotated[
 Rate = Annotated[
     str | None,
     typer.Option(
-        help="Instead of --bits: bits a weight after entropy coding, 0.1 to 6; auto for what fits --size or --max-drop.",
+        help="Instead of --bits: bits a weight after entropy coding, 0.1 to 6; auto for --size or --max-drop.",
         rich_help_panel=HOW,
     ),
 ]

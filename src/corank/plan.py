@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from corank.adapters import FITS
+from corank.adapters import FITS, full_rank
 from corank.codecs import CODECS, Codec
 from corank.config import from_json, to_json
 from corank.errors import ConfigError, ModelError, OutputError
@@ -82,6 +82,11 @@ class LayerPlan:
             raise ConfigError(f"refits={self.refits!r}: a whole number from 0 to 100, e.g. 4")
         if not isinstance(self.input_range, str) or self.input_range not in INPUT_RANGES:
             raise ConfigError(f"input_range={self.input_range!r}: one of {', '.join(INPUT_RANGES)}")
+
+    def may_adapt(self, shape: tuple[int, int, int]) -> bool:
+        """Whether an adapter may pay in a layer of that shape ``(G, R, C)``: 8 bits lose nothing to reclaim, and that
+        of a depthwise layer would be larger than its weight."""
+        return self.codec is not None and self.codec.bits < 8 and full_rank(shape) > 0
 
     def to_json(self) -> dict[str, Any]:
         """Every field, plain."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corank.adapters import bits_per_rank, decompose, full_rank
+from corank.adapters import bits_per_rank, decompose
 from corank.apply import CodedResult, code_layer, layer_view, matrices
 from corank.calibration import Samples, run
 from corank.codecs import Codec
@@ -71,7 +71,7 @@ class LayerAlternatives(Alternatives):
         codecs, shapes = {}, {}
         for name, plan in draft.plan.coded().items():
             shape = prepared.geometry(name).matrix_shape
-            if plan.codec is not None and (name in free or (plan.codec.bits < 8 and full_rank(shape) > 0)):
+            if plan.codec is not None and (name in free or plan.may_adapt(shape)):
                 codecs[name], shapes[name] = plan.codec, shape
         return cls(codecs, shapes, free, prepared, draft, statistics, samples, loss, seed, progress, size)
 
@@ -110,13 +110,12 @@ class LayerAlternatives(Alternatives):
         gains = decompose(lost, plan.fit, view).energies * sensitivity(plan, view)
         total = float(gains.double().sum())
         factor = self._divergence(name, result) / max(total, 1e-30) if measured else 1.0
-        may_adapt = codec.bits < 8 and full_rank((groups, rows, columns)) > 0
         return Curve(
             codec,
             codec.size_bits(groups * rows, columns),
             bits_per_rank((groups, rows, columns), plan.adapter_bits),
             total * factor,
-            (gains * factor).cpu() if may_adapt else torch.zeros(0),
+            (gains * factor).cpu() if plan.may_adapt((groups, rows, columns)) else torch.zeros(0),
         )
 
     @cached_property

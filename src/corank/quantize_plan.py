@@ -61,10 +61,6 @@ class BasePlan:
         decided = frozenset[str]() if self.all_layers or len(names) <= 2 else prepared.edges
         return set(names) - decided.union(*(match(pattern, names) for pattern in self.layers))
 
-    def may_adapt(self, plan: LayerPlan) -> bool:
-        """Whether a layer's plan leaves room for an adapter: 8-bit layers lose nothing that one could reclaim."""
-        return plan.codec is not None and plan.codec.bits < 8
-
     def _layer(self, bits: int) -> LayerPlan:
         plan = self.recipe.layer_plan(bits, self.adapter_bits)
         return plan if self.activations is None else replace(plan, inputs=self.activations)

@@ -52,8 +52,7 @@ def problem_of(
         lossy = torch.zeros(1).expand(weight.shape)
         if measures:
             lossy = code_layer(weight, bias, layer_plan, statistics[name]).code.compose().reshape(weight.shape)
-        assert layer_plan.codec is not None
-        if layer_plan.codec.bits < 8 and full_rank(geometry.matrix_shape) > 0:
+        if layer_plan.may_adapt(geometry.matrix_shape):
             cost = bits_per_rank(geometry.matrix_shape, layer_plan.adapter_bits)
             directions, gains = _nothing(weight.shape)
             if measures:
@@ -82,7 +81,7 @@ def holds_an_adapter(prepared: Prepared, plan: Plan, budget: float) -> bool:
     costs = [
         bits_per_rank(shapes[name], layer.adapter_bits)
         for name, layer in coded.items()
-        if layer.codec is not None and layer.codec.bits < 8 and full_rank(shapes[name]) > 0
+        if layer.may_adapt(shapes[name])
     ]
     weights = sum(math.prod(shape) for shape in shapes.values())
     return bool(costs) and int(budget * weights + 1e-6) >= min(costs)

@@ -307,3 +307,9 @@ def test_an_embedding_and_a_tied_head_are_edges_but_no_targets() -> None:
 def test_a_model_that_is_one_layer_is_refused() -> None:
     with pytest.raises(ModelError, match=r"single Linear.*wrap it"):
         prepare(nn.Linear(3, 2), lambda model: model(torch.randn(1, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_layer_without_weights_stays_in_float() -> None:
+    result = prepare(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 0)), lambda net: net(torch.randn(8, 4)))
+    assert result.skipped == {"1": "it has no weights"} and list(result.targets) == ["0"]

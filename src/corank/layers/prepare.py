@@ -178,7 +178,9 @@ def _find(model: nn.Module, seen: Observation) -> tuple[dict[str, nn.Module], di
         except ModelError as error:
             skipped[name] = str(error)
             continue
-        if id(module) not in seen.calls:
+        if not _weight(module).numel():
+            skipped[name] = "it has no weights"
+        elif id(module) not in seen.calls:
             skipped[name] = "it was never called (its weight may be read by its parent)"
         elif others := [holder for holder in holders[id(_weight(module))] if holder != id(module)]:
             skipped[name] = f"its weight is tied to that of {names[others[0]][0]!r}, and stored once"

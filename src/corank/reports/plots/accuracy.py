@@ -31,6 +31,7 @@ MOST_NOTED_RUNS = 16
 MOST_FLOAT_LINES = 4
 LEAST_POINTS = 2.0
 AXES_POINTS = (270.0, 225.0)
+GAP = 2.0  # points between notes side by side
 
 Pair = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -164,7 +165,7 @@ def _note_runs(axes: Axes, runs: list[Record]) -> None:
     for run, (x, y) in zip(runs, points, strict=True):
         label = run_label(run)
         note = shorten(label[len(family(label)) :].strip(), 12)
-        width = 5.2 * len(note)
+        width = 6.0 * len(note)
         places = [
             (6.0, -11.0),
             (6.0, 3.0),
@@ -202,4 +203,5 @@ def _is_free(point: Pair, shift: Pair, width: float, taken: list[Box]) -> bool:
     left, bottom, right, top = _box(point, shift, width)
     if left < 0 or right > AXES_POINTS[0] or bottom < 0:
         return False
+    left, right = left - GAP, right + GAP
     return all(right <= box[0] or left >= box[2] or top <= box[1] or bottom >= box[3] for box in taken)

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "corank"
 ORDER = (
     ("errors",),
     ("config",),
-    ("matrix", "processes"),
+    ("matrix", "processes", "compiled"),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),

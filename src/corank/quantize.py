@@ -19,6 +19,7 @@ from corank.calibration import Samples, StreamedStatistics, collect_gradients, r
 from corank.calibration.collect import Progress
 from corank.checkpoint import Checkpoint, fingerprint
 from corank.codecs import Codec
+from corank.compiled import uncompiled
 from corank.errors import ConfigError
 from corank.layers import CodedLayer, Prepared, prepare, replace_module
 from corank.losses import Loss, output_distance, token_distance
@@ -39,6 +40,7 @@ __all__ = ["quantize", "to_float"]
 _FISHER_SAMPLES = 512
 
 
+@uncompiled()
 def quantize(
     model: nn.Module,
     data: Any,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -74,6 +75,10 @@ class Samples:
         return cls(tuple(batches), len(shapes) == 1)
 
     def __len__(self) -> int:
+        return self._total
+
+    @cached_property
+    def _total(self) -> int:
         return sum(_count(batch) for batch in self.batches)
 
     @property

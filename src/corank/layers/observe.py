@@ -54,6 +54,10 @@ class _Readers(TorchDispatchMode):
             if found is not None:
                 self.readers[found[0]].add(reader)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would load its compiler, which takes seconds, to keep it out of the method below
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for value in tree_leaves((args, kwargs or {})):
             self.note(value, self.stack[-1])

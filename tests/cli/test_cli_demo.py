@@ -1,4 +1,4 @@
-"""`corank demo`, with two of its nine quantizations: all of them take a minute."""
+"""`corank demo`, with three of its eleven quantizations: all of them take a minute."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from corank.cli.demo import RUNS
+from corank.cli.demo import JOBS, Job
 
 
 def test_demo_writes_its_runs(invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corank.cli.demo.RUNS", (("nearest", 4, 0.0), ("nearest", 2, 0.0)))
+    jobs = (Job("nearest", 4), Job("nearest", 2), Job("nearest", rate=1.0))
+    monkeypatch.setattr("corank.cli.demo.JOBS", jobs)
     result = invoke("demo", "--record", tmp_path / "demo.json")
     assert result.exit_code == 0, result.output
     whole = json.loads((tmp_path / "demo.json").read_text())
-    floating, four, two = whole["runs"]
+    floating, four, two, rated = whole["runs"]
     assert (whole["command"], whole["model"], whole["seed"]) == ("demo", "digits", 0)
     assert floating["label"] == "float" and floating["bits"] is None
     assert floating["quantized_value"] == floating["float_value"] == four["float_value"]
     assert two["stored_bytes"] < four["stored_bytes"] < floating["stored_bytes"] / 6
     assert two["equivalent_bits"] < four["equivalent_bits"] < 5
-    assert "nearest 2" in result.stdout and two["reproduce"].startswith("corank quantize digits")
+    assert rated["stored_bytes"] < two["stored_bytes"] and "--rate 1 " in rated["reproduce"]
+    assert "nearest 2" in result.stdout and "nearest rate" in result.stdout
+    assert two["reproduce"].startswith("corank quantize digits")
 
 
-def test_demo_compares_three_methods_at_three_widths() -> None:
-    assert {(preset, bits) for preset, bits, _ in RUNS} == {
+def test_demo_compares_three_methods_at_three_widths_and_two_rates() -> None:
+    assert {(job.preset, job.bits) for job in JOBS if job.rate is None} == {
         (preset, bits) for preset in ("nearest", "paper", "fast") for bits in (4, 3, 2)
     }
-    assert all(budget == 0 for preset, _, budget in RUNS if preset == "nearest")
+    assert all(job.budget == 0 for job in JOBS if job.preset == "nearest" or job.rate is not None)
+    assert [job.rate for job in JOBS if job.rate is not None] == [2.0, 1.0]

@@ -34,6 +34,15 @@ def test_one_row_of_the_comparison(run: dict[str, Any]) -> None:
     )
 
 
+def test_bits_of_a_rate_are_those_in_the_file(run: dict[str, Any]) -> None:
+    layers = [{**layer, "file_bits_per_weight": 1.5} for layer in run["layers"]]
+    rated = {**run, "plan": {"default": {"codec": {"kind": "rate-uniform", "bits": 4}}}, "layers": layers}
+    assert comparison_cells(rated)[1:3] == ("–", "1.500")
+    assert comparison_cells({**run, "layers": layers})[1:3] == ("3", "1.500")
+    for odd in ({}, {"default": []}, {"default": {"codec": "rate-uniform"}}, "plan"):
+        assert comparison_cells({**run, "plan": odd})[1] == "3"
+
+
 def test_a_record_that_says_nothing_has_dashes(bare: dict[str, Any]) -> None:
     assert comparison_cells(bare) == ("quantize", *("–",) * 8)
     assert layer_cells({"name": "fc"}) == ("fc", "–", "float", "–", "–", "–", "–")

@@ -62,7 +62,7 @@ def test_markup_in_a_label_is_shown_and_not_obeyed(bare: dict[str, Any]) -> None
 
 def test_markdown_is_a_table_of_as_many_cells_as_columns(runs: list[dict[str, Any]]) -> None:
     heading, rule, *rows = markdown_table(runs).splitlines()
-    assert heading.startswith("| run | bits | equivalent bits | top-1 |")
+    assert heading.startswith("| run | bits | bits per weight | top-1 |")
     assert rule.count("|") == heading.count("|") == 10
     assert len(rows) == 5
     assert rows[3] == "| fast 3+0.2 | 3 | 3.350 | 80.25 % | 0.75 | 120.50 KB | 9.0x | 250 | 61.5 |"

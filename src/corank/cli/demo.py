@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,39 @@ __all__ = ["demo"]
 
 MODEL, CALIBRATION, TEST = "digits", "digits:train", "digits:test"
 BUDGETS = {4: 0.25, 3: 0.25, 2: 0.4}
-RUNS = tuple(
-    (preset, bits, 0.0 if preset == "nearest" else budget)
-    for bits, budget in BUDGETS.items()
-    for preset in ("nearest", "paper", "fast")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One quantization of the demo: codes of ``bits`` bits with adapters, or of a ``rate``."""
+
+    preset: str
+    bits: int | None = None
+    budget: float = 0.0
+    rate: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Such as "fast 3+0.25" or "fast rate 1"."""
+        if self.rate is not None:
+            return f"{self.preset} rate {self.rate:g}"
+        return label_of(self.preset, self.bits, self.budget)
+
+    @property
+    def options(self) -> str:
+        """What the command line says of it."""
+        if self.rate is not None:
+            return f"--preset {self.preset} --rate {self.rate:g}"
+        return f"--preset {self.preset} --bits {self.bits} --budget {self.budget:g}"
+
+
+JOBS = (
+    *(
+        Job(preset, bits, 0.0 if preset == "nearest" else budget)
+        for bits, budget in BUDGETS.items()
+        for preset in ("nearest", "paper", "fast")
+    ),
+    *(Job("fast", rate=rate) for rate in (2.0, 1.0)),
 )
 
 
@@ -41,7 +71,7 @@ def demo(
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Quantize a small digits network to 4, 3 and 2 bits: rounding alone, the paper's way, and fast."""
+    """Quantize a small digits network to 4, 3, 2 and 1 bits: rounding alone, the paper's way, and fast."""
     check_file(record)
     check_report(report)
     check_distinct((record, report))
@@ -54,8 +84,8 @@ def demo(
         _one_thread(),
         tempfile.TemporaryDirectory(prefix="corank-demo-") as folder,
     ):
-        for preset, bits, budget in RUNS:
-            runs.append(_run(source, images, scored, preset, bits, budget, seed, Path(folder), progress))
+        for job in JOBS:
+            runs.append(_run(source, images, scored, job, seed, Path(folder), progress))
     whole = {
         "command": "demo",
         "version": __version__,
@@ -91,28 +121,22 @@ def _run(
     source: ResolvedModel,
     images: ImageSet,
     scored: ImageSet,
-    preset: str,
-    bits: int,
-    budget: float,
+    job: Job,
     seed: int,
     folder: Path,
     progress: Callback | None,
 ) -> dict[str, Any]:
-    label = label_of(preset, bits, budget)
-    named = _labelled(progress, label)
+    named = _labelled(progress, job.label)
     quantized = corank.quantize(
-        source.model, images, bits=bits, budget=budget, preset=preset, seed=seed, device="cpu",
-        reference=MODEL, progress=named,
+        source.model, images, bits=job.bits, rate=job.rate, budget=job.budget, preset=job.preset, seed=seed,
+        device="cpu", reference=MODEL, progress=named,
     )  # fmt: skip
     path = folder / "model.safetensors"
     corank.save(quantized, path)
     about = {**corank.inspect(quantized, codes=True), "stored_bytes": path.stat().st_size}
     scores = score(source.model, quantized, scored, named)
-    command = (
-        f"corank quantize {MODEL} --data {CALIBRATION} --eval {TEST} --preset {preset} --bits {bits} "
-        f"--budget {budget:g} --seed {seed} --out model.safetensors"
-    )
-    return record_of("demo", about, scores, source, command, label)
+    words = f"--data {CALIBRATION} --eval {TEST} {job.options} --seed {seed} --out model.safetensors"
+    return record_of("demo", about, scores, source, f"corank quantize {MODEL} {words}", job.label)
 
 
 def _labelled(progress: Callback | None, label: str) -> Callback | None:

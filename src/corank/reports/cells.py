@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from corank.reports.fields import Record, layer_name, number, numbers, run_label, text
+from corank.reports.fields import Record, file_bits, layer_name, number, numbers, run_label, text
 
 __all__ = [
     "LAYER_COLUMNS",
@@ -119,7 +119,7 @@ def comparison_columns(runs: Sequence[Record]) -> tuple[str, ...]:
     return (
         "run",
         "bits",
-        "equivalent bits",
+        "bits per weight",
         metric_name(runs),
         "drop",
         "file",
@@ -130,11 +130,12 @@ def comparison_columns(runs: Sequence[Record]) -> tuple[str, ...]:
 
 
 def comparison_cells(run: Record) -> tuple[str, ...]:
-    """One row of the comparison."""
+    """One row of the comparison; bits per weight are those in the file, where that is known."""
+    coded = file_bits(run)
     return (
         run_label(run),
-        show_bits(number(run, "bits"), number(run, "activations")),
-        _show(number(run, "equivalent_bits"), ".3f"),
+        NOTHING if _is_rated(run) else show_bits(number(run, "bits"), number(run, "activations")),
+        _show(number(run, "equivalent_bits") if coded is None else coded, ".3f"),
         show_value(run, "quantized_value"),
         show_drop(run),
         show_bytes(number(run, "stored_bytes")),
@@ -142,6 +143,14 @@ def comparison_cells(run: Record) -> tuple[str, ...]:
         _show(number(run, "iterations"), ".0f"),
         _show(number(run, "seconds"), ".1f"),
     )
+
+
+def _is_rated(run: Record) -> bool:
+    """Whether codes have a rate, which their width says nothing of."""
+    plan = run.get("plan")
+    default = plan.get("default") if isinstance(plan, Mapping) else None
+    codec = default.get("codec") if isinstance(default, Mapping) else None
+    return isinstance(codec, Mapping) and codec.get("kind") == "rate-uniform"
 
 
 def layer_cells(layer: Record) -> tuple[str, ...]:

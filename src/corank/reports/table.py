@@ -21,7 +21,7 @@ from corank.reports.fields import Record, entries, run_label
 __all__ = ["comparison_table", "layer_table", "markdown_table"]
 
 # Short enough for the table to fit a terminal of 80 columns.
-TERMINAL_NAMES = MappingProxyType({"equivalent bits": "equiv. bits", "iterations": "iter.", "seconds": "s"})
+TERMINAL_NAMES = MappingProxyType({"bits per weight": "per weight", "iterations": "iter.", "seconds": "s"})
 MARKDOWN_SIGNS = "\\`*_[]|<>&"
 
 

@@ -274,3 +274,14 @@ def test_shortened_names_keep_start_and_end() -> None:
     short = shorten("backbone.stages.3.blocks.11.attention.projection")
     assert len(short) == 22 and short.startswith("backbon") and short.endswith("n.projection")
     assert plot_text("_a$b") == r" _a\$b"
+
+
+@pytest.mark.parametrize("families", [1, 3, 4, 6])
+def test_the_legend_stays_within_the_picture(run: dict[str, Any], families: int) -> None:
+    names = ["nearest", "paper", "fast", "fast rate", "best with a long name", "best rate"][:families]
+    runs = [{**run, "label": f"{name} {place}"} for place, name in enumerate(names)]
+    figure = accuracy.draw([*runs, {**run, "label": "fast 9", "stored_bytes": 50_000}])
+    figure.savefig(io.BytesIO())
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert legend.get_window_extent().x1 <= figure.bbox.x1

@@ -54,6 +54,7 @@ TITLE_SIZE = 11
 LABEL_SIZE = 10
 NOTE_SIZE = 8.5
 MOST_NAMED_LAYERS = 60
+LEGEND_MARGIN = 50  # points left of the axes, where a legend begins
 
 INK, MUTED, SOFT, GREY, GRID = "#1b1f24", "#57606a", "#868f99", "#b6bec7", "#e3e7eb"
 # After Okabe and Ito, whose colours people with any colour vision tell apart; darker where white would swallow them.
@@ -130,9 +131,15 @@ def set_title(axes: Axes, title: str, pad: float = 8.0) -> None:
 
 
 def add_legend(axes: Axes, columns: int) -> None:
-    """A legend above the data, one entry for each labelled artist; none where nothing is labelled."""
+    """A legend above the data, one entry for each labelled artist; none where nothing is labelled.
+
+    In ``columns`` columns, or as many as fit the figure's width.
+    """
     handles, labels = axes.get_legend_handles_labels()
     if labels:
+        room = 72 * axes.figure.bbox.width / axes.figure.dpi - LEGEND_MARGIN
+        while columns > 1 and _legend_width(labels, columns) > room:
+            columns -= 1
         axes.legend(
             handles,
             labels,
@@ -149,6 +156,15 @@ def add_legend(axes: Axes, columns: int) -> None:
         # The title makes room for the legend, which stands between it and the data.
         lines = -(-len(labels) // columns)
         set_title(axes, axes.get_title(loc="left"), pad=8 + 15 * lines)
+
+
+def _legend_width(labels: list[str], columns: int) -> float:
+    """About how many points wide; columns are filled one after the other, the first ones with one line more."""
+    long, more = divmod(len(labels), columns)
+    sizes = [long + (place < more) for place in range(columns)]
+    starts = [sum(sizes[:place]) for place in range(columns)]
+    widths = [max(map(len, labels[at : at + size]), default=0) for at, size in zip(starts, sizes, strict=True)]
+    return sum(0.6 * NOTE_SIZE * width + 3.4 * NOTE_SIZE for width in widths)
 
 
 def plot_text(value: str) -> str:

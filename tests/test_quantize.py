@@ -242,3 +242,16 @@ def test_bad_models_and_data(images: Tensor) -> None:
             corank.quantize(digits_net(), data)
     with pytest.raises(corank.DataError, match=r"corank\.data\.load"):
         corank.quantize(digits_net(), "photos/")
+
+
+def test_inputs_that_vary_little_around_a_large_mean() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
+    small = corank.quantize(net, 1000 + torch.randn(64, 20), bits=8, budget=0, all_layers=True)
+    fresh = 1000 + torch.randn(256, 20)
+    with torch.no_grad():
+        expected = net(fresh)
+        lost = (small(fresh) - expected).square().mean() / expected.var(0).mean()
+    assert float(lost) < 1e-3
+    plain = corank.to_float(small)
+    assert max(float(layer.weight.detach().abs().max()) for layer in plain if isinstance(layer, nn.Linear)) < 0.5

@@ -58,7 +58,7 @@ def test_inputs_that_do_not_vary_leave_their_weights() -> None:
     """Their variance in float32 is rounding noise, of either sign, that no damping knows the size of."""
     rows = torch.randn(1, 400, 6)
     stuck = rows.clone()
-    stuck[..., :4] = torch.tensor([1000.0, 0.0, -3e5, 77.7]) + 1e-3 * torch.randn(1, 400, 4)
+    stuck[..., :4] = torch.tensor([1000.0, 0.0, -3e5, 777.0]) + 1e-3 * torch.randn(1, 400, 4)
     drift, weight = Drift(1, 6), torch.randn(1, 5, 6)
     drift.update_pair(rows, stuck, 1)
     centred = drift.centred()
@@ -68,3 +68,15 @@ def test_inputs_that_do_not_vary_leave_their_weights() -> None:
     found = drift.corrected(weight, True, 0.02)
     assert torch.allclose(found[..., [0, 2, 3]], weight[..., [0, 2, 3]], atol=1e-5)
     assert torch.allclose(found[..., 4:], weight[..., 4:], atol=0.5)
+
+
+def test_corrections_around_a_large_mean_are_those_of_the_shifted_inputs() -> None:
+    torch.manual_seed(0)
+    weight, ideal = torch.randn(1, 5, 16), torch.randn(1, 400, 16)
+    real = ideal + 0.1 * torch.randn(1, 400, 16)
+    near, far = Drift(1, 16), Drift(1, 16)
+    for start in range(0, 400, 100):
+        near.update_pair(ideal[:, start : start + 100], real[:, start : start + 100], 100)
+        far.update_pair(500 + ideal[:, start : start + 100], 500 + real[:, start : start + 100], 100)
+    expected = near.corrected(weight, centred=True, ridge=0.02)
+    torch.testing.assert_close(far.corrected(weight, centred=True, ridge=0.02), expected, rtol=1e-2, atol=1e-3)

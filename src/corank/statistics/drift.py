@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from corank.processes import add_up
+from corank.processes import add_up, number_of_processes
 from corank.statistics.base import Statistic
 from corank.statistics.moments import Gram
 
@@ -31,32 +31,46 @@ class Drift(Statistic):
     def update_pair(self, float_rows: Tensor, rows: Tensor, positions: int) -> None:
         """Takes the same sampled positions ``(G, N, C)`` of both networks' inputs."""
         self.gram.update(rows, positions)
-        self._cross.baddbmm_(float_rows.detach().float().transpose(1, 2), rows.detach().float())
-        self._float_sum += float_rows.detach().float().sum(1)
+        given, expected = (self.gram.shifted(part.detach().float()) for part in (rows, float_rows))
+        self._cross.baddbmm_(expected.transpose(1, 2), given)
+        self._float_sum += expected.sum(1)
 
     def reduce(self) -> None:
         """Adds up what the processes saw; see :mod:`corank.processes`."""
+        if number_of_processes() == 1:
+            return
+        count, given_sum = self.gram.count, self.gram.shifted_mean * self.gram.count
+        moved = self.gram.share_shift()
+        self._cross += self._float_sum[:, :, None] * moved[:, None, :] + moved[:, :, None] * given_sum[:, None, :]
+        self._cross += count * moved[:, :, None] * moved[:, None, :]
+        self._float_sum += count * moved
         self.gram.reduce()
         add_up([self._cross, self._float_sum])
 
     @property
     def float_mean(self) -> Tensor:
         """``E[x]``, ``(G, C)``."""
-        return self._float_sum / max(self.gram.count, 1)
+        mean = self._float_sum / max(self.gram.count, 1)
+        return mean if self.gram.shift is None else mean + self.gram.shift
 
     @property
     def cross(self) -> Tensor:
         """``E[x x'^T]``, ``(G, C, C)``."""
-        return self._cross / max(self.gram.count, 1)
+        found, shift = self._cross / max(self.gram.count, 1), self.gram.shift
+        if shift is None:
+            return found
+        mean = self._float_sum / max(self.gram.count, 1)
+        return found + mean[:, :, None] * shift[:, None, :] + shift[:, :, None] * self.gram.mean[:, None, :]
 
     def centred(self) -> Drift:
         """The same inputs less their means: what matters once the bias absorbs the mean error."""
         groups, columns = self._float_sum.shape
         centred = Drift(groups, columns, self._float_sum.device)
         centred.gram = self.gram.centred()
-        means = self.float_mean[:, :, None] * self.gram.mean[:, None, :]
+        count = max(self.gram.count, 1)
+        means = (self._float_sum / count)[:, :, None] * self.gram.shifted_mean[:, None, :]
         varies = centred.gram.matrix.diagonal(dim1=1, dim2=2) > 0
-        centred._cross = (self.cross - means) * varies[:, None, :] * max(self.gram.count, 1)
+        centred._cross = (self._cross / count - means) * varies[:, None, :] * count
         return centred
 
     def corrected(self, weight: Tensor, centred: bool, ridge: float) -> Tensor:

@@ -17,10 +17,19 @@ D = TypeVar("D")
 
 _BLOCKS, _NARROWEST = 8, 96  # of a sum of outer products, of which only the upper blocks are computed
 _NOISE = 1e-5  # variance over energy, below which float32 sums of squares say nothing of it
+_CONSTANT = 1e-11  # the same of single numbers, of which float32 keeps seven digits
+_FAR = 300.0  # squared mean over variance, from which rows are summed about their mean
 
 
 class _Moments(Statistic):
-    """Mean outer product ``(G, C, C)`` and mean ``(G, C)`` of rows, and the positions each sample has."""
+    """Mean outer product ``(G, C, C)`` and mean ``(G, C)`` of rows, and the positions each sample has.
+
+    Columns that vary little around a large mean are summed about it, as the first rows have it: a difference of sums of
+    squares would lose their variance in float32.
+
+    Attributes:
+        shift: ``(G, C)``, what rows are summed about, mostly zeros; None where it is zero everywhere.
+    """
 
     def __init__(self, groups: int, width: int, device: torch.device | str = "cpu") -> None:
         self.count = 0
@@ -30,6 +39,7 @@ class _Moments(Statistic):
         self._outer = torch.zeros(groups, width, width, device=device)
         self._mirrored = True
         self._sum = torch.zeros(groups, width, device=device)
+        self.shift: Tensor | None = None
 
     def derived(self, key: Hashable, make: Callable[[], D]) -> D:
         """What ``make`` computes from these moments, computed once until the next update."""
@@ -40,6 +50,9 @@ class _Moments(Statistic):
     def update(self, rows: Tensor, positions: int) -> None:
         self._derived.clear()
         rows = rows.detach().float()
+        if not self.count:
+            self.shift = _far_mean(rows)
+        rows = self.shifted(rows)
         _add_upper(self._outer, rows)
         self._mirrored = False
         self._sum += rows.sum(1)
@@ -47,10 +60,29 @@ class _Moments(Statistic):
         self.samples += 1
         self._positions += positions
 
+    def shifted(self, rows: Tensor) -> Tensor:
+        """Rows ``(G, N, C)`` less the shift."""
+        return rows if self.shift is None else rows - self.shift[:, None]
+
+    def share_shift(self) -> Tensor:
+        """Sums about the mean of all processes' shifts from now on; returns how far this one's moved, ``(G, C)``."""
+        own = torch.zeros_like(self._sum) if self.shift is None else self.shift
+        seen = torch.tensor(float(self.count), device=own.device)
+        common = own * seen
+        add_up([common, seen])
+        common /= seen.clamp(min=1)
+        moved = own - common
+        first = self._sum[:, :, None] * moved[:, None, :]
+        self._outer += first + first.transpose(1, 2) + self.count * moved[:, :, None] * moved[:, None, :]
+        self._sum += self.count * moved
+        self.shift = common if bool(common.any()) else None
+        return moved
+
     def reduce(self) -> None:
         """Adds up what the processes saw; see :mod:`corank.processes`."""
         if number_of_processes() == 1:
             return
+        self.share_shift()
         seen = torch.tensor([self.count, self.samples, self._positions], dtype=torch.int64, device=self._sum.device)
         add_up([self._outer, self._sum, seen])
         self.count, self.samples, self._positions = (int(number) for number in seen)
@@ -62,18 +94,29 @@ class _Moments(Statistic):
         if not self._mirrored:
             _mirror(self._outer)
             self._mirrored = True
-        return self._outer / max(self.count, 1)
+        found = self._outer / max(self.count, 1)
+        if self.shift is None:
+            return found
+        crossed = self.shifted_mean[:, :, None] * self.shift[:, None, :]
+        return found + crossed + crossed.transpose(1, 2) + self.shift[:, :, None] * self.shift[:, None, :]
+
+    @property
+    def shifted_mean(self) -> Tensor:
+        """``E[x] - shift``, ``(G, C)`` float32."""
+        return self._sum / max(self.count, 1)
 
     @property
     def mean(self) -> Tensor:
         """``E[x]``, ``(G, C)`` float32."""
-        return self._sum / max(self.count, 1)
+        return self.shifted_mean if self.shift is None else self.shifted_mean + self.shift
 
     @property
     def covariance(self) -> Tensor:
         """``E[x x^T] - E[x] E[x]^T``, ``(G, C, C)`` float32."""
-        mean = self.mean
-        return self.matrix - mean[:, :, None] * mean[:, None, :]
+        _mirror(self._outer)
+        self._mirrored = True
+        mean = self.shifted_mean
+        return self._outer / max(self.count, 1) - mean[:, :, None] * mean[:, None, :]
 
     @property
     def positions(self) -> float:
@@ -93,13 +136,23 @@ class Gram(_Moments):
         centred = Gram(groups, columns, self._sum.device)
         centred.count, centred.samples, centred._positions = self.count, self.samples, self._positions
         covariance = self.covariance
-        varies = covariance.diagonal(dim1=1, dim2=2) > _NOISE * self.matrix.diagonal(dim1=1, dim2=2)
+        variances, summed = (part.diagonal(dim1=1, dim2=2) for part in (covariance, self._outer / max(self.count, 1)))
+        varies = (variances > _NOISE * summed) & (variances > _CONSTANT * self.mean.square())
         centred._outer = covariance * (varies[:, :, None] & varies[:, None, :]) * max(self.count, 1)
         return centred
 
 
 class OutputGradient(_Moments):
     """Second moment of the loss gradient at a layer's output: empirical Fisher information, per position."""
+
+
+def _far_mean(rows: Tensor) -> Tensor | None:
+    """Means ``(G, C)`` of rows ``(G, N, C)`` where they dwarf the variance, zero elsewhere; None for zeros alone."""
+    if not rows.shape[1]:
+        return None
+    variance, mean = torch.var_mean(rows, 1, correction=0)
+    far = mean.square() > _FAR * variance
+    return torch.where(far, mean, 0.0) if bool(far.any()) else None
 
 
 def _blocks(width: int) -> Iterator[tuple[int, int]]:

@@ -290,3 +290,28 @@ def test_outputs_may_not_meet(invoke: Invoke, made: Path, tmp_path: Path) -> Non
     result = invoke("quantize", "digits", "--data", "digits", "--plan", made / "plan.json", "--out", made / "plan.json")
     assert result.exit_code == 2 and "would be overwritten" in result.stderr
     assert (made / "plan.json").read_bytes() == before
+
+
+def test_what_is_read_is_not_overwritten(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = "from corank.models.digits import digits_net as make\nfrom corank.data import load\n"
+    code += "def images():\n    return load('digits:train').sample(8, 0).images\n"
+    for name in ("net.py", "images.npz", "few.zip"):
+        (tmp_path / name).write_text(code)
+    folder = tmp_path / "net"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    for model, data, out in (
+        ("net.py:make", "digits:train", "net.py"),
+        ("net.py:make", "digits:train", tmp_path / "net.py"),
+        ("digits", "net.py:images", "net.py"),
+        ("digits", "images.npz", "images.npz"),
+        ("digits", "images.npz[:100]", "./images.npz"),
+        ("digits", "few.zip", "few.zip"),
+        (f"hf:{folder}", "digits:train", folder / "model.safetensors"),
+    ):
+        result = invoke("quantize", model, "--data", data, "--out", out)
+        assert result.exit_code == 2 and "would be overwritten" in result.stderr, (model, data, result.output)
+    result = invoke("quantize", "digits", "--data", "digits:train", "--eval", "few.zip[1::2]", "--out", "few.zip")
+    assert result.exit_code == 2 and "would be overwritten" in result.stderr
+    assert (tmp_path / "net.py").read_text() == code and (folder / "model.safetensors").read_bytes() == b"weights"

@@ -49,7 +49,7 @@ def evaluate(
     file: --weights and --pretrained only matter with --reference.
     """
     check_file(record)
-    check_distinct((record,), (file, weights))
+    check_distinct((record,), (file, weights, model, data))
     where = chosen_device(device)
     seed = corank.inspect(file)["seed"]
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)

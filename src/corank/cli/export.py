@@ -61,7 +61,7 @@ def export(
     """
     target = _target(to)
     _check_out(out, target)
-    check_distinct((out,), (file,))
+    check_distinct((out,), (file, model, data))
     seed = corank.inspect(file)["seed"]
     source = resolve(model, seed=seed)
     images = None

@@ -46,7 +46,7 @@ def import_peft(
     MODEL gives the network's code; what the file says of its origin is never run.
     """
     check_file(out)
-    check_distinct((out,), (file,))
+    check_distinct((out,), (file, model))
     before = corank.inspect(file)
     source = resolve(model, seed=before["seed"])
     given = corank.export.import_peft(corank.load(file, source.model), adapter, adapter_bits=adapter_bits)

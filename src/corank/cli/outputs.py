@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,17 +51,37 @@ def check_report(folder: Path | None) -> None:
     _probe(folder, there)
 
 
-def check_distinct(outputs: Sequence[Path | None], inputs: Sequence[Path | None] = ()) -> None:
+def check_distinct(outputs: Sequence[Path | None], inputs: Sequence[Path | str | None] = ()) -> None:
     """Whether no output stands in the way of another one or of an input.
 
+    Args:
+        outputs: paths that will be written.
+        inputs: paths, or what the command line says of models and data, such as "net.py:make", "images.npz[:100]" and
+            "hf:folder".
+
     Raises:
-        ConfigError: two are the same file.
+        ConfigError: two are the same file, or an output is a file of a folder with a model.
     """
     given = [path.resolve() for path in outputs if path is not None]
-    kept = {path.resolve() for path in inputs if path is not None}
+    kept = {path for one in inputs if one is not None for path in _files_of(one)}
     for place, path in enumerate(given):
         if path in given[:place] or path in kept:
             raise ConfigError(f"{path} would be overwritten; give every input and output a path of its own")
+
+
+def _files_of(given: Path | str) -> set[Path]:
+    """The files that a path, or a reference to a model or data, reads."""
+    if isinstance(given, Path):
+        return {given.resolve()}
+    names = {given, re.sub(r"\[[^\[\]]*\]$", "", given)}
+    for name in tuple(names):
+        parts = name.split(":")
+        names |= {":".join(parts[:end]) for end in range(1, len(parts))} | {":".join(parts[1:])}
+    files = {Path(name).resolve() for name in names if name and Path(name).is_file()}
+    folder = Path(given.removeprefix("hf:"))
+    if given.startswith("hf:") and folder.is_dir():
+        files |= {path.resolve() for path in folder.iterdir() if path.is_file()}
+    return files
 
 
 def write_all(*steps: Step) -> list[Path]:

@@ -71,7 +71,7 @@ def quantize(
     for path in (out, save_plan, record):
         check_file(path)
     check_report(report)
-    check_distinct((out, save_plan, record, report), (weights, plan))
+    check_distinct((out, save_plan, record, report), (weights, plan, model, data, evaluation))
     request = Request(
         bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
         samples, seed, model, chosen_device(device), checkpoint, activations, codec, activation_range, rate,

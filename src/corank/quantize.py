@@ -26,7 +26,7 @@ from corank.losses import Loss, output_distance, token_distance
 from corank.plan import Plan
 from corank.presets import AUTO, Preset, chosen_preset, chosen_search
 from corank.processes import join
-from corank.quantize_input import check_request, read_samples
+from corank.quantize_input import check_kinds, check_loss, check_model, check_request, read_samples
 from corank.quantize_job import Job
 from corank.quantize_plan import BasePlan, Choice
 from corank.quantize_rate import code_to_size, first_rate, room_for
@@ -125,18 +125,21 @@ def quantize(
         ConfigError, ModelError, DataError, BudgetError: for bad input; the model is then as it was.
     """
     started = time.perf_counter()
+    check_model(model)
+    named = {"budget": budget, "layers": layers, "plan": plan, "refinement": refinement, "device": device}
+    check_kinds(named)
     join()
     others = {"bits": bits, "size": None if rate == AUTO else size, "plan": plan}
     recipe = chosen_preset(preset, codec, activation_range, rate, others)
     finder = chosen_search(recipe, search)
     tuning = refinement or recipe.refinement or Refinement(iterations=0)
     room, size = room_for(rate, size, tuning)
-    check_request(bits, budget, size, samples, seed, activations, plan)
+    check_request(bits, budget, size, samples, batch_size, seed, activations, plan)
     inputs = read_samples(data, samples, batch_size, seed)
     prepared, home = _prepare(model, inputs, fold, device)
     base = BasePlan(recipe, layers or {}, adapter_bits, all_layers, activations)
     base = base if room is None else base.at_rate(first_rate(prepared, base.at_rate, room, budget or 0.0))
-    distance = loss or (token_distance if inputs.are_tokens else output_distance)
+    distance = check_loss(loss, prepared.outputs) or (token_distance if inputs.are_tokens else output_distance)
     names = (reference, preset if isinstance(preset, str) else "custom", _search_name(search, finder))
     job = Job(prepared, finder, plan, bits, size, budget, inputs, distance, seed, progress, *names)
     draft = job.draft(base)

@@ -21,6 +21,7 @@ from corank.layers import Prepared
 from corank.losses import Loss
 from corank.plan import Plan
 from corank.quantize_alternatives import problem_for
+from corank.quantize_input import MOST_EXTRA_BITS
 from corank.quantize_plan import BasePlan, check_plan
 from corank.quantize_search import holds_an_adapter
 from corank.quantize_size import bits_for_size, budget_for_size, parse_size
@@ -114,7 +115,10 @@ class Job:
             if self.budget is not None:
                 return self.budget, None
             return usual if holds_an_adapter(self.prepared, draft.plan, usual) else 0.0, None
-        return budget_for_size(self.prepared, draft, parse_size(self.size)), parse_size(self.size)
+        size = parse_size(self.size)
+        extra = min(budget_for_size(self.prepared, draft, size), MOST_EXTRA_BITS)
+        spent = self.finder.chooses_codecs or holds_an_adapter(self.prepared, draft.plan, extra)
+        return (extra if spent else 0.0), size
 
 
 def _check_range(prepared: Prepared, plan: Plan) -> None:

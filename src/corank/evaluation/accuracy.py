@@ -185,7 +185,21 @@ def _rows(output: Any, inputs: Any, labels: Tensor | None) -> _Rows:
             "the score needs logits: (N, classes), or (N, T, vocabulary) of token ids (N, T), as a tensor or under "
             "'logits'; this model gives something else"
         )
-    return _Rows(logits, None if labels is None else labels.to(logits.device), len(logits))
+    if labels is not None:
+        _check_labels(labels, logits)
+        labels = labels.to(logits.device)
+    return _Rows(logits, labels, len(logits))
+
+
+def _check_labels(labels: Any, logits: Tensor) -> None:
+    count, classes = logits.shape
+    if not isinstance(labels, Tensor) or labels.shape != (count,) or labels.is_floating_point():
+        given = f"{tuple(labels.shape)} of {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise DataError(
+            f"labels are a tensor ({count},) of whole numbers, one for each sample of the batch, not {given}"
+        )
+    if count and int(labels.max()) >= classes:
+        raise DataError(f"the label {int(labels.max())} is none of the model's {classes} classes, 0 to {classes - 1}")
 
 
 def _token_rows(logits: Tensor, ids: Tensor, inputs: Any, labels: Tensor | None) -> _Rows:

@@ -19,6 +19,7 @@ from corank.matrix import SUPPORTED, Geometry
 __all__ = ["Prepared", "fold_norm", "prepare", "remove_norm", "replace_module"]
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_ALLOWED = {torch.float16: 2e-2, torch.bfloat16: 8e-2}  # difference by folding, of the outputs' norm; else 2e-3
 _NORMS_WITH_ACTIVATION = "BatchNormAct2d"  # timm's: a norm whose forward() also drops and activates
 
 
@@ -33,6 +34,7 @@ class Prepared:
         folded: names of the norms folded into the layer before them.
         edges: the targets that are the first and the last layer of the network. A language model's are its embedding
             and its head, which are no targets where they share one weight.
+        outputs: what the float model gave for the few samples it was watched with.
     """
 
     model: nn.Module
@@ -40,6 +42,7 @@ class Prepared:
     skipped: dict[str, str]
     folded: tuple[str, ...]
     edges: frozenset[str]
+    outputs: Any = None
 
     def geometry(self, name: str) -> Geometry:
         """The geometry of a target."""
@@ -58,14 +61,21 @@ def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True
         fold: whether to fold norms at all.
 
     Raises:
-        ModelError: when no layer can be coded, the model is itself one layer, or a weight is not finite.
+        ModelError: when no layer can be coded, the model is itself one layer, cannot be copied, or has a weight or
+            gives an output that is not finite.
     """
     if isinstance(model, SUPPORTED):
         kind = type(model).__name__
         raise ModelError(
             f"the model is a single {kind}, which has no parent to replace it in; wrap it: Sequential({kind})"
         )
-    copied = copy.deepcopy(model).eval()
+    try:
+        copied = copy.deepcopy(model).eval()
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(
+            f"the model cannot be copied ({str(error).splitlines()[0]}); give one that copy.deepcopy copies: take old "
+            "weight norms off with torch.nn.utils.remove_weight_norm, and drop graphs by tensor.detach()"
+        ) from error
     seen = observe(copied, run, SUPPORTED)
     folded: tuple[str, ...] = ()
     if fold:
@@ -76,7 +86,7 @@ def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True
             seen = observe(copied, run, SUPPORTED)
     targets, skipped = _find(copied, seen)
     if not targets:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:8])
         raise ModelError(
             "the model has no layer that corank codes ("
             + ", ".join(kind.__name__ for kind in SUPPORTED)
@@ -86,7 +96,11 @@ def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True
     for name, layer in targets.items():
         if not bool(torch.isfinite(_weight(layer)).all()):
             raise ModelError(f"layer {name!r} has NaN or infinite weights; corank needs a trained, finite model")
-    return Prepared(copied, targets, skipped, folded, _edges(targets, copied, seen))
+    if any(bool(value.isnan().any()) for value in tree_leaves(seen.outputs) if _is_float(value)):
+        cause = _cause(copied)
+        if cause is not None:
+            raise ModelError(f"the model's outputs are NaN on the calibration data, as {cause}")
+    return Prepared(copied, targets, skipped, folded, _edges(targets, copied, seen), seen.outputs)
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
@@ -186,7 +200,20 @@ def _find(model: nn.Module, seen: Observation) -> tuple[dict[str, nn.Module], di
             skipped[name] = f"its weight is tied to that of {names[others[0]][0]!r}, and stored once"
         else:
             targets[name] = module
-    return targets, skipped
+    return targets, {**skipped, **_other_weights(model, {*targets, *skipped}, names)}
+
+
+def _other_weights(model: nn.Module, known: set[str], names: dict[int, list[str]]) -> dict[str, str]:
+    """Modules that keep a hundredth of the model's weights or more, and are no layers that could be coded."""
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    found: dict[str, str] = {}
+    for module in model.modules():
+        name, held = names[id(module)][0], dict(module.named_parameters(recurse=False))
+        count = sum(parameter.numel() for parameter in held.values())
+        if name not in known and 100 * count >= whole and any(parameter.dim() > 1 for parameter in held.values()):
+            shown = ", ".join(list(held)[:3]) + (", ..." if len(held) > 3 else "")
+            found[name] = f"corank does not code what a {type(module).__name__} keeps: {shown}, {count:,} numbers"
+    return found
 
 
 def _in_order(model: nn.Module, seen: Observation) -> list[nn.Module]:
@@ -215,9 +242,24 @@ def _agree(expected: Any, given: Any) -> bool:
     for one, other in pairs:
         if isinstance(one, Tensor) and one.is_floating_point():
             scale = one.norm().clamp(min=1e-12)
-            if not bool(torch.isfinite(other).all()) or bool((one - other).norm() > 2e-3 * scale):
+            allowed = _ALLOWED.get(one.dtype, 2e-3)
+            if not bool(torch.isfinite(other).all()) or bool((one - other).norm() > allowed * scale):
                 return False
     return True
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _cause(model: nn.Module) -> str | None:
+    """What of the model is not finite or a variance below zero, in words."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return f"{name!r} holds values that are not finite"
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            return f"{name!r} holds negative variances"
+    return None
 
 
 def _run(model: nn.Module, run: Callable[[nn.Module], Any]) -> Any:

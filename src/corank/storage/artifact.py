@@ -9,7 +9,7 @@ import copy
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import safetensors
@@ -48,8 +48,12 @@ def save(model: nn.Module, path: str | Path, coder: str = "auto") -> int:
     Raises:
         ModelError: for a model that corank did not quantize.
         OutputError: when the path cannot be written.
-        ConfigError: for an unknown coder, or one whose package is missing.
+        ConfigError: for an unknown coder, one whose package is missing, or what is no model and no path.
     """
+    if not isinstance(model, nn.Module) or not isinstance(path, (str, os.PathLike)):
+        raise ConfigError(
+            f"save(model, path) takes a quantized model, then a path, not {type(model).__name__}, {type(path).__name__}"
+        )
     data = serialized(model, coder)
     target = Path(path)
     try:
@@ -101,6 +105,8 @@ def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: s
         ArtifactError: for an unsound file, or one that does not fit the model.
         ConfigError: when ``model`` is neither, or the file's codes need a package that is not installed.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ConfigError(f"load(path, model): the path of a file comes first, not {type(path).__name__}")
     run, stored = _opened(path)
     given = model if isinstance(model, nn.Module) else model() if callable(model) else None
     if not isinstance(given, nn.Module):
@@ -227,7 +233,7 @@ def _check_layers(model: nn.Module, run: Run) -> None:
     for name, layer_run in run.layers.items():
         layer = modules.get(name)
         if layer is None or layer is model:
-            raise ArtifactError(f"it has no layer {name!r}")
+            raise ArtifactError(f"it has no layer {name!r}{_wrapping(name, modules)}")
         if layer in seen:
             raise ArtifactError(f"its layer {name!r} is the layer {seen[layer]!r}")
         seen[layer] = name
@@ -238,6 +244,19 @@ def _check_layers(model: nn.Module, run: Run) -> None:
     for name in run.folded:
         if name not in modules:
             raise ArtifactError(f"it has no norm {name!r}")
+
+
+def _wrapping(name: str, modules: Mapping[str, nn.Module]) -> str:
+    """What to do where the layer is there, but for the name of a wrapper in its path."""
+    for part, wrapper in (("module", "torch.nn.DataParallel"), ("_orig_mod", "torch.compile")):
+        parts = name.split(".")
+        if part in parts and ".".join(one for one in parts if one != part) in modules:
+            return (
+                f"; the model in the file was wrapped by {wrapper}: wrap this one as well, or quantize the one inside"
+            )
+        if name in {".".join(one for one in other.split(".") if one != part) for other in modules}:
+            return f"; this model is wrapped by {wrapper}, that in the file was not: give the one inside"
+    return ""
 
 
 def _build(model: nn.Module, run: Run, contents: Contents) -> None:

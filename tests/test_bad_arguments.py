@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -159,3 +160,34 @@ def test_weights_that_are_no_layers_are_named() -> None:
     encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     small = corank.quantize(encoder, torch.randn(16, 5, 16), bits=4, budget=0)
     assert "in_proj_weight" in small.corank_run.skipped["self_attn"]  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([np.zeros((4, 1, 8, 8), np.float32)], r"torch\.from_numpy\(array\)"),
+        ({"input": torch.zeros(4, 1, 8, 8)}, r"\[mapping\]"),
+        ([{"input": torch.zeros(4, 1, 8, 8), "flag": True}], "whose 'flag' is none; leave it out"),
+        ([{}], "an empty dict"),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.float64), r"data\.to\(torch\.float32\), or model\.float\(\)"),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), r"the data is torch\.uint8 and the model torch\.float32"),
+    ],
+)
+def test_data_that_is_none(data: Any, said: str) -> None:
+    with pytest.raises(corank.DataError, match=said):
+        corank.quantize(small_net(), data, bits=4, budget=0)
+
+
+def test_two_inputs_need_a_mapping() -> None:
+    class Siamese(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return self.head(a) - self.head(b)
+
+    first, second = torch.randn(2, 8, 4)
+    with pytest.raises(corank.DataError, match="takes mappings as batches"):
+        corank.quantize(nn.Sequential(Siamese()), [(first, second)], bits=4)
+    corank.quantize(Siamese(), [{"a": first, "b": second}], bits=4, budget=0)

@@ -230,3 +230,14 @@ def test_a_missing_package_is_named(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(corank.ConfigError, match=r"pip install 'corank\[onnx\]'"):
         export_onnx(coded, tmp_path / "x.onnx", images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_networks_of_other_floats_are_exported_in_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)).to(dtype)
+    x = torch.randn(8, 3, 8, 8)
+    small = corank.quantize(model, x.to(dtype), bits=4, budget=0, preset="nearest")
+    for example in (x[:1].to(dtype), x[:1]):
+        result = export_onnx(small, tmp_path / "small.onnx", example)
+        assert result.relative_difference is not None and result.relative_difference < 1e-4

@@ -153,7 +153,20 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
             raise
         shapes = ", ".join(str(tuple(leaf.shape)) for leaf in tree_leaves(batch))
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"the model could not run on a batch of shape {shapes}: {first}") from error
+        raise DataError(
+            f"the model could not run on a batch of shape {shapes}: {first}{_hint(model, batch, first)}"
+        ) from error
+
+
+def _hint(model: nn.Module, batch: Any, said: str) -> str:
+    """What to try, where the model's own words do not tell."""
+    kinds = [part.dtype for part in model.parameters() if part.is_floating_point()]
+    for leaf in tree_leaves(batch):
+        if kinds and leaf.dtype not in kinds and (leaf.is_floating_point() or leaf.dtype == torch.uint8):
+            return f"; the data is {leaf.dtype} and the model {kinds[0]}: give data.to({kinds[0]}), or model.float()"
+    if "required positional argument" in said:
+        return '; a model of several inputs takes mappings as batches, e.g. [{"image": images, "mask": masks}]'
+    return ""
 
 
 def token_ids(batch: Any) -> Tensor | None:
@@ -196,8 +209,7 @@ def _inputs(batch: Any) -> Any:
     leaves = tree_leaves(batch)
     if not leaves or not all(isinstance(leaf, Tensor) and leaf.dim() > 0 for leaf in leaves):
         raise DataError(
-            "a batch is a tensor (N, ...), an (inputs, labels) pair or a mapping of tensors, "
-            f"not {type(batch).__name__}"
+            f"a batch is a tensor (N, ...), an (inputs, labels) pair or a mapping of tensors, not {_described(batch)}"
         )
     counts = [leaf.shape[0] for leaf in leaves]
     if len(set(counts)) > 1:
@@ -210,6 +222,19 @@ def _plain(leaf: Tensor) -> Tensor:
     leaf = leaf.detach().cpu()
     small = leaf.dtype in (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32)
     return leaf.long() if small and leaf.dim() == 2 else leaf
+
+
+def _described(batch: Any) -> str:
+    """What was given in place of a batch, and what would do."""
+    kind = type(batch).__name__
+    if type(batch).__module__ == "numpy":
+        return f"a numpy {kind}; torch.from_numpy(array) makes a tensor of it"
+    if isinstance(batch, str):
+        return f"{kind}; one mapping alone goes into a list: [mapping]"
+    if isinstance(batch, Mapping):
+        odd = [key for key, value in batch.items() if not isinstance(value, Tensor) or value.dim() == 0]
+        return f"a {kind} whose {odd[0]!r} is none; leave it out" if odd else f"an empty {kind}"
+    return kind
 
 
 def _check_finite(batches: list[Any]) -> None:

@@ -19,11 +19,14 @@ INPUT, OUTPUT = "input", "output"
 def named_inputs(example: Any) -> dict[str, Tensor]:
     """The tensors of an example by name: ``input`` for a tensor, its own keys for a mapping of keyword arguments.
 
+    Floating tensors are in float32, as networks are when they are exported, whatever they were before.
+
     Raises:
         DataError: for anything else, or values that are not finite.
     """
     batch = Samples.of([example], 1 << 30).batches[0]
-    return {INPUT: batch} if isinstance(batch, Tensor) else dict(batch)
+    named = {INPUT: batch} if isinstance(batch, Tensor) else dict(batch)
+    return {name: value.float() if value.is_floating_point() else value for name, value in named.items()}
 
 
 def named_outputs(result: Any) -> dict[str, Tensor]:

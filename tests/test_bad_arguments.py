@@ -153,10 +153,8 @@ def test_weights_that_are_no_layers_are_named() -> None:
 
     small = corank.quantize(Recurrent(), torch.randn(16, 5, 8), bits=4, budget=0)
     skipped = corank.inspect(small)["skipped"]
-    assert skipped["cell"].startswith(
-        "corank does not code what a LSTM keeps: weight_ih_l0, weight_hh_l0, bias_ih_l0, .."
-    )
-    assert "Recurrent keeps: start" in skipped[""]
+    assert "(LSTM: weight_ih_l0, weight_hh_l0, bias_ih_l0, ...; 1,664 numbers)" in skipped["cell"]
+    assert "(Recurrent: start; 48 numbers)" in skipped[""]
     encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     small = corank.quantize(encoder, torch.randn(16, 5, 16), bits=4, budget=0)
     assert "in_proj_weight" in small.corank_run.skipped["self_attn"]  # pyright: ignore

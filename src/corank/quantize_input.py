@@ -30,7 +30,7 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "layers": (Mapping, 'exceptions by name pattern, e.g. layers={"conv1": 8, "*.downsample.*": "float"}'),
     "plan": (Plan, 'a corank.Plan, e.g. plan=corank.Plan.load("plan.json")'),
     "refinement": ((Refinement, BlockReconstruction), "e.g. refinement=corank.Refinement(iterations=100)"),
-    "device": ((str, torch.device), 'e.g. device="cpu", or "auto"'),
+    "device": ((str, int, torch.device), 'e.g. device="cpu", or "auto"'),
 }
 
 

@@ -212,7 +212,8 @@ def _other_weights(model: nn.Module, known: set[str], names: dict[int, list[str]
         count = sum(parameter.numel() for parameter in held.values())
         if name not in known and 100 * count >= whole and any(parameter.dim() > 1 for parameter in held.values()):
             shown = ", ".join(list(held)[:3]) + (", ..." if len(held) > 3 else "")
-            found[name] = f"corank does not code what a {type(module).__name__} keeps: {shown}, {count:,} numbers"
+            kind = type(module).__name__
+            found[name] = f"not a kind of layer that corank codes ({kind}: {shown}; {count:,} numbers)"
     return found
 
 

@@ -26,8 +26,8 @@ from corank.losses import Loss, output_distance, token_distance
 from corank.plan import Plan
 from corank.presets import AUTO, Preset, chosen_preset, chosen_search
 from corank.processes import join
-from corank.quantize_input import check_kinds, check_loss, check_model, check_request, read_samples
-from corank.quantize_job import Job
+from corank.quantize_input import check_kinds, check_loss, check_request, read_samples
+from corank.quantize_job import Coded, Job
 from corank.quantize_plan import BasePlan, Choice
 from corank.quantize_rate import code_to_size, first_rate, room_for
 from corank.refine import Refinement, Tuning, remaining, tune
@@ -125,9 +125,7 @@ def quantize(
         ConfigError, ModelError, DataError, BudgetError: for bad input; the model is then as it was.
     """
     started = time.perf_counter()
-    check_model(model)
-    named = {"budget": budget, "layers": layers, "plan": plan, "refinement": refinement, "device": device}
-    check_kinds(named)
+    check_kinds(model, budget=budget, layers=layers, plan=plan, refinement=refinement, device=device)
     join()
     others = {"bits": bits, "size": None if rate == AUTO else size, "plan": plan}
     recipe = chosen_preset(preset, codec, activation_range, rate, others)
@@ -146,16 +144,19 @@ def quantize(
     kept = Checkpoint(checkpoint, _identity(prepared, inputs, draft, finder, budget, room or size, tuning, distance))
     job = replace(job, statistics=_calibrate(prepared, draft.plan, inputs, seed, progress, room is not None))
     teacher = copy.deepcopy(prepared.model) if tuning.iterations else nn.Identity()
-    if room is None:
-        coded = job(base, prepared, kept)
-    else:
-        attempt = partial(job.on_a_copy, base, kept)
-        coded = code_to_size(attempt, first=base.recipe.rate, size=room, weights=draft.weights)
+    coded = _coded(job, base, kept, room, draft.weights)
     tuning = remaining(tuning, coded.found.iterations)
     course = tune(coded.model, teacher, inputs, tuning, distance, seed, progress, kept)
     outcome = replace(coded.run, seconds=time.perf_counter() - started)
     coded.model.__dict__[ATTRIBUTE] = _with_history(outcome, coded.found, course)
     return coded.model.to(home)
+
+
+def _coded(job: Job, base: BasePlan, kept: Checkpoint, room: int | None, weights: int) -> Coded:
+    """The model coded once or, for a file of ``room`` bytes, at the rate that fits."""
+    if room is None:
+        return job(base, job.prepared, kept)
+    return code_to_size(partial(job.on_a_copy, base, kept), first=base.recipe.rate, size=room, weights=weights)
 
 
 def _identity(

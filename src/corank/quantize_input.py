@@ -18,7 +18,7 @@ from corank.plan import Plan
 from corank.quantize_size import parse_size
 from corank.refine import BlockReconstruction, Refinement
 
-__all__ = ["MOST_EXTRA_BITS", "check_kinds", "check_loss", "check_model", "check_request", "read_samples"]
+__all__ = ["MOST_EXTRA_BITS", "check_kinds", "check_loss", "check_request", "read_samples"]
 
 MOST_EXTRA_BITS = 32
 
@@ -34,8 +34,9 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
 }
 
 
-def check_kinds(given: Mapping[str, Any]) -> None:
-    """Raises ConfigError for arguments, by name, that are of another kind than the ones of that name; None is any."""
+def check_kinds(model: object, **given: Any) -> None:
+    """Raises ModelError or ConfigError for a model, or arguments by name, of another kind than they can be."""
+    _check_model(model)
     for name, value in given.items():
         kind, allowed = _KINDS[name]
         if value is not None and not isinstance(value, kind):
@@ -47,7 +48,7 @@ def check_kinds(given: Mapping[str, Any]) -> None:
         raise ConfigError(f"device=None: {_KINDS['device'][1]}")
 
 
-def check_model(model: object) -> None:
+def _check_model(model: object) -> None:
     """Raises ModelError for what is not an eager module whose weights are there."""
     if not isinstance(model, nn.Module):
         raise ModelError(

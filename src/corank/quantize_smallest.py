@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from corank.calibration.collect import Progress
+from corank.calibration.collect import Progress, labelled
 from corank.codecs import Codec
 from corank.data import ImageSet, TokenSet
 from corank.errors import BudgetError, ConfigError
@@ -123,20 +123,33 @@ def quantize_smallest(
         "seed": seed, "device": device, "reference": reference,
     }  # fmt: skip
     base = evaluate(model, evaluation, model)
+
+    def attempt(bits: float, budget: float) -> tuple[Trial, nn.Module]:
+        folder = None if checkpoint is None else Path(checkpoint) / f"{bits:g}+{budget:g}"
+        wanted = {"rate": bits} if rate else {"bits": int(bits)}
+        told = labelled(progress, f"{bits:g} bits" + (f" + {budget:g}" if budget else ""))
+        candidate = quantize(model, data, **wanted, budget=budget, checkpoint=folder, progress=told, **settings)
+        drop = _drop(base, evaluate(candidate, evaluation, model, progress=told))
+        return Trial(bits, budget, drop, len(serialized(candidate))), candidate
+
+    return _bisected(candidates, attempt, max_drop)
+
+
+def _bisected(
+    candidates: Sequence[tuple[float, float]],
+    attempt: Callable[[float, float], tuple[Trial, nn.Module]],
+    max_drop: float,
+) -> Smallest:
+    """The first of ``candidates``, the smallest first, that keeps within the drop, as later ones are taken to do."""
     tried: list[Trial] = []
-    best: tuple[float, nn.Module] | None = None
+    best: tuple[nn.Module, float] | None = None
     low, high = 0, len(candidates) - 1
     while low <= high:
         middle = (low + high) // 2
-        bits, budget = candidates[middle]
-        folder = None if checkpoint is None else Path(checkpoint) / f"{bits:g}+{budget:g}"
-        wanted = {"rate": bits} if rate else {"bits": int(bits)}
-        told = _told(progress, f"{bits:g} bits" + (f" + {budget:g}" if budget else ""))
-        candidate = quantize(model, data, **wanted, budget=budget, checkpoint=folder, progress=told, **settings)
-        drop = _drop(base, evaluate(candidate, evaluation, model, progress=told))
-        tried.append(Trial(bits, budget, drop, len(serialized(candidate))))
-        if drop <= max_drop:
-            best, high = (drop, candidate), middle - 1
+        trial, candidate = attempt(*candidates[middle])
+        tried.append(trial)
+        if trial.drop <= max_drop:
+            best, high = (candidate, trial.drop), middle - 1
         else:
             low = middle + 1
     if best is None:
@@ -144,7 +157,7 @@ def quantize_smallest(
         raise BudgetError(
             f"no file keeps within {max_drop}; the least lost was {least:.2f} at {candidates[-1][0]:g} bits"
         )
-    return Smallest(best[1], best[0], tuple(tried))
+    return Smallest(*best, tuple(tried))
 
 
 def _candidates(rate: str | None, preset: str | Preset, codec: str | Codec | None) -> tuple[tuple[float, float], ...]:
@@ -157,13 +170,6 @@ def _candidates(rate: str | None, preset: str | Preset, codec: str | Codec | Non
             f"rate={rate!r}: quantize_smallest finds the rate; give rate='auto', or call quantize(..., rate={rate!r})"
         )
     return tuple((one, 0.0) for one in RATES)
-
-
-def _told(progress: Progress | None, trial: str) -> Progress | None:
-    """The callback, which also hears what is being tried."""
-    if progress is None:
-        return None
-    return lambda what, done, total: progress(f"{trial}: {what}", done, total)
 
 
 def _drop(base: Evaluation, scored: Evaluation) -> float:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from corank.cli.demo import JOBS, Job
+from corank.cli.demo import RUNS, DemoRun
 
 
 def test_demo_writes_its_runs(invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = (Job("nearest", 4), Job("nearest", 2), Job("nearest", rate=1.0))
-    monkeypatch.setattr("corank.cli.demo.JOBS", jobs)
+    runs = (DemoRun("nearest", 4), DemoRun("nearest", 2), DemoRun("nearest", rate=1.0))
+    monkeypatch.setattr("corank.cli.demo.RUNS", runs)
     result = invoke("demo", "--record", tmp_path / "demo.json")
     assert result.exit_code == 0, result.output
     whole = json.loads((tmp_path / "demo.json").read_text())
@@ -30,8 +30,8 @@ def test_demo_writes_its_runs(invoke: Callable[..., Result], tmp_path: Path, mon
 
 
 def test_demo_compares_three_methods_at_three_widths_and_two_rates() -> None:
-    assert {(job.preset, job.bits) for job in JOBS if job.rate is None} == {
+    assert {(one.preset, one.bits) for one in RUNS if one.rate is None} == {
         (preset, bits) for preset in ("nearest", "paper", "fast") for bits in (4, 3, 2)
     }
-    assert all(job.budget == 0 for job in JOBS if job.preset == "nearest" or job.rate is not None)
-    assert [job.rate for job in JOBS if job.rate is not None] == [2.0, 1.0]
+    assert all(one.budget == 0 for one in RUNS if one.preset == "nearest" or one.rate is not None)
+    assert [one.rate for one in RUNS if one.rate is not None] == [2.0, 1.0]

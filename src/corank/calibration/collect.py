@@ -15,10 +15,17 @@ from corank.matrix import Geometry
 from corank.processes import share
 from corank.statistics import Gram, OutputGradient, Statistic
 
-__all__ = ["collect", "collect_gradients", "position_limit"]
+__all__ = ["collect", "collect_gradients", "labelled", "position_limit"]
 
 Progress = Callable[[str, int, int], None]
 _UNFOLDED_BYTES = 1 << 26  # of unfolded inputs held at once
+
+
+def labelled(progress: Progress | None, label: str) -> Progress | None:
+    """The callback, told what is being done with a label before it."""
+    if progress is None:
+        return None
+    return lambda what, done, total: progress(f"{label}: {what}", done, total)
 
 
 def collect(

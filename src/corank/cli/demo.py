@@ -15,6 +15,7 @@ import typer
 import corank
 import corank.cli.options as options
 from corank import __version__
+from corank.calibration.collect import labelled
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, check_report, write_all
 from corank.cli.progress import Callback, progress_bar
@@ -31,7 +32,7 @@ BUDGETS = {4: 0.25, 3: 0.25, 2: 0.4}
 
 
 @dataclass(frozen=True)
-class Job:
+class DemoRun:
     """One quantization of the demo: codes of ``bits`` bits with adapters, or of a ``rate``."""
 
     preset: str
@@ -54,13 +55,13 @@ class Job:
         return f"--preset {self.preset} --bits {self.bits} --budget {self.budget:g}"
 
 
-JOBS = (
+RUNS = (
     *(
-        Job(preset, bits, 0.0 if preset == "nearest" else budget)
+        DemoRun(preset, bits, 0.0 if preset == "nearest" else budget)
         for bits, budget in BUDGETS.items()
         for preset in ("nearest", "paper", "fast")
     ),
-    *(Job("fast", rate=rate) for rate in (2.0, 1.0)),
+    *(DemoRun("fast", rate=rate) for rate in (2.0, 1.0)),
 )
 
 
@@ -84,8 +85,8 @@ def demo(
         _one_thread(),
         tempfile.TemporaryDirectory(prefix="corank-demo-") as folder,
     ):
-        for job in JOBS:
-            runs.append(_run(source, images, scored, job, seed, Path(folder), progress))
+        for one in RUNS:
+            runs.append(_run(source, images, scored, one, seed, Path(folder), progress))
     whole = {
         "command": "demo",
         "version": __version__,
@@ -121,25 +122,19 @@ def _run(
     source: ResolvedModel,
     images: ImageSet,
     scored: ImageSet,
-    job: Job,
+    one: DemoRun,
     seed: int,
     folder: Path,
     progress: Callback | None,
 ) -> dict[str, Any]:
-    named = _labelled(progress, job.label)
+    named = labelled(progress, one.label)
     quantized = corank.quantize(
-        source.model, images, bits=job.bits, rate=job.rate, budget=job.budget, preset=job.preset, seed=seed,
+        source.model, images, bits=one.bits, rate=one.rate, budget=one.budget, preset=one.preset, seed=seed,
         device="cpu", reference=MODEL, progress=named,
     )  # fmt: skip
     path = folder / "model.safetensors"
     corank.save(quantized, path)
     about = {**corank.inspect(quantized, codes=True), "stored_bytes": path.stat().st_size}
     scores = score(source.model, quantized, scored, named)
-    words = f"--data {CALIBRATION} --eval {TEST} {job.options} --seed {seed} --out model.safetensors"
-    return record_of("demo", about, scores, source, f"corank quantize {MODEL} {words}", job.label)
-
-
-def _labelled(progress: Callback | None, label: str) -> Callback | None:
-    if progress is None:
-        return None
-    return lambda what, done, total: progress(f"{label}: {what}", done, total)
+    words = f"--data {CALIBRATION} --eval {TEST} {one.options} --seed {seed} --out model.safetensors"
+    return record_of("demo", about, scores, source, f"corank quantize {MODEL} {words}", one.label)

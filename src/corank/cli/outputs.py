@@ -73,15 +73,11 @@ def _files_of(given: Path | str) -> set[Path]:
     """The files that a path, or a reference to a model or data, reads."""
     if isinstance(given, Path):
         return {given.resolve()}
-    names = {given, re.sub(r"\[[^\[\]]*\]$", "", given)}
-    for name in tuple(names):
-        parts = name.split(":")
-        names |= {":".join(parts[:end]) for end in range(1, len(parts))} | {":".join(parts[1:])}
-    files = {Path(name).resolve() for name in names if name and Path(name).is_file()}
-    folder = Path(given.removeprefix("hf:"))
-    if given.startswith("hf:") and folder.is_dir():
-        files |= {path.resolve() for path in folder.iterdir() if path.is_file()}
-    return files
+    if given.startswith("hf:") and (folder := Path(given.removeprefix("hf:"))).is_dir():
+        return {path.resolve() for path in folder.iterdir()}
+    parts = re.sub(r"\[[^\[\]]*\]$", "", given).split(":")
+    places = [given, *(":".join(parts[:end]) for end in range(1, len(parts) + 1))]
+    return {Path(place).resolve() for place in places if Path(place).is_file()}
 
 
 def write_all(*steps: Step) -> list[Path]:

@@ -15,7 +15,7 @@ from corank.data import ImageSet, TokenSet
 from corank.evaluation import Evaluation, peak_memory_bytes
 from corank.models import ResolvedModel
 from corank.reports.cells import show_bits
-from corank.reports.fields import file_bits
+from corank.reports.fields import file_bits, is_rated
 from corank.storage.contents import float_bytes
 
 __all__ = ["METRIC", "Scores", "float_record", "label_of", "record_of", "score"]
@@ -122,7 +122,7 @@ def _label(about: Mapping[str, Any]) -> str:
         return label_of("plan", None, None)
     codec = about["plan"]["default"].get("codec") or {}
     coded = file_bits(about)
-    if codec.get("kind") == "rate-uniform" and coded is not None:  # layers have rates of their own: say what came out
+    if is_rated(about) and coded is not None:  # layers have rates of their own: say what came out
         return f"{label_of(about['preset'], None, None, None, 'rate-uniform')} {coded:.2f}"
     return label_of(about["preset"], about["bits"], about["budget"], about["activations"], codec.get("kind"))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from corank.reports.fields import Record, file_bits, layer_name, number, numbers, run_label, text
+from corank.reports.fields import Record, file_bits, is_rated, layer_name, number, numbers, run_label, text
 
 __all__ = [
     "LAYER_COLUMNS",
@@ -134,7 +134,7 @@ def comparison_cells(run: Record) -> tuple[str, ...]:
     coded = file_bits(run)
     return (
         run_label(run),
-        NOTHING if _is_rated(run) else show_bits(number(run, "bits"), number(run, "activations")),
+        NOTHING if is_rated(run) else show_bits(number(run, "bits"), number(run, "activations")),
         _show(number(run, "equivalent_bits") if coded is None else coded, ".3f"),
         show_value(run, "quantized_value"),
         show_drop(run),
@@ -143,14 +143,6 @@ def comparison_cells(run: Record) -> tuple[str, ...]:
         _show(number(run, "iterations"), ".0f"),
         _show(number(run, "seconds"), ".1f"),
     )
-
-
-def _is_rated(run: Record) -> bool:
-    """Whether codes have a rate, which their width says nothing of."""
-    plan = run.get("plan")
-    default = plan.get("default") if isinstance(plan, Mapping) else None
-    codec = default.get("codec") if isinstance(default, Mapping) else None
-    return isinstance(codec, Mapping) and codec.get("kind") == "rate-uniform"
 
 
 def layer_cells(layer: Record) -> tuple[str, ...]:

@@ -6,7 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["Record", "clean", "entries", "file_bits", "layer_name", "number", "numbers", "run_label", "text"]
+__all__ = [
+    "Record",
+    "clean",
+    "entries",
+    "file_bits",
+    "is_rated",
+    "layer_name",
+    "number",
+    "numbers",
+    "run_label",
+    "text",
+]
 
 Record = Mapping[str, Any]
 
@@ -84,3 +95,11 @@ def file_bits(record: Record) -> float | None:
             return None
         bits, weights = bits + coded * math.prod(shape), weights + math.prod(shape)
     return bits / weights if weights else None
+
+
+def is_rated(record: Record) -> bool:
+    """Whether codes have a rate, which their width says nothing of."""
+    plan = record.get("plan")
+    default = plan.get("default") if isinstance(plan, Mapping) else None
+    codec = default.get("codec") if isinstance(default, Mapping) else None
+    return isinstance(codec, Mapping) and codec.get("kind") == "rate-uniform"

@@ -39,12 +39,12 @@ class Drift(Statistic):
         """Adds up what the processes saw; see :mod:`corank.processes`."""
         if number_of_processes() == 1:
             return
-        count, given_sum = self.gram.count, self.gram.shifted_mean * self.gram.count
-        moved = self.gram.share_shift()
+        count, given_sum, before = self.gram.count, self.gram.shifted_mean * self.gram.count, self.gram.origin
+        self.gram.reduce()
+        moved = before - self.gram.origin
         self._cross += self._float_sum[:, :, None] * moved[:, None, :] + moved[:, :, None] * given_sum[:, None, :]
         self._cross += count * moved[:, :, None] * moved[:, None, :]
         self._float_sum += count * moved
-        self.gram.reduce()
         add_up([self._cross, self._float_sum])
 
     @property

@@ -64,9 +64,14 @@ class _Moments(Statistic):
         """Rows ``(G, N, C)`` less the shift."""
         return rows if self.shift is None else rows - self.shift[:, None]
 
-    def share_shift(self) -> Tensor:
-        """Sums about the mean of all processes' shifts from now on; returns how far this one's moved, ``(G, C)``."""
-        own = torch.zeros_like(self._sum) if self.shift is None else self.shift
+    @property
+    def origin(self) -> Tensor:
+        """The shift, zeros where there is none."""
+        return torch.zeros_like(self._sum) if self.shift is None else self.shift
+
+    def _share_shift(self) -> None:
+        """Sums about the mean of all processes' shifts from now on."""
+        own = self.origin
         seen = torch.tensor(float(self.count), device=own.device)
         common = own * seen
         add_up([common, seen])
@@ -76,13 +81,12 @@ class _Moments(Statistic):
         self._outer += first + first.transpose(1, 2) + self.count * moved[:, :, None] * moved[:, None, :]
         self._sum += self.count * moved
         self.shift = common if bool(common.any()) else None
-        return moved
 
     def reduce(self) -> None:
         """Adds up what the processes saw; see :mod:`corank.processes`."""
         if number_of_processes() == 1:
             return
-        self.share_shift()
+        self._share_shift()
         seen = torch.tensor([self.count, self.samples, self._positions], dtype=torch.int64, device=self._sum.device)
         add_up([self._outer, self._sum, seen])
         self.count, self.samples, self._positions = (int(number) for number in seen)
@@ -91,14 +95,19 @@ class _Moments(Statistic):
     @property
     def matrix(self) -> Tensor:
         """``E[x x^T]``, ``(G, C, C)`` float32."""
-        if not self._mirrored:
-            _mirror(self._outer)
-            self._mirrored = True
-        found = self._outer / max(self.count, 1)
+        found = self._shifted_matrix
         if self.shift is None:
             return found
         crossed = self.shifted_mean[:, :, None] * self.shift[:, None, :]
         return found + crossed + crossed.transpose(1, 2) + self.shift[:, :, None] * self.shift[:, None, :]
+
+    @property
+    def _shifted_matrix(self) -> Tensor:
+        """``E[(x - shift)(x - shift)^T]``, ``(G, C, C)`` float32."""
+        if not self._mirrored:
+            _mirror(self._outer)
+            self._mirrored = True
+        return self._outer / max(self.count, 1)
 
     @property
     def shifted_mean(self) -> Tensor:
@@ -113,10 +122,8 @@ class _Moments(Statistic):
     @property
     def covariance(self) -> Tensor:
         """``E[x x^T] - E[x] E[x]^T``, ``(G, C, C)`` float32."""
-        _mirror(self._outer)
-        self._mirrored = True
         mean = self.shifted_mean
-        return self._outer / max(self.count, 1) - mean[:, :, None] * mean[:, None, :]
+        return self._shifted_matrix - mean[:, :, None] * mean[:, None, :]
 
     @property
     def positions(self) -> float:
@@ -136,7 +143,7 @@ class Gram(_Moments):
         centred = Gram(groups, columns, self._sum.device)
         centred.count, centred.samples, centred._positions = self.count, self.samples, self._positions
         covariance = self.covariance
-        variances, summed = (part.diagonal(dim1=1, dim2=2) for part in (covariance, self._outer / max(self.count, 1)))
+        variances, summed = (part.diagonal(dim1=1, dim2=2) for part in (covariance, self._shifted_matrix))
         varies = (variances > _NOISE * summed) & (variances > _CONSTANT * self.mean.square())
         centred._outer = covariance * (varies[:, :, None] & varies[:, None, :]) * max(self.count, 1)
         return centred

@@ -31,9 +31,9 @@ from corank.plan import LayerPlan
 from corank.storage.artifact import read_coded
 from corank.storage.coders import CODERS, entropy
 from corank.storage.coders.ham import dictionary_bits
-from corank.storage.coding import encode_contents, relative_codes
 from corank.storage.contents import contents_of
-from corank.storage.run import run_of
+from corank.storage.entropy_coding import encode_contents, relative_codes
+from corank.storage.model_record import run_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from models import cifar_resnet20

@@ -90,7 +90,7 @@ def at_rate(model: nn.Module, data: TokenSet, scored: TokenSet, rate: float, see
 
 
 def heavy_rows(out: dict[str, Any], columns: int = 4096) -> None:
-    """Mean squared error on rows of Student's t with 3 degrees of freedom, at equal bits."""
+    """Mean squared error on rows of TrainableModel's t with 3 degrees of freedom, at equal bits."""
     torch.manual_seed(0)
     weight = StudentT(3.0).sample((64, columns))
     for bits in (2, 3, 4):

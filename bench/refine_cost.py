@@ -31,7 +31,7 @@ from corank.losses import output_distance
 from corank.refine import Refinement
 from corank.refine.augment import flip_and_shift
 from corank.refine.loop import _Steps
-from corank.refine.student import Student
+from corank.refine.trainable_model import TrainableModel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from models import cifar_resnet20
@@ -74,7 +74,7 @@ def measure(batch: int, repeat: int, precision: str) -> dict[str, float]:
         known = plain(images)
     teachers = {"refinement": plain, "refinement, outputs cached": Given(known)}
     steps = {
-        name: _Steps(Student(coded, how), teacher, samples, how, output_distance, 0)
+        name: _Steps(TrainableModel(coded, how), teacher, samples, how, output_distance, 0)
         for name, teacher in teachers.items()
     }
     calls: dict[str, Callable[[], object]] = {"float": float_step(plain, images, precision)}

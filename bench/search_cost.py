@@ -27,9 +27,9 @@ from corank.layers import prepare
 from corank.losses import output_distance
 from corank.models.weights import load_weights
 from corank.presets import PRESETS
-from corank.quantize_plan import BasePlan
-from corank.quantize_search import problem_of
-from corank.search import CoRa, Problem
+from corank.quantization.allocation import problem_of
+from corank.quantization.template import PlanTemplate
+from corank.search import AllocationProblem, CoRa
 from corank.search.cora import _Run, butterworth
 from corank.statistics import OutputGradient
 
@@ -54,18 +54,18 @@ class TwoBranch(nn.Module):
         return plain + F.conv2d(middle, self.left)
 
 
-def make_problem(model: nn.Module, batch: int) -> Problem:
+def make_problem(model: nn.Module, batch: int) -> AllocationProblem:
     images = torch.randn(4 * batch, 3, 32, 32)
     samples = Samples.of(images, len(images), batch)
     prepared = prepare(model, lambda one: run(one, samples.first(2)))
-    plan = BasePlan(PRESETS["fast"])(prepared, 2)
+    plan = PlanTemplate(PRESETS["fast"])(prepared, 2)
     statistics_ = collect(prepared.model, prepared.targets, samples)
     for name, gradient in collect_gradients(prepared.model, prepared.targets, samples).items():
         statistics_[name][OutputGradient] = gradient
     return problem_of(prepared, plan, statistics_, samples, 0.4, output_distance, 0)
 
 
-def two_branch_step(problem: Problem, search: CoRa, batch: Tensor) -> Callable[[], None]:
+def two_branch_step(problem: AllocationProblem, search: CoRa, batch: Tensor) -> Callable[[], None]:
     state = _Run(search, problem, None)
     branches = {}
     for name, layer in problem.layers.items():

@@ -16,8 +16,8 @@ from corank.data import load as load_images
 from corank.errors import ArtifactError, ConfigError
 from corank.layers import CodedLayer, prepare
 from corank.models.digits import digits_net
-from corank.storage.contents import Contents, contents_of, predict_bytes
-from corank.storage.run import run_of
+from corank.storage.contents import ArtifactContents, contents_of, predict_bytes
+from corank.storage.model_record import run_of
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +170,14 @@ def test_shared_layers_keywords_and_output_sizes(images: Tensor, preset: str) ->
 def test_layers_are_coded_against_rounded_inputs(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """What reaches the moments of a sequential layer is rounded: 4 bits leave at most 16 values."""
     seen: list[int] = []
-    kept = corank.apply_plan.Drift.update_pair
+    kept = corank.coding.plan.CrossMoments.update_pair
 
     def watch(self: object, float_rows: Tensor, rows: Tensor, positions: int) -> None:
         seen.append(len(rows.unique()))
         assert len(float_rows.unique()) > 16
         kept(self, float_rows, rows, positions)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(corank.apply_plan.Drift, "update_pair", watch)
+    monkeypatch.setattr(corank.coding.plan.CrossMoments, "update_pair", watch)
     corank.quantize(digits_net(), images[:32], bits=4, activations=4, budget=0, preset="fast", all_layers=True)
     assert seen and max(seen) <= 16
 
@@ -185,14 +185,14 @@ def test_layers_are_coded_against_rounded_inputs(images: Tensor, monkeypatch: py
 def test_the_network_that_is_coded_is_the_network_that_ships(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last layer is calibrated on what the finished network feeds it."""
     fed: dict[str, Tensor] = {}
-    kept = corank.apply_plan.fitted_here
+    kept = corank.coding.plan.fitted_here
 
     def watch(stream, name, *rest):
         found = kept(stream, name, *rest)
         fed[name] = stream.inputs(0, name).clone()
         return found
 
-    monkeypatch.setattr(corank.apply_plan, "fitted_here", watch)
+    monkeypatch.setattr(corank.coding.plan, "fitted_here", watch)
     small = corank.quantize(digits_net(), images[:32], bits=4, activations=4, budget=0, preset="fast", batch_size=32)
     got: dict[str, Tensor] = {}
     for name, layer in coded(small).items():
@@ -235,7 +235,9 @@ def test_files_from_before_load_and_bad_steps_do_not(small: nn.Module, images: T
     for bad in (0.0, -1.0, float("nan"), float("inf")):
         scales = contents.blobs["scales"].clone()
         scales[-1] = bad
-        (tmp_path / "bad").write_bytes(Contents(contents.header, {**contents.blobs, "scales": scales}).serialize())
+        (tmp_path / "bad").write_bytes(
+            ArtifactContents(contents.header, {**contents.blobs, "scales": scales}).serialize()
+        )
         for read in (corank.inspect, lambda path: corank.load(path, digits_net())):
             with pytest.raises(ArtifactError, match=r"have a step of|is not finite"):
                 read(tmp_path / "bad")

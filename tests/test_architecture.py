@@ -28,16 +28,19 @@ ORDER = (
     ("layers",),
     ("losses",),
     ("calibration",),
-    ("apply",),
-    ("search", "refine", "training"),
+    ("coding",),
+    ("search",),
+    ("refine", "training", "pruning", "analysis"),
     ("presets",),
     ("data",),
     ("models",),
     ("storage",),
     ("evaluation", "inspect"),
-    ("quantize",),
+    ("quantization",),
     ("export",),
-    ("runtime", "hub", "diff", "compare"),
+    ("runtime", "hub", "diff"),
+    ("tuning",),
+    ("verbs",),
     ("reports",),
     ("cli",),
     ("__main__",),
@@ -73,9 +76,6 @@ def unit(module: str) -> str:
         return ANYTHING
     if parts[:2] == ["storage", "bits"]:
         return "storage.bits"
-    for several in ("apply", "quantize"):
-        if parts[0].startswith(several):
-            return several
     return parts[0]
 
 
@@ -165,7 +165,8 @@ def test_imports_point_one_way() -> None:
         ("corank.rounding.gptq", "import corank.adapters.low_rank", False),
         ("corank.search.cora", "from corank.refine import loop", False),
         ("corank.cli.demo", "from corank.testing import check_codec", False),
-        ("corank.quantize_search", "from corank.quantize import quantize", True),
+        ("corank.verbs.smallest", "from corank.verbs.quantize import quantize", True),
+        ("corank.quantization.encode", "from corank.verbs.quantize import quantize", False),
         ("corank.sidecar", "import torch", False),
         ("corank.cli.demo", "import corank.sidecar", False),
         ("corank.cli.demo", "from corank import quantize_model_of_any_kind", True),

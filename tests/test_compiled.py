@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import corank
-from corank.storage.run import run_of
+from corank.storage.model_record import run_of
 
 
 class Wrapped(nn.Module):

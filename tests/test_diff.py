@@ -14,7 +14,7 @@ import corank
 from corank.errors import ArtifactError, ModelError
 from corank.layers import CodedLayer
 from corank.storage.artifact import read
-from corank.storage.contents import Contents
+from corank.storage.contents import ArtifactContents
 
 
 class Net(nn.Module):
@@ -148,7 +148,7 @@ def test_a_file_that_lists_more_than_it_holds_is_refused(model: nn.Module, tmp_p
     corank.save(model, tmp_path / "a")
     _, contents = read(tmp_path / "a")
     contents.header["tensors"]["float16"][0][1] = [1 << 40]
-    hostile = Contents(contents.header, contents.blobs)
+    hostile = ArtifactContents(contents.header, contents.blobs)
     (tmp_path / "b").write_bytes(hostile.serialize())
     with pytest.raises(ArtifactError, match=r"is not the .* numbers that the header needs"):
         corank.diff(tmp_path / "a", tmp_path / "b")

@@ -15,7 +15,7 @@ from corank import Plan, Refinement
 from corank.codecs import CODECS, Binary, Codec, DenseShift, KMeans, Levels, PowerOfTwo, Uniform
 from corank.layers import CodedLayer
 from corank.presets import PRESETS, chosen_codec
-from corank.refine.latent import LatentLayer
+from corank.refine.trainable_layer import TrainableLayer
 from corank.rounding import AdaRound, Gpfq, Gptq, Nearest, Qronos, Rounder
 from corank.statistics import Gram, LayerStatistics
 from corank.testing import check_rounder
@@ -105,7 +105,7 @@ def test_what_is_stored_in_floating_point_trains(name: str) -> None:
     """Scales and levels learn a weight a tenth larger, and are then what a file holds."""
     small = corank.quantize(network(), images(), codec=name, preset="nearest", all_layers=True, samples=24)
     layer = coded(small)["2"]
-    latent = LatentLayer(layer, Refinement())
+    latent = TrainableLayer(layer, Refinement())
     target, codes = layer.weight.detach() * 1.1, layer.code().weight.codes
     optimizer = torch.optim.Adam([parameter for _, parameter, _ in latent.trained()], lr=5e-3)
     for _ in range(60):
@@ -135,7 +135,7 @@ def test_refined(name: str, tmp_path: Path) -> None:
 def test_a_latent_starts_at_its_code_and_moves_by_the_local_step(name: str) -> None:
     small = corank.quantize(network(), images(), codec=name, preset="nearest", all_layers=True, samples=24)
     layer = coded(small)["2"]
-    latent = LatentLayer(layer, Refinement(code_rate=0.01))
+    latent = TrainableLayer(layer, Refinement(code_rate=0.01))
     assert torch.equal(latent.weight(), layer.weight)
     latent.weight().sum().backward()
     assert latent.latent is not None and latent.latent.grad is not None

@@ -13,7 +13,7 @@ from torch import Tensor
 import corank
 from corank.layers import CodedLayer
 from corank.storage.artifact import serialized
-from corank.storage.coding import CODED_FORMAT
+from corank.storage.entropy_coding import CODED_FORMAT
 from corank.testing.artifacts import SAMPLES
 
 GOLDEN = Path(__file__).parent / "golden"

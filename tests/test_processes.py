@@ -16,7 +16,7 @@ import corank
 from corank.calibration import Samples, collect, collect_gradients
 from corank.data import load as load_images
 from corank.models.digits import digits_net
-from corank.processes import add_up, is_main, number_of_processes, share
+from corank.processes import all_reduce, is_main, number_of_processes, shard
 from corank.refine import Refinement
 from corank.statistics import Gram
 
@@ -73,7 +73,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
 
 def test_one_process_shares_with_nobody() -> None:
     assert number_of_processes() == 1 and is_main()
-    assert share("abc") == [(0, "a"), (1, "b"), (2, "c")]
+    assert shard("abc") == [(0, "a"), (1, "b"), (2, "c")]
     values = torch.ones(3)
-    add_up([values])
+    all_reduce([values])
     assert torch.equal(values, torch.ones(3))

@@ -3,7 +3,6 @@
 from importlib.metadata import version
 
 from corank.codecs import Codec, Uniform
-from corank.compare import compare
 from corank.diff import diff
 from corank.errors import (
     ArtifactError,
@@ -15,16 +14,18 @@ from corank.errors import (
     OutputError,
 )
 from corank.evaluation import Evaluation, evaluate
+from corank.export.to_torch import to_float
 from corank.hub import from_pretrained, push_to_hub, save_pretrained
 from corank.inspect import inspect
 from corank.plan import LayerPlan, Plan
 from corank.presets import Preset
-from corank.quantize import quantize, to_float
-from corank.quantize_smallest import quantize_smallest
 from corank.refine import BlockReconstruction, Refinement
 from corank.rounding import Gptq, Nearest, Rounder
 from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 from corank.storage.artifact import load, save
+from corank.verbs.compare import compare
+from corank.verbs.quantize import quantize
+from corank.verbs.smallest import quantize_smallest
 
 __version__ = version("corank")
 

@@ -15,8 +15,8 @@ from corank.codecs import CODECS
 from corank.config import to_json
 from corank.errors import ArtifactError
 from corank.storage.artifact import read, serialized
-from corank.storage.contents import Contents, contents_of
-from corank.storage.run import Run, run_of
+from corank.storage.contents import ArtifactContents, contents_of
+from corank.storage.model_record import ModelRecord, run_of
 from corank.storage.stored_layers import layer_code, other_tensors, slot_tensors
 
 __all__ = ["diff"]
@@ -28,7 +28,7 @@ Slots = Mapping[str, Tensor]
 class _Side:
     """One of the two: what was done, what is stored, the file's size."""
 
-    run: Run
+    run: ModelRecord
     slots: Mapping[str, Slots]
     others: Mapping[str, Tensor]
     stored_bytes: int
@@ -87,7 +87,7 @@ def _side(given: nn.Module | str | Path) -> _Side:
         raise ArtifactError(f"{given}: {error}") from error
 
 
-def _filled(run: Run, contents: Contents, stored_bytes: int) -> _Side:
+def _filled(run: ModelRecord, contents: ArtifactContents, stored_bytes: int) -> _Side:
     return _Side(run, slot_tensors(run, contents), other_tensors(contents), stored_bytes)
 
 

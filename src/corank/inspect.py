@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from corank.layers import LayerCode
+from corank.layers import CodedLayerState
 from corank.storage.artifact import read_coded
 from corank.storage.coders import entropy
-from corank.storage.coding import CodedRun, encode_contents, relative_codes
-from corank.storage.contents import Contents, contents_of, input_codes
+from corank.storage.contents import ArtifactContents, contents_of, input_codes
+from corank.storage.entropy_coding import CodeStream, encode_contents, relative_codes
 from corank.storage.histogram import entropy_bits, histogram
-from corank.storage.run import PARTS, Run, part_of, run_of
+from corank.storage.model_record import PARTS, ModelRecord, part_of, run_of
 from corank.storage.stored_layers import layer_code, slot_tensors
 
 __all__ = ["inspect", "run_record"]
@@ -72,7 +72,7 @@ def inspect(model: nn.Module | str | Path, codes: bool = False, coder: str = "au
     return record
 
 
-def run_record(run: Run, contents: Contents) -> dict[str, Any]:
+def run_record(run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
     """The part of a record that a run and what it stored tell."""
     return {
         "model": run.model,
@@ -93,12 +93,14 @@ def run_record(run: Run, contents: Contents) -> dict[str, Any]:
     }
 
 
-def _inputs(name: str, run: Run, contents: Contents) -> dict[str, Any]:
+def _inputs(name: str, run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
     step, offset = input_codes(run, contents).get(name, (None, None))
     return {"inputs": run.plan.layers[name].inputs, "input_step": step, "input_offset": offset}
 
 
-def _parts(run: Run, contents: Contents, runs: Sequence[CodedRun], header_bytes: int) -> dict[str, int]:
+def _parts(
+    run: ModelRecord, contents: ArtifactContents, runs: Sequence[CodeStream], header_bytes: int
+) -> dict[str, int]:
     """The file's bytes by what they are for; they add up to its size."""
     parts = dict.fromkeys(PARTS, 0)
     for part in runs:
@@ -111,7 +113,7 @@ def _parts(run: Run, contents: Contents, runs: Sequence[CodedRun], header_bytes:
     return {**parts, "other tensors": sum(others), "header": header_bytes}
 
 
-def _coding(run: Run, runs: Sequence[CodedRun]) -> dict[str, dict[str, Any]]:
+def _coding(run: ModelRecord, runs: Sequence[CodeStream]) -> dict[str, dict[str, Any]]:
     """How each layer's codes are coded, and all its bits per weight before and after."""
     found: dict[str, dict[str, Any]] = {}
     for name, layer in run.layers.items():
@@ -126,7 +128,7 @@ def _coding(run: Run, runs: Sequence[CodedRun]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _spread(name: str, code: LayerCode, run: Run) -> dict[str, Any]:
+def _spread(name: str, code: CodedLayerState, run: ModelRecord) -> dict[str, Any]:
     """How a layer's codes and weights are spread."""
     counts = torch.bincount(code.weight.codes.flatten(), minlength=1 << code.codec.bits).tolist()
     composed, known = code.compose(), run.layers[name].histogram

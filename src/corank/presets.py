@@ -9,7 +9,7 @@ from corank.codecs import CODECS, Codec, RateUniform, Uniform
 from corank.config import choose
 from corank.errors import ConfigError
 from corank.plan import LayerPlan
-from corank.refine import Refinement, Tuning
+from corank.refine import PostTraining, Refinement
 from corank.rounding import AdaRound, Gptq, Nearest
 from corank.search import CoRa, Greedy, Joint, Rates, Search, UniformRanks
 
@@ -36,7 +36,7 @@ class Preset:
     search: Search
     edge: LayerPlan
     budget: float = 0.25
-    refinement: Tuning | None = None
+    refinement: PostTraining | None = None
 
     @property
     def codec(self) -> Codec:

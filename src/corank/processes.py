@@ -12,7 +12,7 @@ from torch import Tensor
 
 from corank.errors import ConfigError
 
-__all__ = ["add_up", "is_main", "join", "number_of_processes", "share"]
+__all__ = ["all_reduce", "is_main", "join", "number_of_processes", "shard"]
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def is_main() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def share(items: Sequence[T]) -> list[tuple[int, T]]:
+def shard(items: Sequence[T]) -> list[tuple[int, T]]:
     """This process's part of the items, every n-th, each with its place among all."""
     if not dist.is_initialized():
         return list(enumerate(items))
@@ -50,7 +50,7 @@ def share(items: Sequence[T]) -> list[tuple[int, T]]:
     return [(place, item) for place, item in enumerate(items) if place % count == rank]
 
 
-def add_up(tensors: Iterable[Tensor]) -> None:
+def all_reduce(tensors: Iterable[Tensor]) -> None:
     """Sums each tensor over the processes, in place."""
     if number_of_processes() > 1:
         for tensor in tensors:

@@ -21,7 +21,7 @@ from corank.codecs.gaps import expected_bits, gap_symbols
 from corank.codecs.icquant import outlier_mask
 from corank.coded_weight import CodedWeight
 from corank.errors import ArtifactError, ConfigError
-from corank.layers import CodedLinear, LayerCode
+from corank.layers import CodedLayerState, CodedLinear
 from corank.rounding import AdaRound, Nearest
 from corank.statistics import Gram
 from corank.storage.contents import digest
@@ -104,7 +104,7 @@ def test_bits_by_their_formula(levels: str, numbers: int, per: str, rows: int) -
     codebook = codec.fit(weight)
     symbols = gap_symbols(codebook.mask, codebook.symbol_bits)
     assert codebook.size_bits == codebook.symbol_bits * symbols + beside
-    measured = codec.measured(codebook)
+    measured = codec.with_measured_size(codebook)
     assert measured.size_bits(50, 300) == 2 * 15000 + codebook.size_bits <= codec.size_bits(50, 300)
     assert measured == ICQuant(2, 0.05, levels, per, index=(symbols, codebook.symbol_bits))
 
@@ -122,7 +122,7 @@ def test_a_bit_for_every_weight_where_gaps_take_more() -> None:
     codebook = codec.fit(WEIGHT)
     assert codebook.symbol_bits == 1 and codebook.symbols.numel() == WEIGHT.numel()
     assert torch.equal(codebook.symbols.reshape(WEIGHT.shape).bool(), codebook.mask)
-    assert codec.measured(codebook) == ICQuant(2, 0.5, index=(240, 1))
+    assert codec.with_measured_size(codebook) == ICQuant(2, 0.5, index=(240, 1))
     clustered = torch.cat([torch.ones(4, 40), torch.full((4, 60), 0.1)], 1)
     assert ICQuant(2, 0.4).fit(clustered).symbol_bits == 2  # gaps of one, and nothing after them
     assert ICQuant(2, 0.4, gap_bits=8).fit(clustered).symbol_bits == 1
@@ -173,7 +173,7 @@ def test_heavy_tails_at_equal_bits() -> None:
     weight = heavy_tailed(64, 2048)
     ours = ICQuant(2, 0.05)
     codebook = ours.fit(weight)
-    bits = ours.measured(codebook).size_bits(64, 2048) / weight.numel()
+    bits = ours.with_measured_size(codebook).size_bits(64, 2048) / weight.numel()
     grouped = Uniform(2, group=48)  # 18 bits a group
     assert grouped.size_bits(64, 2048) / weight.numel() > bits
 
@@ -283,7 +283,7 @@ def test_a_layer_filled_by_hand_is_measured() -> None:
     layer, codec = nn.Linear(40, 6), ICQuant(2, 0.1)
     codebook = codec.fit(layer.weight.detach())
     made = CodedLinear(layer, codec)
-    made.fill(LayerCode(codec, CodedWeight(codebook.nearest(layer.weight.detach()), codebook), None, 8), None)
+    made.fill(CodedLayerState(codec, CodedWeight(codebook.nearest(layer.weight.detach()), codebook), None, 8), None)
     assert torch.equal(made.weight, codebook.values(codebook.nearest(layer.weight.detach())))
 
 

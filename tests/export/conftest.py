@@ -13,7 +13,7 @@ import corank
 from corank.adapters import code_factors, decompose
 from corank.codecs import Codec
 from corank.coded_weight import CodedWeight
-from corank.layers import CodedLayer, LayerCode, coded_class
+from corank.layers import CodedLayer, CodedLayerState, coded_class
 
 
 class EveryKind(nn.Module):
@@ -96,5 +96,5 @@ def _coded_layer(layer: nn.Module, codec: Codec, rank: int) -> CodedLayer:
     if coded.rank:
         residual = matrix - one.decode().reshape(matrix.shape)
         adapter = code_factors(decompose(residual, "svd", {}).truncate(rank), 8)
-    coded.fill(LayerCode(codec, one, adapter, 8), bias)
+    coded.fill(CodedLayerState(codec, one, adapter, 8), bias)
     return coded

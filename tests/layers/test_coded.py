@@ -14,7 +14,7 @@ from corank.adapters import code_factors, decompose
 from corank.codecs import Uniform
 from corank.coded_weight import CodedWeight
 from corank.errors import ModelError
-from corank.layers import CodedLayer, LayerCode, coded_class, stored_tensors
+from corank.layers import CodedLayer, CodedLayerState, coded_class, stored_tensors
 from corank.matrix import Geometry
 from corank.storage.bits import packed_bytes
 
@@ -32,15 +32,15 @@ CASES = {
 }
 
 
-def code_of(layer: nn.Module, codec: Uniform, rank: int, adapter_bits: int = 8) -> LayerCode:
+def code_of(layer: nn.Module, codec: Uniform, rank: int, adapter_bits: int = 8) -> CodedLayerState:
     weight = Geometry.of(layer).to_matrix(layer.get_parameter("weight").detach())
     codebook = codec.fit(weight.flatten(0, 1))
     coded = CodedWeight(codebook.nearest(weight.flatten(0, 1)), codebook)
     directions = decompose(weight - coded.decode().reshape(weight.shape), "svd", {}).truncate(rank)
-    return LayerCode(codec, coded, code_factors(directions, adapter_bits) if rank else None, adapter_bits)
+    return CodedLayerState(codec, coded, code_factors(directions, adapter_bits) if rank else None, adapter_bits)
 
 
-def coded(name: str, codec: Uniform = THREE_BITS, rank: int = 2) -> tuple[nn.Module, LayerCode, CodedLayer]:
+def coded(name: str, codec: Uniform = THREE_BITS, rank: int = 2) -> tuple[nn.Module, CodedLayerState, CodedLayer]:
     """The float layer with the composed weight, the code, and the coded layer."""
     layer = copy.deepcopy(CASES[name][0])
     code = code_of(layer, codec, rank)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from corank.codecs import Uniform
 from corank.errors import ModelError
-from corank.layers import Prepared, coded_class, prepare, replace_module
+from corank.layers import PreparedModel, coded_class, prepare, replace_module
 
 
 def trained(model: nn.Module) -> nn.Module:
@@ -26,7 +26,7 @@ def trained(model: nn.Module) -> nn.Module:
     return model
 
 
-def prepared(model: nn.Module, inputs: Tensor, fold: bool = True) -> Prepared:
+def prepared(model: nn.Module, inputs: Tensor, fold: bool = True) -> PreparedModel:
     """Prepares, and checks that outputs agree and that the model is as before."""
     before = copy.deepcopy(model.state_dict())
     flags = [module.training for module in model.modules()]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from corank.codecs import Codebook
-from corank.statistics import Drift, Gram, LayerStatistics
+from corank.statistics import CrossMoments, Gram, LayerStatistics
 
 
 def inputs_of(groups: int, count: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -19,12 +19,12 @@ def inputs_of(groups: int, count: int, columns: int) -> tuple[Tensor, Tensor]:
 
 def statistics_of(inputs: Tensor, seen: Tensor | None = None) -> LayerStatistics:
     groups, count, columns = inputs.shape
-    gram, drift = Gram(groups, columns), Drift(groups, columns)
+    gram, drift = Gram(groups, columns), CrossMoments(groups, columns)
     gram.update(inputs, count)
     if seen is None:
         return {Gram: gram}
     drift.update_pair(inputs, seen, count)
-    return {Gram: gram, Drift: drift}
+    return {Gram: gram, CrossMoments: drift}
 
 
 def column_rounding(codebook: Codebook) -> Callable[[Tensor, int], Tensor]:

@@ -33,7 +33,7 @@ def test_conformance() -> None:
 def test_registered() -> None:
     assert ROUNDERS["adaround"] is AdaRound
     assert AdaRound.needs == (Gram,)
-    assert not AdaRound.corrects
+    assert not AdaRound.corrects_input_error
 
 
 @pytest.mark.parametrize("codec", [Uniform(3), Uniform(2, True), Uniform(4, group=4)])
@@ -112,6 +112,6 @@ def test_needs_the_gram() -> None:
 
 
 def test_layers_are_compared_without_learning() -> None:
-    assert AdaRound().quick() == Gptq()
-    assert Gptq(damping=0.02, sweeps=3).quick() == Gptq(damping=0.02)
-    assert Nearest().quick() == Nearest()
+    assert AdaRound().comparison_stand_in() == Gptq()
+    assert Gptq(damping=0.02, sweeps=3).comparison_stand_in() == Gptq(damping=0.02)
+    assert Nearest().comparison_stand_in() == Nearest()

@@ -6,21 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from corank.apply import code_layer
 from corank.codecs import Codebook, Uniform
+from corank.coding.layer import code_layer
 from corank.plan import LayerPlan
 from corank.rounding import Gpfq, Gptq, Nearest, Qronos, Rounder
-from corank.statistics import Drift, Gram, LayerStatistics
+from corank.statistics import CrossMoments, Gram, LayerStatistics
 
 
 def problem() -> tuple[Tensor, Tensor, Tensor, Tensor, LayerStatistics]:
     """Weight, bias, inputs of the float and of the quantized network, and their statistics."""
     inputs = torch.randn(1, 600, 12) @ torch.randn(1, 12, 12) + 1.0
     seen = 0.95 * inputs + 0.2 * torch.randn_like(inputs) + 0.3
-    gram, drift = Gram(1, 12), Drift(1, 12)
+    gram, drift = Gram(1, 12), CrossMoments(1, 12)
     gram.update(inputs, 1)
     drift.update_pair(inputs, seen, 1)
-    return torch.randn(1, 8, 12), torch.randn(8), inputs[0], seen[0], {Gram: gram, Drift: drift}
+    return torch.randn(1, 8, 12), torch.randn(8), inputs[0], seen[0], {Gram: gram, CrossMoments: drift}
 
 
 class Recorder(Rounder):
@@ -35,7 +35,7 @@ class Recorder(Rounder):
 
 
 class CorrectingRecorder(Recorder):
-    corrects = True
+    corrects_input_error = True
 
 
 @pytest.mark.parametrize("bias_correction", [False, True])
@@ -48,8 +48,8 @@ def test_what_a_rounder_is_given(bias_correction: bool) -> None:
     assert not torch.allclose(plain.given[0][0], weight[0], atol=1e-2)
     if bias_correction:
         inputs, seen = inputs - inputs.mean(0), seen - seen.mean(0)
-    drift = correcting.given[0][1][Drift]
-    assert isinstance(drift, Drift)
+    drift = correcting.given[0][1][CrossMoments]
+    assert isinstance(drift, CrossMoments)
     assert torch.allclose(drift.cross[0], inputs.T @ seen / len(seen), rtol=1e-3, atol=1e-3)
 
 

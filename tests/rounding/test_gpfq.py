@@ -26,7 +26,7 @@ def test_conformance(block: int) -> None:
 def test_registered() -> None:
     assert ROUNDERS["gpfq"] is Gpfq
     assert Gpfq.needs == (Gram,)
-    assert Gpfq.corrects
+    assert Gpfq.corrects_input_error
 
 
 @pytest.mark.parametrize("codec", [Uniform(3), Uniform(2, True), Uniform(4, group=6), Uniform(1, True)])

@@ -27,7 +27,7 @@ def test_conformance(block: int) -> None:
 def test_registered() -> None:
     assert ROUNDERS["qronos"] is Qronos
     assert Qronos.needs == (Gram,)
-    assert Qronos.corrects
+    assert Qronos.corrects_input_error
 
 
 @pytest.mark.parametrize("codec", [Uniform(3), Uniform(2, True), Uniform(4, group=6), Uniform(1, True)])

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from corank.apply import code_layer
 from corank.codecs import Binary, DenseShift, KMeans, PowerOfTwo, Quantiles, ScalarCodebook, Ternary, Uniform
+from corank.coding.layer import code_layer
 from corank.errors import ConfigError
 from corank.plan import LayerPlan, Plan
 from corank.rounding import Gptq, Nearest

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from corank.search import SEARCHES, Greedy, Problem, spent_bits
+from corank.search import SEARCHES, AllocationProblem, Greedy, spent_bits
 from corank.search.greedy import grow, shrink
 from corank.testing import check_search, small_problem
 
 
-def gained(problem: Problem, ranks: dict[str, int]) -> float:
+def gained(problem: AllocationProblem, ranks: dict[str, int]) -> float:
     return sum(float(problem.layers[name].gains[:rank].sum()) for name, rank in ranks.items())
 
 

@@ -9,13 +9,13 @@ import pytest
 
 from corank.codecs import Uniform
 from corank.errors import ConfigError
-from corank.search import SEARCHES, CoRa, Found, Greedy, Joint, Problem, spent_bits
+from corank.search import SEARCHES, Allocation, AllocationProblem, CoRa, Greedy, Joint, spent_bits
 from corank.testing import check_search, small_problem
 
 BITS, GROUPS = (1, 2, 3), (0, 4)
 
 
-def lost(problem: Problem, found: Found) -> float:
+def lost(problem: AllocationProblem, found: Allocation) -> float:
     known = problem.alternatives
     assert known is not None
     total = 0.0
@@ -25,7 +25,7 @@ def lost(problem: Problem, found: Found) -> float:
     return total
 
 
-def spent(problem: Problem, found: Found) -> int:
+def spent(problem: AllocationProblem, found: Allocation) -> int:
     assert problem.alternatives is not None
     return spent_bits(problem, found.ranks) + problem.alternatives.code_bits(found.codecs)
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from corank.search.knapsack import Options, allocate
+from corank.search.knapsack import KnapsackItem, allocate
 
 
-def items(seed: int, count: int = 5, options: int = 5) -> list[Options]:
+def items(seed: int, count: int = 5, options: int = 5) -> list[KnapsackItem]:
     generator = torch.Generator().manual_seed(seed)
     return [
-        Options(
+        KnapsackItem(
             torch.rand(options, generator=generator, dtype=torch.float64),
             torch.randint(1, 60, (options,), generator=generator),
         )
@@ -22,12 +22,12 @@ def items(seed: int, count: int = 5, options: int = 5) -> list[Options]:
     ]
 
 
-def total(given: list[Options], chosen: list[int]) -> tuple[float, int]:
+def total(given: list[KnapsackItem], chosen: list[int]) -> tuple[float, int]:
     pairs = list(zip(given, chosen, strict=True))
     return sum(float(item.errors[one]) for item, one in pairs), sum(int(item.bits[one]) for item, one in pairs)
 
 
-def best(given: list[Options], limit: int) -> float:
+def best(given: list[KnapsackItem], limit: int) -> float:
     everything = itertools.product(*(range(len(item.bits)) for item in given))
     totals = (total(given, list(chosen)) for chosen in everything)
     return min((error for error, bits in totals if bits <= limit), default=float("inf"))
@@ -68,21 +68,21 @@ def test_more_bits_never_lose_more() -> None:
 
 
 def test_errors_that_do_not_differ_take_the_fewest_bits() -> None:
-    flat = Options(torch.zeros(3, dtype=torch.float64), torch.tensor([30, 10, 20]))
+    flat = KnapsackItem(torch.zeros(3, dtype=torch.float64), torch.tensor([30, 10, 20]))
     assert allocate([flat, flat], 60) == [1, 1]
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
 def test_the_unit_of_errors_does_not_matter(scale: float) -> None:
     given = items(7)
-    scaled = [Options(item.errors * scale, item.bits) for item in given]
+    scaled = [KnapsackItem(item.errors * scale, item.bits) for item in given]
     assert allocate(scaled, 120) == allocate(given, 120)
 
 
 def test_many_layers_of_many_ranks_stay_near_the_bound() -> None:
     """Fifty layers, four codecs of 200 ranks: too much to try; the gap to the relaxation is a fraction of a step."""
     generator = torch.Generator().manual_seed(1)
-    given: list[Options] = []
+    given: list[KnapsackItem] = []
     for _ in range(50):
         parts: list[tuple[Tensor, Tensor]] = []
         size = int(torch.randint(1000, 50_000, (1,), generator=generator))
@@ -95,7 +95,7 @@ def test_many_layers_of_many_ranks_stay_near_the_bound() -> None:
                     size * bits + torch.arange(201) * size // 50,
                 )
             )
-        given.append(Options(torch.cat([one for one, _ in parts]), torch.cat([two for _, two in parts])))
+        given.append(KnapsackItem(torch.cat([one for one, _ in parts]), torch.cat([two for _, two in parts])))
     limit = sum(int(2.3 * int(item.bits.min())) for item in given)
     chosen = allocate(given, limit)
     assert chosen is not None

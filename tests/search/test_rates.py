@@ -14,12 +14,12 @@ from torch import nn
 import corank
 from corank.codecs import RateUniform, Uniform
 from corank.errors import ConfigError
-from corank.search import SEARCHES, Problem, Rates
+from corank.search import SEARCHES, AllocationProblem, Rates
 from corank.search.rates import levelled
 from corank.testing import check_search, small_problem
 
 
-def rated(rate: float = 2.0) -> Problem:
+def rated(rate: float = 2.0) -> AllocationProblem:
     """The small problem, its layers coded at a rate."""
     problem = small_problem(0)
     assert problem.alternatives is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from corank.statistics import Drift, Gram
+from corank.statistics import CrossMoments, Gram
 
 
 @pytest.mark.parametrize(("groups", "columns"), [(1, 1), (1, 95), (2, 97), (3, 130), (1, 1000)])
@@ -56,7 +56,7 @@ def test_ordinary_rows_are_summed_as_they_are() -> None:
 def test_sums_about_another_shift_are_of_the_same_rows(monkeypatch: pytest.MonkeyPatch, where: float) -> None:
     torch.manual_seed(0)
     ideal, real = far_rows(1, 200, 8), far_rows(1, 200, 8)
-    drift, moved = Drift(1, 8), Drift(1, 8)
+    drift, moved = CrossMoments(1, 8), CrossMoments(1, 8)
     for one in (drift, moved):
         one.update_pair(ideal, real, 200)
 
@@ -65,7 +65,7 @@ def test_sums_about_another_shift_are_of_the_same_rows(monkeypatch: pytest.Monke
             tensors[0].copy_(torch.tensor([where, 0.0] * 4) * tensors[1])
 
     for module in ("moments", "drift"):
-        monkeypatch.setattr(f"corank.statistics.{module}.add_up", to_common_shift)
+        monkeypatch.setattr(f"corank.statistics.{module}.all_reduce", to_common_shift)
         monkeypatch.setattr(f"corank.statistics.{module}.number_of_processes", lambda: 2)
     moved.reduce()
     expected = None if where == 0 else torch.tensor([[where, 0.0] * 4])

@@ -14,7 +14,7 @@ from corank.errors import ArtifactError
 from corank.layers import CodedLayer
 from corank.plan import LayerPlan
 from corank.storage.artifact import read
-from corank.storage.contents import Contents, plain_tensors
+from corank.storage.contents import ArtifactContents, plain_tensors
 from corank.storage.stored_layers import layer_code, other_tensors, slot_tensors
 
 
@@ -80,6 +80,6 @@ def test_the_other_tensors_are_those_of_the_model(model: nn.Module, tmp_path: Pa
     ],
 )
 def test_an_unsound_list_of_tensors_is_refused(tensors: object) -> None:
-    contents = Contents({"tensors": tensors}, {"float16": torch.zeros(4, dtype=torch.float16)})
+    contents = ArtifactContents({"tensors": tensors}, {"float16": torch.zeros(4, dtype=torch.float16)})
     with pytest.raises(ArtifactError):
         other_tensors(contents)

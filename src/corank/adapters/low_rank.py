@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from corank.errors import ConfigError
-from corank.statistics import Gram, LayerStatistics, OutputGradient, Statistic, need
+from corank.statistics import Gram, LayerStatistics, OutputGradient, Statistic, require
 
 __all__ = ["FITS", "LowRank", "decompose", "fit_needs", "full_rank"]
 
@@ -71,12 +71,12 @@ def decompose(residual: Tensor, fit: str, statistics: LayerStatistics) -> LowRan
         left, values, right = torch.linalg.svd(residual, full_matrices=False)
         root = values.sqrt()
         return LowRank(left * root[:, None], root[:, :, None] * right, values.square().sum(0))
-    gram = need(statistics, Gram, f"fit={fit!r}")
+    gram = require(statistics, Gram, f"fit={fit!r}")
     covariance = residual @ gram.matrix @ residual.transpose(1, 2)
     if fit == "output":
         energies, vectors = _descending(covariance)
         return _cut(vectors, vectors.transpose(1, 2) @ residual, energies.sum(0) * gram.positions, residual)
-    gradient = need(statistics, OutputGradient, "fit='loss'")
+    gradient = require(statistics, OutputGradient, "fit='loss'")
     root, inverse = _roots(gradient.matrix)
     energies, vectors = _descending(root @ covariance @ root)
     right = vectors.transpose(1, 2) @ root @ residual

@@ -12,7 +12,7 @@ from corank.calibration.samples import Samples, run
 from corank.errors import ModelError
 from corank.losses import sensitivity_target
 from corank.matrix import Geometry
-from corank.processes import share
+from corank.processes import shard
 from corank.statistics import Gram, OutputGradient, Statistic
 
 __all__ = ["collect", "collect_gradients", "labelled", "position_limit"]
@@ -72,7 +72,7 @@ def collect(
     ]
     try:
         with torch.no_grad():
-            for number, batch in share(samples.batches):
+            for number, batch in shard(samples.batches):
                 generator.manual_seed((seed << 20) + number)  # the same positions whoever draws them
                 run(model, batch, device)
                 if progress is not None:
@@ -133,7 +133,7 @@ def collect_gradients(
     model.requires_grad_(False)
     handles = [layer.register_forward_hook(hook(name, Geometry.of(layer))) for name, layer in targets.items()]
     try:
-        for number, batch in share(samples.batches):
+        for number, batch in shard(samples.batches):
             generator.manual_seed((seed << 20) + number)
             with torch.enable_grad():
                 sensitivity_target(run(model, batch, device), generator, samples.are_tokens).backward()

@@ -16,14 +16,14 @@ from corank.cli.outputs import check_report
 from corank.cli.progress import progress_bar
 from corank.cli.screen import results_console, show_lines
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
-from corank.compare import Comparison, cases
-from corank.compare import compare as run_comparison
 from corank.errors import ConfigError
 from corank.models import resolve
 from corank.reports.cells import show_bytes
 from corank.reports.files import make_directory, write_file
 from corank.reports.plots.codecs import draw_codecs
 from corank.reports.plots.style import image_bytes
+from corank.verbs.compare import Comparison, cases
+from corank.verbs.compare import compare as run_comparison
 
 __all__ = ["compare", "comparison_markdown"]
 

@@ -15,8 +15,8 @@ from corank.cli.progress import Callback
 from corank.data import ImageSet, TokenSet
 from corank.errors import ConfigError
 from corank.presets import AUTO, chosen_codec
-from corank.quantize_smallest import Trial
-from corank.storage.coding import check_coder
+from corank.storage.entropy_coding import check_coder
+from corank.verbs.smallest import Trial
 
 __all__ = ["Request"]
 

@@ -1,7 +1,7 @@
 """Which values exist: a codec describes them, a codebook is a codec fitted to one weight."""
 
 from corank.codecs.additive_power_of_two import AdditivePowerOfTwo
-from corank.codecs.base import Codebook, Codec, Slot
+from corank.codecs.base import Codebook, Codec, TensorSpec
 from corank.codecs.bcgd import Bcgd
 from corank.codecs.binary import Binary
 from corank.codecs.dense_shift import DenseShift
@@ -59,8 +59,8 @@ __all__ = [
     "RowLevels",
     "S3Shift",
     "ScalarCodebook",
-    "Slot",
     "StatsQ",
+    "TensorSpec",
     "Ternary",
     "Uniform",
     "UniformGrid",

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from corank.errors import ConfigError
 
-__all__ = ["Codebook", "Codec", "Slot", "as_stored", "check_weight", "midway"]
+__all__ = ["Codebook", "Codec", "TensorSpec", "as_stored", "check_weight", "midway"]
 
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 65504.0  # of the positive fp16
 
 
 @dataclass(frozen=True)
-class Slot:
+class TensorSpec:
     """One stored tensor: ``count`` numbers of ``bits`` bits."""
 
     count: int
@@ -88,7 +88,7 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def stored(self, rows: int, columns: int) -> dict[str, Slot]:
+    def stored(self, rows: int, columns: int) -> dict[str, TensorSpec]:
         """What a weight of that shape stores beside its codes, known before anything is fitted: at most, where only a
         :meth:`measured` codec knows."""
 
@@ -101,11 +101,11 @@ class Codec(ABC):
         """
 
     @property
-    def streams(self) -> tuple[str, ...]:
+    def checked_tensors(self) -> tuple[str, ...]:
         """Names of what it stores that not every number is sound for; :meth:`check` looks at them."""
         return ()
 
-    def measured(self, codebook: Codebook) -> Codec:
+    def with_measured_size(self, codebook: Codebook) -> Codec:
         """The same codec, saying how much ``codebook`` stores where that is known only once it is fitted."""
         return self
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from corank.codecs.base import Codebook, Codec, Slot, as_stored, check_weight
+from corank.codecs.base import Codebook, Codec, TensorSpec, as_stored, check_weight
 from corank.codecs.clusters import SortedSets, compacted
 from corank.codecs.levels import Levels
 from corank.codecs.row_levels import RowLevels
@@ -68,11 +68,11 @@ class FittedLevels(Codec):
         values = tuple(levels[0].unique().tolist())
         return Levels(max(1, (len(values) - 1).bit_length()), values, group=0 if self.scaled else -1)
 
-    def stored(self, rows: int, columns: int) -> dict[str, Slot]:
+    def stored(self, rows: int, columns: int) -> dict[str, TensorSpec]:
         self._refuse_network()
         count = 1 << self.bits
-        levels = {"levels": Slot(count * (rows if self.per == "row" else 1), 16, True)}
-        return {"scale": Slot(rows, 16, True), **levels} if self.scaled else levels
+        levels = {"levels": TensorSpec(count * (rows if self.per == "row" else 1), 16, True)}
+        return {"scale": TensorSpec(rows, 16, True), **levels} if self.scaled else levels
 
     def codebook(self, tensors: Mapping[str, Tensor], rows: int, columns: int) -> Codebook:
         levels = tensors["levels"].reshape(-1, 1 << self.bits)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from corank.codecs.base import Codebook, Codec, Slot, check_weight
+from corank.codecs.base import Codebook, Codec, TensorSpec, check_weight
 from corank.codecs.clusters import SortedSets, compacted, kmeans
 from corank.codecs.gaps import WIDTHS, decode_gaps, encode_gaps, gap_symbols, most_symbols
 from corank.codecs.kmeans import KMeans
@@ -122,7 +122,7 @@ class ICQuant(Codec):
             raise ConfigError(f"index={self.index!r}: (symbols, bits of one) of a fitted codec; leave it out")
 
     @property
-    def streams(self) -> tuple[str, ...]:
+    def checked_tensors(self) -> tuple[str, ...]:
         return ("index",)
 
     def count(self, columns: int) -> int:
@@ -138,19 +138,19 @@ class ICQuant(Codec):
         symbols, width = self._encode(mask)
         return self._book(mask, beside, symbols, width)
 
-    def measured(self, codebook: Codebook) -> Codec:
+    def with_measured_size(self, codebook: Codebook) -> Codec:
         assert isinstance(codebook, OutlierCodebook)
         count = codebook.symbols.numel()
         return replace(self, index=(count, codebook.symbol_bits) if count else ())
 
-    def stored(self, rows: int, columns: int) -> dict[str, Slot]:
+    def stored(self, rows: int, columns: int) -> dict[str, TensorSpec]:
         count, many = self.count(columns), rows if self.per == "row" else 1
         each = (2, 4) if self.levels == "uniform" else (1 << self.bits, 1 << self.bits)
-        inliers = {"inliers": Slot(many * each[0], 16, True)}
+        inliers = {"inliers": TensorSpec(many * each[0], 16, True)}
         if not count:
             return inliers
         symbols, width = self._index(rows, columns)
-        return {"index": Slot(symbols, width, False), **inliers, "outliers": Slot(many * each[1], 16, True)}
+        return {"index": TensorSpec(symbols, width, False), **inliers, "outliers": TensorSpec(many * each[1], 16, True)}
 
     def codebook(self, tensors: Mapping[str, Tensor], rows: int, columns: int) -> OutlierCodebook:
         beside = {name: tensors[name] for name in ("inliers", "outliers") if name in tensors}

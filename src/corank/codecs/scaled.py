@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from corank.codecs.base import Codec, Slot, as_stored, check_weight
+from corank.codecs.base import Codec, TensorSpec, as_stored, check_weight
 from corank.codecs.scalar import EXPONENT_BITS, LOWEST_EXPONENT, ScalarCodebook
 from corank.errors import ConfigError
 
@@ -49,12 +49,12 @@ class ScaledLevels(Codec):
         rows, columns = weight.shape
         return self._codebook(by_groups(weight.detach().float(), self.group, self.fit_scale), rows, columns)
 
-    def stored(self, rows: int, columns: int) -> dict[str, Slot]:
+    def stored(self, rows: int, columns: int) -> dict[str, TensorSpec]:
         counts = group_shape(self.group, rows, columns)
         count = counts[0] * counts[1]
         if self.power_of_two_scale:
-            return {"exponent": Slot(count, EXPONENT_BITS, False)}
-        return {"scale": Slot(count, 16, True)}
+            return {"exponent": TensorSpec(count, EXPONENT_BITS, False)}
+        return {"scale": TensorSpec(count, 16, True)}
 
     def codebook(self, tensors: Mapping[str, Tensor], rows: int, columns: int) -> ScalarCodebook:
         if self.power_of_two_scale:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from corank.codecs.base import Codec, Slot, as_stored, check_weight
+from corank.codecs.base import Codec, TensorSpec, as_stored, check_weight
 from corank.codecs.scalar import ScalarCodebook
 from corank.codecs.scaled import group_shape
 from corank.errors import ConfigError
@@ -71,11 +71,11 @@ class Uniform(Codec):
         """The same with codes of another width; offsets are whole at 8 bits."""
         return replace(self, bits=bits, half=self.half and bits != 8)
 
-    def stored(self, rows: int, columns: int) -> dict[str, Slot]:
+    def stored(self, rows: int, columns: int) -> dict[str, TensorSpec]:
         counts = group_shape(self.group, rows, columns)
         count = counts[0] * counts[1]
-        scale = {"scale": Slot(count, 16, True)}
-        return scale if self.symmetric else {**scale, "offset": Slot(count, self.offset_bits, False)}
+        scale = {"scale": TensorSpec(count, 16, True)}
+        return scale if self.symmetric else {**scale, "offset": TensorSpec(count, self.offset_bits, False)}
 
     def fit(self, weight: Tensor, gram: Tensor | None = None) -> ScalarCodebook:
         """The codebook for ``weight`` ``(R, C)``; inputs are not looked at."""

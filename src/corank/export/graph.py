@@ -15,8 +15,8 @@ from torch.func import functional_call
 
 from corank.errors import ConfigError, ModelError
 from corank.export.example import INPUT, named_inputs, named_outputs, outputs_of
+from corank.export.to_torch import to_float
 from corank.layers import CodedLayer
-from corank.quantize import to_float
 
 __all__ = [
     "coded_layers",

@@ -18,7 +18,7 @@ from corank.export.int8 import Int8, made_int8, need_onnx, read_samples
 from corank.export.result import ExportResult
 from corank.losses import logits_of
 from corank.storage.artifact import serialized
-from corank.storage.run import run_of
+from corank.storage.model_record import run_of
 
 __all__ = ["agreement", "export_onnx_int8"]
 

@@ -16,7 +16,7 @@ from corank.export.check import Arrays, check, expected_of
 from corank.export.files import staged
 from corank.export.result import ExportResult
 from corank.storage.artifact import serialized
-from corank.storage.run import run_of
+from corank.storage.model_record import run_of
 
 __all__ = ["CONFIGURATION", "export_openvino"]
 

@@ -26,11 +26,11 @@ from corank.export.check import Arrays, Checked, check, expected_of, rounds_inpu
 from corank.export.example import outputs_of
 from corank.export.files import staged
 from corank.export.result import ExportResult
+from corank.export.to_torch import to_float
 from corank.inspect import inspect
 from corank.layers import CodedLayer, coded_class, names_of, remove_norm, replace_module
 from corank.matrix import Geometry
-from corank.quantize import to_float
-from corank.storage.run import ATTRIBUTE, run_of
+from corank.storage.model_record import ATTRIBUTE, run_of
 
 __all__ = ["PeftLayers", "base_name", "export_peft", "load_peft_base", "need_peft", "peft_base", "peft_layers"]
 

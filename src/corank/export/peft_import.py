@@ -19,7 +19,7 @@ from corank.adapters import CodedLowRank, LowRank, code_factors, decompose, full
 from corank.errors import ConfigError, ModelError
 from corank.export.peft import ADAPTER, CONFIG, PREFIX, base_name, need_peft, peft_base, peft_layers, refusal, shapes
 from corank.layers import CodedLayer, names_of, replace_module
-from corank.storage.run import ATTRIBUTE, run_of
+from corank.storage.model_record import ATTRIBUTE, run_of
 
 __all__ = ["ImportedLayer", "PeftImport", "import_peft"]
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from corank.errors import ArtifactError, OutputError
 from corank.export.files import staged
+from corank.export.to_torch import to_float
 from corank.hub.card import WEIGHTS, Card, facts, hub_client, model_card
 from corank.inspect import inspect
-from corank.quantize import to_float
 from corank.storage.artifact import load, save
 from corank.storage.contents import float_bytes
 

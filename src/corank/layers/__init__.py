@@ -1,7 +1,6 @@
 """Model surgery without tracing: observe, fold, code, replace."""
 
 from corank.layers.activation import InputQuantizer, fit_inputs
-from corank.layers.code import LayerCode, Slot, stored_tensors
 from corank.layers.coded import (
     CodedConv1d,
     CodedConv2d,
@@ -14,8 +13,9 @@ from corank.layers.coded import (
     coded_class,
 )
 from corank.layers.observe import Observation, names_of, observe
-from corank.layers.prepare import Prepared, prepare, remove_norm, replace_module
+from corank.layers.prepare import PreparedModel, prepare, remove_norm, replace_module
 from corank.layers.split import CoarseFineConv2d, centre_codecs, split_centres
+from corank.layers.state import CodedLayerState, TensorSpec, stored_tensors
 
 __all__ = [
     "CoarseFineConv2d",
@@ -26,12 +26,12 @@ __all__ = [
     "CodedConvTranspose2d",
     "CodedConvTranspose3d",
     "CodedLayer",
+    "CodedLayerState",
     "CodedLinear",
     "InputQuantizer",
-    "LayerCode",
     "Observation",
-    "Prepared",
-    "Slot",
+    "PreparedModel",
+    "TensorSpec",
     "centre_codecs",
     "coded_class",
     "fit_inputs",

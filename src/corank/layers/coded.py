@@ -14,7 +14,7 @@ from corank.codecs import Codebook, Codec, Uniform
 from corank.coded_weight import CodedWeight
 from corank.errors import ModelError
 from corank.layers.activation import InputQuantizer
-from corank.layers.code import LayerCode, Slot, stored_tensors
+from corank.layers.state import CodedLayerState, TensorSpec, stored_tensors
 from corank.matrix import Geometry
 from corank.storage.bits import pack, packed_bytes, unpack
 
@@ -87,7 +87,7 @@ class CodedLayer(nn.Module):
         self.register_load_state_dict_post_hook(_forget)
         self.training = layer.training
 
-    def slots(self) -> dict[str, Slot]:
+    def slots(self) -> dict[str, TensorSpec]:
         """What this layer stores."""
         return stored_tensors(self.geometry.matrix_shape, self.codec, self.rank, self.adapter_bits, self.inputs)
 
@@ -100,9 +100,9 @@ class CodedLayer(nn.Module):
             input = self._rounded(input)
         return super().forward(input) if output_size is None else super().forward(input, output_size)
 
-    def fill(self, code: LayerCode, bias: Tensor | None) -> None:
+    def fill(self, code: CodedLayerState, bias: Tensor | None) -> None:
         """Takes over codes, scales and bias."""
-        self.codec = code.codec.measured(code.weight.codebook)
+        self.codec = code.codec.with_measured_size(code.weight.codebook)
         tensors = {"codes": code.weight.codes, **code.weight.codebook.tensors()}
         if code.adapter is not None and self.rank:
             tensors["left_codes"] = code.adapter.left.codes
@@ -119,23 +119,23 @@ class CodedLayer(nn.Module):
             self.bias.data.copy_(bias)
         self._cache = self._feed = None
 
-    def code(self) -> LayerCode:
+    def code(self) -> CodedLayerState:
         """The codes, codebook and adapter, unpacked."""
         return replace(self._weight_code(), inputs=self.input_quantizer())
 
-    def _weight_code(self) -> LayerCode:
+    def _weight_code(self) -> CodedLayerState:
         groups, rows, columns = self.geometry.matrix_shape
         codebook = self._codebook(self.codec, groups * rows, columns)
         weight = CodedWeight(self._codes("codes").reshape(groups * rows, columns), codebook)
         if not self.rank:
-            return LayerCode(self.codec, weight, None, self.adapter_bits)
+            return CodedLayerState(self.codec, weight, None, self.adapter_bits)
         factor = Uniform(bits=self.adapter_bits, symmetric=True)
         sides = []
         for side, width in (("left", rows), ("right", columns)):
             book = self._codebook(factor, groups * self.rank, width, f"{side}_")
             sides.append(CodedWeight(self._codes(f"{side}_codes").reshape(groups * self.rank, width), book))
         adapter = CodedLowRank(sides[0], sides[1], groups)
-        return LayerCode(self.codec, weight, adapter, self.adapter_bits)
+        return CodedLayerState(self.codec, weight, adapter, self.adapter_bits)
 
     def input_quantizer(self) -> InputQuantizer | None:
         """What rounds the inputs; None where they stay float."""

@@ -16,7 +16,7 @@ from corank.layers.coded import coded_class
 from corank.layers.observe import Observation, names_of, observe
 from corank.matrix import SUPPORTED, Geometry
 
-__all__ = ["Prepared", "fold_norm", "prepare", "remove_norm", "replace_module"]
+__all__ = ["PreparedModel", "fold_norm", "prepare", "remove_norm", "replace_module"]
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ALLOWED = {torch.float16: 2e-2, torch.bfloat16: 8e-2}  # difference by folding, of the outputs' norm; else 2e-3
@@ -24,7 +24,7 @@ _NORMS_WITH_ACTIVATION = "BatchNormAct2d"  # timm's: a norm whose forward() also
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """A float copy of a model, ready to be coded.
 
     Attributes:
@@ -49,7 +49,7 @@ class Prepared:
         return Geometry.of(self.targets[name])
 
 
-def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True) -> Prepared:
+def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True) -> PreparedModel:
     """Copies the model, folds its norms, and finds the layers that can be coded.
 
     A norm is folded only where one forward pass shows that it alone reads its layer's output, and only if the
@@ -100,7 +100,7 @@ def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True
         cause = _cause(copied)
         if cause is not None:
             raise ModelError(f"the model's outputs are NaN on the calibration data, as {cause}")
-    return Prepared(copied, targets, skipped, folded, _edges(targets, copied, seen), seen.outputs)
+    return PreparedModel(copied, targets, skipped, folded, _edges(targets, copied, seen), seen.outputs)
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

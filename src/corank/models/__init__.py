@@ -1,7 +1,7 @@
 """Models from a reference, with their weights and preprocessing."""
 
-from corank.models.loader import Built, Loader, Request
+from corank.models.loader import LoadedModel, Loader, Request
 from corank.models.resolve import LOADERS, ResolvedModel, resolve
 from corank.models.weights import load_weights
 
-__all__ = ["LOADERS", "Built", "Loader", "Request", "ResolvedModel", "load_weights", "resolve"]
+__all__ = ["LOADERS", "LoadedModel", "Loader", "Request", "ResolvedModel", "load_weights", "resolve"]

@@ -11,7 +11,7 @@ import torch
 from corank.data.preprocessing import Preprocessing
 from corank.data.tokens import Tokenization
 from corank.errors import ConfigError, ModelError
-from corank.models.loader import Built, Request
+from corank.models.loader import LoadedModel, Request
 from corank.models.weights import hash_files
 
 __all__ = ["load_hf"]
@@ -20,7 +20,7 @@ LONGEST_SEQUENCE = 2048
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
-def load_hf(request: Request) -> Built:
+def load_hf(request: Request) -> LoadedModel:
     """Build an image classifier or a causal language model of transformers, in float32.
 
     A folder is its weights: its safetensors files are loaded, offline, unless the caller brings others.
@@ -55,12 +55,12 @@ def load_hf(request: Request) -> Built:
         tokenization = _tokenization(config.to_dict(), name)
     if request.own_weights or not (is_local or request.pretrained):
         model = auto.from_config(config, trust_remote_code=False).float()
-        return Built(model, preprocessing, tokenization=tokenization)
+        return LoadedModel(model, preprocessing, tokenization=tokenization)
     files = sorted(folder.glob("*.safetensors")) if is_local else []
     if is_local and not files:
         raise ModelError(f"{folder} has no .safetensors file; convert its weights, or pass --weights FILE")
     digest = hash_files(files) if files else None
-    return Built(_trained(auto, name, is_local), preprocessing, name, digest, tokenization)
+    return LoadedModel(_trained(auto, name, is_local), preprocessing, name, digest, tokenization)
 
 
 def _kind(architectures: list[str] | None, name: str) -> str:

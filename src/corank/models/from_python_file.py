@@ -9,12 +9,12 @@ from torch import nn
 from corank.data.preprocessing import Preprocessing
 from corank.data.python_function import REFERENCE, call_function
 from corank.errors import ModelError
-from corank.models.loader import Built, Request
+from corank.models.loader import LoadedModel, Request
 
 __all__ = ["load_python_file"]
 
 
-def load_python_file(request: Request) -> Built:
+def load_python_file(request: Request) -> LoadedModel:
     """Call a factory, a function without arguments, in a Python file that the caller named.
 
     Args:
@@ -29,4 +29,4 @@ def load_python_file(request: Request) -> Built:
     model = call_function(Path(match["path"]).expanduser(), match["function"], ModelError)
     if not isinstance(model, nn.Module):
         raise ModelError(f"{request.name} returned {type(model).__name__}; return a torch.nn.Module")
-    return Built(model, Preprocessing(), request.name if request.pretrained else None)
+    return LoadedModel(model, Preprocessing(), request.name if request.pretrained else None)

@@ -8,12 +8,12 @@ from typing import Any
 
 from corank.data.preprocessing import INTERPOLATIONS, Preprocessing
 from corank.errors import ConfigError, ModelError
-from corank.models.loader import Built, Request, unknown_name
+from corank.models.loader import LoadedModel, Request, unknown_name
 
 __all__ = ["load_timm"]
 
 
-def load_timm(request: Request) -> Built:
+def load_timm(request: Request) -> LoadedModel:
     """Build a timm model, with its published weights where `pretrained` says so.
 
     Args:
@@ -37,7 +37,7 @@ def load_timm(request: Request) -> Built:
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"timm:{request.name} cannot be built: {error}") from error
     config = resolve_data_config({}, model=model)
-    return Built(model, _preprocessing(config), request.name if request.pretrained else None)
+    return LoadedModel(model, _preprocessing(config), request.name if request.pretrained else None)
 
 
 def _preprocessing(config: Mapping[str, Any]) -> Preprocessing:

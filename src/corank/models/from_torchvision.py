@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from corank.data.preprocessing import Preprocessing
 from corank.errors import ConfigError, ModelError
-from corank.models.loader import Built, Request, unknown_name
+from corank.models.loader import LoadedModel, Request, unknown_name
 
 if TYPE_CHECKING:
     from torchvision.transforms._presets import ImageClassification
@@ -19,7 +19,7 @@ IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop
 STATES_ITS_START = ("googlenet", "inception_v3")
 
 
-def load_torchvision(request: Request) -> Built:
+def load_torchvision(request: Request) -> LoadedModel:
     """Build a torchvision model, with its default published weights where `pretrained` says so.
 
     Args:
@@ -51,7 +51,7 @@ def load_torchvision(request: Request) -> Built:
         raise ModelError(f"the weights of torchvision:{request.name} cannot be fetched: {error}") from error
     transforms = published.transforms()
     preprocessing = _preprocessing(transforms) if isinstance(transforms, ImageClassification) else IMAGENET
-    return Built(model, preprocessing, str(published) if request.pretrained else None)
+    return LoadedModel(model, preprocessing, str(published) if request.pretrained else None)
 
 
 def _preprocessing(transforms: ImageClassification) -> Preprocessing:

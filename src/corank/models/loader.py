@@ -13,7 +13,7 @@ from corank.data.preprocessing import Preprocessing
 from corank.data.tokens import Tokenization
 from corank.errors import ModelError
 
-__all__ = ["Built", "Loader", "Request", "unknown_name"]
+__all__ = ["LoadedModel", "Loader", "Request", "unknown_name"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Built:
+class LoadedModel:
     """A model as its source gives it.
 
     Args:
@@ -50,7 +50,7 @@ class Built:
     tokenization: Tokenization | None = None
 
 
-Loader: TypeAlias = Callable[[Request], Built]
+Loader: TypeAlias = Callable[[Request], LoadedModel]
 
 
 def unknown_name(scheme: str, name: str, known: Iterable[str]) -> ModelError:

@@ -19,15 +19,15 @@ from corank.models.from_hf import load_hf
 from corank.models.from_python_file import load_python_file
 from corank.models.from_timm import load_timm
 from corank.models.from_torchvision import load_torchvision
-from corank.models.loader import Built, Loader, Request
+from corank.models.loader import LoadedModel, Loader, Request
 from corank.models.weights import load_weights
 
 __all__ = ["LOADERS", "ResolvedModel", "resolve"]
 
 
-def _load_digits(_request: Request) -> Built:
+def _load_digits(_request: Request) -> LoadedModel:
     """The small trained network that ships with corank, for the demo."""
-    return Built(digits_net(), Preprocessing(channels=1), "digits")
+    return LoadedModel(digits_net(), Preprocessing(channels=1), "digits")
 
 
 # A model that ships with the package is one more line: its loader under its name.

@@ -3,13 +3,13 @@
 from corank.refine.blocks import BlockReconstruction, reconstruct
 from corank.refine.loop import refine
 from corank.refine.norms import reestimate_norms
+from corank.refine.post_training import PostTraining, remaining, tune
 from corank.refine.refinement import Refinement
-from corank.refine.tune import Tuning, remaining, tune
 
 __all__ = [
     "BlockReconstruction",
+    "PostTraining",
     "Refinement",
-    "Tuning",
     "reconstruct",
     "reestimate_norms",
     "refine",

@@ -10,12 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from corank.calibration import Lockstep, Samples, run
+from corank.calibration import LayerwisePasses, Samples, run
 from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
-from corank.layers import CodedLayer, LayerCode
+from corank.layers import CodedLayer, CodedLayerState
 from corank.matrix import Geometry
-from corank.refine.student import coded_layers
+from corank.refine.trainable_model import coded_layers
 
 __all__ = ["BlockReconstruction", "blocks_of", "reconstruct"]
 
@@ -101,8 +101,8 @@ def reconstruct(
     students, teachers = (dict(one.named_modules(remove_duplicate=False)) for one in (model, teacher))
     history: list[Mapping[str, float]] = []
     with (
-        Lockstep(model, {name: students[name] for name in order}, batches) as real,
-        Lockstep(teacher, {name: teachers[name] for name in order}, batches) as ideal,
+        LayerwisePasses(model, {name: students[name] for name in order}, batches) as real,
+        LayerwisePasses(teacher, {name: teachers[name] for name in order}, batches) as ideal,
     ):
         for number, name in enumerate(order):
             pairs = [(real.inputs(batch, name), ideal.inputs(batch, name)) for batch in range(len(batches))]
@@ -237,11 +237,11 @@ class _Soft:
         """``sum(1 - |2h - 1|^b)``."""
         return (1 - (2 * self._share() - 1).abs().pow(exponent)).sum()
 
-    def harden(self) -> LayerCode:
+    def harden(self) -> CodedLayerState:
         """The value above where the latent is positive, else the one below."""
         codes = torch.where(self.latent.detach() > 0, self._above, self._below)
         weight = CodedWeight(codes, self._code.weight.codebook)
-        return LayerCode(self._code.codec, weight, self._code.adapter, self._code.adapter_bits, self._code.inputs)
+        return CodedLayerState(self._code.codec, weight, self._code.adapter, self._code.adapter_bits, self._code.inputs)
 
     def _share(self) -> Tensor:
         return (self.latent.sigmoid() * (_HIGH - _LOW) + _LOW).clamp(0, 1)

@@ -14,10 +14,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from corank.calibration import Samples, live_numbers, run
 from corank.checkpoint import Checkpoint
 from corank.losses import Loss
-from corank.processes import add_up, number_of_processes, share
+from corank.processes import all_reduce, number_of_processes, shard
 from corank.refine.augment import flip_and_shift
 from corank.refine.refinement import Refinement
-from corank.refine.student import Student, coded_layers
+from corank.refine.trainable_model import TrainableModel, coded_layers
 
 __all__ = ["refine"]
 
@@ -59,7 +59,7 @@ def refine(
     """
     if refinement.iterations == 0:
         return ()
-    steps = _Steps(Student(model, refinement), teacher, samples, refinement, loss, seed)
+    steps = _Steps(TrainableModel(model, refinement), teacher, samples, refinement, loss, seed)
     judge = _Judge(teacher, samples, loss, steps.device, refinement, seed)
     plain, before = judge(model)
     steps.set_pace(refinement.pace(plain))
@@ -84,7 +84,13 @@ class _Steps:
     """One refinement under way."""
 
     def __init__(
-        self, student: Student, teacher: nn.Module, samples: Samples, refinement: Refinement, loss: Loss, seed: int
+        self,
+        student: TrainableModel,
+        teacher: nn.Module,
+        samples: Samples,
+        refinement: Refinement,
+        loss: Loss,
+        seed: int,
     ) -> None:
         self.student, self._teacher, self._loss, self._how = student, teacher, loss, refinement
         self.device = next(iter(student.latents.values())).device
@@ -114,7 +120,7 @@ class _Steps:
             batch = flip_and_shift(batch, views)
         total, count = torch.zeros(1, device=self.device), len(tree_leaves(batch)[0])
         self.optimizer.zero_grad()
-        for _, start in share(range(0, count, self._part)):
+        for _, start in shard(range(0, count, self._part)):
             self.student.draw_drops((((self._seed << 20) + number) << 10) + start)
             part = tree_map(lambda leaf, at=start: leaf[at : at + self._part], batch)
             weight = len(tree_leaves(part)[0]) / count
@@ -130,7 +136,9 @@ class _Steps:
         for _, parameter, _ in self.student.trained():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        add_up([total, *(parameter.grad for _, parameter, _ in self.student.trained() if parameter.grad is not None)])
+        all_reduce(
+            [total, *(parameter.grad for _, parameter, _ in self.student.trained() if parameter.grad is not None)]
+        )
 
     def state(self) -> dict[str, Tensor]:
         """All that trains and Adam's moments of it."""

@@ -12,7 +12,7 @@ from corank.codecs import Codebook
 from corank.errors import ConfigError
 from corank.rounding.base import Rounder
 from corank.rounding.gptq import Gptq
-from corank.statistics import Gram, LayerStatistics, need
+from corank.statistics import Gram, LayerStatistics, require
 
 __all__ = ["AdaRound"]
 
@@ -54,13 +54,13 @@ class AdaRound(Rounder):
         if not 0 <= self.warm_start < 1:
             raise ConfigError(f"AdaRound(warm_start={self.warm_start!r}): from 0 up to less than 1, e.g. 0.2")
 
-    def quick(self) -> Rounder:
+    def comparison_stand_in(self) -> Rounder:
         """GPTQ, which lowers the same error without a gradient step."""
         return Gptq()
 
     @torch.no_grad()
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
-        gram = need(statistics, Gram, "AdaRound").matrix
+        gram = require(statistics, Gram, "AdaRound").matrix
         shape = (gram.shape[0], -1, weight.shape[1])
         below, above = codebook.neighbours(weight)
         low, high = codebook.values(below), codebook.values(above)

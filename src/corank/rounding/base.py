@@ -18,15 +18,15 @@ class Rounder(ABC):
 
     Attributes:
         needs: statistics to collect.
-        corrects: whether it corrects the error of the layers before by itself, from a
-            :class:`~corank.statistics.Drift` where there is one. It is then given the float weight, and not the
+        corrects_input_error: whether it corrects the error of the layers before by itself, from a
+            :class:`~corank.statistics.CrossMoments` where there is one. It is then given the float weight, and not the
             weight that best gives the float outputs from quantized inputs.
     """
 
     needs: ClassVar[tuple[type[Statistic], ...]] = ()
-    corrects: ClassVar[bool] = False
+    corrects_input_error: ClassVar[bool] = False
 
-    def quick(self) -> Rounder:
+    def comparison_stand_in(self) -> Rounder:
         """What stands in for it where codecs of a layer are only compared: itself, or one that takes less time."""
         return self
 

@@ -12,7 +12,7 @@ from corank.codecs import Codebook
 from corank.errors import ConfigError
 from corank.rounding.base import Rounder
 from corank.rounding.walk import energy_order, walk
-from corank.statistics import Drift, Gram, LayerStatistics, need
+from corank.statistics import CrossMoments, Gram, LayerStatistics, require
 
 __all__ = ["Gpfq"]
 
@@ -21,8 +21,8 @@ __all__ = ["Gpfq"]
 class Gpfq(Rounder):
     """Rounds column by column, each so that the output *so far* is met best.
 
-    With inputs ``x`` of the float network and ``x'`` of the quantized one (from :class:`~corank.statistics.Drift`
-    where it was collected, else ``x' = x``)::
+    With inputs ``x`` of the float network and ``x'`` of the quantized one (from
+    :class:`~corank.statistics.CrossMoments` where it was collected, else ``x' = x``)::
 
         q_t = Q(<x'_t, u_{t-1} + w_t x_t> / |x'_t|^2),    u_t = u_{t-1} + w_t x_t - q_t x'_t
 
@@ -33,7 +33,7 @@ class Gpfq(Rounder):
     """
 
     needs = (Gram,)
-    corrects: ClassVar[bool] = True
+    corrects_input_error: ClassVar[bool] = True
 
     block: int = 64
 
@@ -42,9 +42,9 @@ class Gpfq(Rounder):
             raise ConfigError(f"Gpfq(block={self.block!r}): a positive number of columns, e.g. Gpfq(block=64)")
 
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
-        gram, drift = need(statistics, Gram, "Gpfq"), statistics.get(Drift)
-        seen = drift.gram.matrix if isinstance(drift, Drift) else gram.matrix
-        cross = drift.cross if isinstance(drift, Drift) else seen
+        gram, drift = require(statistics, Gram, "Gpfq"), statistics.get(CrossMoments)
+        seen = drift.gram.matrix if isinstance(drift, CrossMoments) else gram.matrix
+        cross = drift.cross if isinstance(drift, CrossMoments) else seen
         order = energy_order(seen)
         seen, cross = seen[:, order][:, :, order], cross[:, order][:, :, order]
         energy = seen.diagonal(dim1=1, dim2=2)

@@ -12,7 +12,7 @@ from corank.errors import ConfigError
 from corank.rounding.base import Rounder
 from corank.rounding.descent import descend
 from corank.rounding.walk import energy_order, walk
-from corank.statistics import Gram, LayerStatistics, need
+from corank.statistics import Gram, LayerStatistics, require
 
 __all__ = ["Gptq", "inverse_factor"]
 
@@ -43,12 +43,12 @@ class Gptq(Rounder):
         if type(self.sweeps) is not int or self.sweeps < 0:
             raise ConfigError(f"Gptq(sweeps={self.sweeps!r}): a whole number, 0 for GPTQ as published")
 
-    def quick(self) -> Rounder:
+    def comparison_stand_in(self) -> Rounder:
         """The same without sweeps."""
         return replace(self, sweeps=0)
 
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
-        gram = need(statistics, Gram, "Gptq")
+        gram = require(statistics, Gram, "Gptq")
         order, spread = gram.derived(("gptq", self.damping), lambda: _ordered_spread(gram.matrix, self.damping))
         targets = weight.float().reshape(spread.shape[0], -1, weight.shape[1])[:, :, order].clone()
         codes = walk(targets, spread, codebook, order, self.block)

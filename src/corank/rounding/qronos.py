@@ -12,7 +12,7 @@ from corank.errors import ConfigError
 from corank.rounding.base import Rounder
 from corank.rounding.gptq import inverse_factor
 from corank.rounding.walk import energy_order, walk
-from corank.statistics import Drift, Gram, LayerStatistics, need
+from corank.statistics import CrossMoments, Gram, LayerStatistics, require
 
 __all__ = ["Qronos"]
 
@@ -21,8 +21,9 @@ __all__ = ["Qronos"]
 class Qronos(Rounder):
     """Alternates the best code for the error so far with the best weights for the columns still to come.
 
-    With ``x`` of the float network and ``x'`` of the quantized one (from :class:`~corank.statistics.Drift` where it
-    was collected, else ``x' = x``), for each column ``t``, the columns before it being rounded::
+    With ``x`` of the float network and ``x'`` of the quantized one (from
+    :class:`~corank.statistics.CrossMoments` where it was collected, else ``x' = x``), for each column ``t``, the
+    columns before it being rounded::
 
         q_t    = argmin_q |W x - sum_{j<t} q_j x'_j - q x'_t - sum_{j>t} w_j x'_j|^2
         w_{>t} = argmin_w |W x - sum_{j<=t} q_j x'_j - sum_{j>t} w_j x'_j|^2
@@ -37,7 +38,7 @@ class Qronos(Rounder):
     """
 
     needs = (Gram,)
-    corrects: ClassVar[bool] = True
+    corrects_input_error: ClassVar[bool] = True
 
     damping: float = 0.01
     block: int = 64
@@ -47,14 +48,14 @@ class Qronos(Rounder):
             raise ConfigError(f"Qronos(damping={self.damping!r}, block={self.block!r}): both are positive")
 
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
-        gram, drift = need(statistics, Gram, "Qronos"), statistics.get(Drift)
-        seen = drift.gram.matrix if isinstance(drift, Drift) else gram.matrix
+        gram, drift = require(statistics, Gram, "Qronos"), statistics.get(CrossMoments)
+        seen = drift.gram.matrix if isinstance(drift, CrossMoments) else gram.matrix
         order = energy_order(seen)
         seen = seen[:, order][:, :, order]
         factor = inverse_factor(seen, self.damping)
         spread = factor / factor.diagonal(dim1=1, dim2=2)[:, :, None]
         rest = weight.float().reshape(seen.shape[0], -1, weight.shape[1])[:, :, order]
-        if not isinstance(drift, Drift):
+        if not isinstance(drift, CrossMoments):
             return walk(rest.clone(), spread, codebook, order, self.block)
         missed = rest @ (drift.cross[:, order][:, :, order] - seen)  # of W x along x', were nothing rounded
         energy = seen[:, 0, 0] + self.damping * seen.diagonal(dim1=1, dim2=2).mean(1)

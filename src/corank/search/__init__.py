@@ -1,6 +1,14 @@
 """Model and budget to ranks, and to codecs where that is asked for."""
 
-from corank.search.base import Alternatives, Curve, Found, Problem, Search, SearchLayer, spent_bits
+from corank.search.base import (
+    AdaptableLayer,
+    Allocation,
+    AllocationProblem,
+    Candidates,
+    RateDistortionCurve,
+    Search,
+    spent_bits,
+)
 from corank.search.cora import CoRa, butterworth
 from corank.search.greedy import Greedy
 from corank.search.joint import Joint
@@ -17,16 +25,16 @@ SEARCHES: dict[str, type[Search]] = {
 
 __all__ = [
     "SEARCHES",
-    "Alternatives",
+    "AdaptableLayer",
+    "Allocation",
+    "AllocationProblem",
+    "Candidates",
     "CoRa",
-    "Curve",
-    "Found",
     "Greedy",
     "Joint",
-    "Problem",
+    "RateDistortionCurve",
     "Rates",
     "Search",
-    "SearchLayer",
     "UniformRanks",
     "butterworth",
     "spent_bits",

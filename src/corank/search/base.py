@@ -16,11 +16,19 @@ from corank.codecs import Codec
 from corank.losses import Loss
 from corank.matrix import Geometry
 
-__all__ = ["Alternatives", "Curve", "Found", "Problem", "Search", "SearchLayer", "spent_bits"]
+__all__ = [
+    "AdaptableLayer",
+    "Allocation",
+    "AllocationProblem",
+    "Candidates",
+    "RateDistortionCurve",
+    "Search",
+    "spent_bits",
+]
 
 
 @dataclass(frozen=True)
-class SearchLayer:
+class AdaptableLayer:
     """One layer that may get an adapter.
 
     Attributes:
@@ -43,7 +51,7 @@ class SearchLayer:
 
 
 @dataclass(frozen=True)
-class Curve:
+class RateDistortionCurve:
     """What one layer loses with one codec, at every rank.
 
     Attributes:
@@ -73,7 +81,7 @@ class Curve:
         return self.code_bits + self.bits_per_rank * torch.arange(self.full_rank + 1)
 
 
-class Alternatives(ABC):
+class Candidates(ABC):
     """Other codecs that the layers of a problem may get.
 
     Attributes:
@@ -87,18 +95,18 @@ class Alternatives(ABC):
     free: Collection[str]
 
     @abstractmethod
-    def curves(self, name: str, codecs: Sequence[Codec], measured: bool) -> tuple[Curve, ...]:
+    def curves(self, name: str, codecs: Sequence[Codec], measured: bool) -> tuple[RateDistortionCurve, ...]:
         """Codes a layer with each codec and says what is lost; cheapest asked in the order the layers run.
 
         ``measured``: scales each curve to the divergence of the output when this layer alone is coded.
         """
 
     @abstractmethod
-    def recoded(self, codecs: Mapping[str, Codec], budget_bits: int) -> Problem:
+    def recoded(self, codecs: Mapping[str, Codec], budget_bits: int) -> AllocationProblem:
         """The problem of finding ranks only, with these codecs for the layers named."""
 
     @abstractmethod
-    def over(self, found: Found) -> int | None:
+    def over(self, found: Allocation) -> int | None:
         """Bits by which the file would be too large, negative for room that is left; None where no size was set."""
 
     @property
@@ -119,7 +127,7 @@ def _stored(codec: Codec, shape: tuple[int, int, int]) -> int:
 
 
 @dataclass(frozen=True)
-class Problem:
+class AllocationProblem:
     """What a search is given.
 
     Attributes:
@@ -138,7 +146,7 @@ class Problem:
 
     model: nn.Module
     samples: Samples
-    layers: Mapping[str, SearchLayer]
+    layers: Mapping[str, AdaptableLayer]
     fixed: Mapping[str, Tensor]
     budget_bits: int
     weights: int
@@ -146,11 +154,11 @@ class Problem:
     loss: Loss
     seed: int = 0
     progress: Callable[[str, int, int], None] | None = None
-    alternatives: Alternatives | None = None
+    alternatives: Candidates | None = None
 
 
 @dataclass(frozen=True)
-class Found:
+class Allocation:
     """What a search returns.
 
     Attributes:
@@ -171,18 +179,19 @@ class Search(ABC):
     """A policy that turns a problem into ranks.
 
     Attributes:
-        measures: whether it looks at what rounding loses; if not, its problem's weights and directions are zero.
+        needs_coded_weights: whether it looks at what rounding loses; if not, its problem's weights and directions are
+            zero.
         chooses_codecs: whether it returns codecs, too; its problem then has ``alternatives``.
     """
 
-    measures: ClassVar[bool] = True
+    needs_coded_weights: ClassVar[bool] = True
     chooses_codecs: ClassVar[bool] = False
 
     @abstractmethod
-    def __call__(self, problem: Problem) -> Found:
+    def __call__(self, problem: AllocationProblem) -> Allocation:
         """Ranks whose stored bits do not exceed ``problem.budget_bits``."""
 
 
-def spent_bits(problem: Problem, ranks: Mapping[str, int]) -> int:
+def spent_bits(problem: AllocationProblem, ranks: Mapping[str, int]) -> int:
     """Bits that adapters of those ranks store."""
     return sum(rank * problem.layers[name].bits_per_rank for name, rank in ranks.items())

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from corank.calibration import Samples, run
 from corank.errors import ConfigError
 from corank.losses import Loss, read_part
-from corank.search.base import Found, Problem, Search, SearchLayer, spent_bits
+from corank.search.base import AdaptableLayer, Allocation, AllocationProblem, Search, spent_bits
 from corank.search.composed import ComposedModel
 from corank.search.greedy import Greedy, grow, shrink
 
@@ -41,13 +41,13 @@ def butterworth(cutoff: Tensor, full_rank: int, order: int = 4) -> Tensor:
     return mask / mask.max().detach()
 
 
-def compose(layer: SearchLayer, mask: Tensor) -> Tensor:
+def compose(layer: AdaptableLayer, mask: Tensor) -> Tensor:
     """The weight ``W_q + (U * t^2) V`` in the layer's own shape: both square-root factors are masked."""
     left = layer.directions.left * mask.square()
     return layer.geometry.from_matrix(torch.baddbmm(layer.coded, left, layer.directions.right))
 
 
-def harden(cutoffs: Mapping[str, float], problem: Problem, hardening: str, minimum: int) -> dict[str, int]:
+def harden(cutoffs: Mapping[str, float], problem: AllocationProblem, hardening: str, minimum: int) -> dict[str, int]:
     """Ranks ``ceil(R c)`` or ``round(R c)``, at least ``minimum``, shrunk where it costs least until they fit."""
     ranks = {}
     for name, cutoff in cutoffs.items():
@@ -112,9 +112,9 @@ class CoRa(Search):
         """The paper's settings: c from 0.9, 250 steps of 32 samples, rank at least 1, ceil, no closed form."""
         return cls(start=0.9, hardening="ceil", minimum=1, fill=False, keep_best=False)
 
-    def __call__(self, problem: Problem) -> Found:
+    def __call__(self, problem: AllocationProblem) -> Allocation:
         if not problem.layers or problem.budget_bits <= 0:
-            return Found(dict.fromkeys(problem.layers, 0))
+            return Allocation(dict.fromkeys(problem.layers, 0))
         greedy = self._first(problem)
         run_ = _Run(self, problem, greedy)
         history = tuple(run_.step(number) for number in range(self.iterations))
@@ -123,9 +123,9 @@ class CoRa(Search):
             ranks = grow(problem, ranks)
         if greedy is not None and self.keep_best and run_.divergence(greedy) <= run_.divergence(ranks):
             ranks = dict(greedy)
-        return Found(ranks, history, self.iterations)
+        return Allocation(ranks, history, self.iterations)
 
-    def _first(self, problem: Problem) -> dict[str, int] | None:
+    def _first(self, problem: AllocationProblem) -> dict[str, int] | None:
         """The ranks to start from; None for a number."""
         if isinstance(self.start, Mapping):
             return shrink(
@@ -137,7 +137,7 @@ class CoRa(Search):
 class _Run:
     """One search under way."""
 
-    def __init__(self, search: CoRa, problem: Problem, greedy: Mapping[str, int] | None) -> None:
+    def __init__(self, search: CoRa, problem: AllocationProblem, greedy: Mapping[str, int] | None) -> None:
         self.search, self.problem = search, problem
         self.composed = ComposedModel(problem.model, {**problem.layers, **problem.fixed})
         for name, weight in problem.fixed.items():

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from corank.search.base import Found, Problem, Search, spent_bits
+from corank.search.base import Allocation, AllocationProblem, Search, spent_bits
 
 __all__ = ["Greedy", "grow", "shrink"]
 
@@ -19,11 +19,11 @@ class Greedy(Search):
     sensitivity, so the curves are concave and this order is optimal up to the last rank that does not fit.
     """
 
-    def __call__(self, problem: Problem) -> Found:
-        return Found(grow(problem, dict.fromkeys(problem.layers, 0)))
+    def __call__(self, problem: AllocationProblem) -> Allocation:
+        return Allocation(grow(problem, dict.fromkeys(problem.layers, 0)))
 
 
-def grow(problem: Problem, ranks: Mapping[str, int]) -> dict[str, int]:
+def grow(problem: AllocationProblem, ranks: Mapping[str, int]) -> dict[str, int]:
     """Spends what is left of the budget where a rank gains most per bit."""
     ranks = dict(ranks)
     left = problem.budget_bits - spent_bits(problem, ranks)
@@ -42,7 +42,7 @@ def grow(problem: Problem, ranks: Mapping[str, int]) -> dict[str, int]:
     return ranks
 
 
-def shrink(problem: Problem, ranks: Mapping[str, int], minimum: int = 0) -> dict[str, int]:
+def shrink(problem: AllocationProblem, ranks: Mapping[str, int], minimum: int = 0) -> dict[str, int]:
     """Takes ranks away where they cost least per bit, until the budget is kept.
 
     No layer goes below ``minimum`` unless the budget cannot hold that rank in every layer.
@@ -61,7 +61,7 @@ def shrink(problem: Problem, ranks: Mapping[str, int], minimum: int = 0) -> dict
     return ranks
 
 
-def _next(problem: Problem, name: str, rank: int) -> tuple[float, str] | None:
+def _next(problem: AllocationProblem, name: str, rank: int) -> tuple[float, str] | None:
     layer = problem.layers[name]
     if rank >= layer.full_rank:
         return None

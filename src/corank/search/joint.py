@@ -11,9 +11,9 @@ import torch
 from corank.codecs import Codec, RateUniform, Uniform
 from corank.codecs.scaled import ScaledLevels
 from corank.errors import ConfigError
-from corank.search.base import Alternatives, Curve, Found, Problem, Search, spent_bits
+from corank.search.base import Allocation, AllocationProblem, Candidates, RateDistortionCurve, Search, spent_bits
 from corank.search.cora import CoRa
-from corank.search.knapsack import Options, allocate
+from corank.search.knapsack import KnapsackItem, allocate
 
 __all__ = ["Joint"]
 
@@ -36,7 +36,7 @@ class Joint(Search):
         then: search the ranks further at the codecs found, starting from the ranks found.
     """
 
-    measures: ClassVar[bool] = False
+    needs_coded_weights: ClassVar[bool] = False
     chooses_codecs: ClassVar[bool] = True
 
     bits: tuple[int, ...] = ()
@@ -52,13 +52,13 @@ class Joint(Search):
         if self.sensitivity not in ("fisher", "measured"):
             raise ConfigError(f"sensitivity={self.sensitivity!r}: 'fisher' or 'measured'")
 
-    def __call__(self, problem: Problem) -> Found:
+    def __call__(self, problem: AllocationProblem) -> Allocation:
         known = problem.alternatives
         if known is None:
             raise ConfigError("Joint chooses codecs, and this problem has no alternatives to choose from")
         if any(isinstance(known.codecs[name], RateUniform) for name in known.free):
             raise ConfigError("search='joint' chooses widths, and codes of a rate have none; leave search out")
-        curves: dict[str, tuple[Curve, ...]] = {}
+        curves: dict[str, tuple[RateDistortionCurve, ...]] = {}
         for number, (name, codec) in enumerate(known.codecs.items()):
             wanted = self._codecs(codec, known.shapes[name][2]) if name in known.free else (codec,)
             curves[name] = known.curves(name, wanted, self.sensitivity == "measured")
@@ -70,7 +70,7 @@ class Joint(Search):
         spent = spent_bits(problem, found.ranks)  # no more, since a file of a given size leaves room for no more
         again = known.recoded(found.codecs, spent)
         later = replace(self.then, start=dict(found.ranks))(again)
-        return Found({**found.ranks, **later.ranks}, later.history, later.iterations, found.codecs)
+        return Allocation({**found.ranks, **later.ranks}, later.history, later.iterations, found.codecs)
 
     def _codecs(self, base: Codec, columns: int) -> tuple[Codec, ...]:
         """The plan's codec first, then the others."""
@@ -92,10 +92,12 @@ class Joint(Search):
         return [replace(cast(Any, codec), group=group) for group in self.groups if group < columns]
 
 
-def _fitting(curves: Mapping[str, tuple[Curve, ...]], problem: Problem, known: Alternatives) -> Found:
+def _fitting(
+    curves: Mapping[str, tuple[RateDistortionCurve, ...]], problem: AllocationProblem, known: Candidates
+) -> Allocation:
     """The best allocation; where a file's size is set, the best of those found whose file fits."""
     limit = problem.budget_bits + known.base_bits
-    best: Found | None = None
+    best: Allocation | None = None
     most = 0
     for _ in range(_REFITS):
         found = _allocation(curves, problem, known, limit)
@@ -107,18 +109,20 @@ def _fitting(curves: Mapping[str, tuple[Curve, ...]], problem: Problem, known: A
         if -1024 < over <= 0:
             break
         limit -= over if over <= 0 else over + 64
-    return best or Found(dict.fromkeys(problem.layers, 0))
+    return best or Allocation(dict.fromkeys(problem.layers, 0))
 
 
-def _allocation(curves: Mapping[str, tuple[Curve, ...]], problem: Problem, known: Alternatives, limit: int) -> Found:
+def _allocation(
+    curves: Mapping[str, tuple[RateDistortionCurve, ...]], problem: AllocationProblem, known: Candidates, limit: int
+) -> Allocation:
     items, meanings = [], []
     for own in curves.values():
         errors, bits = [curve.errors() for curve in own], [curve.bits() for curve in own]
         meanings.append([(curve.codec, rank) for curve in own for rank in range(curve.full_rank + 1)])
-        items.append(Options(torch.cat(errors), torch.cat(bits)))
+        items.append(KnapsackItem(torch.cat(errors), torch.cat(bits)))
     chosen = allocate(items, limit)
     if chosen is None:  # only where a size asks for less than the plan's own codecs take
-        return Found(dict.fromkeys(problem.layers, 0))
+        return Allocation(dict.fromkeys(problem.layers, 0))
     ranks, codecs = dict.fromkeys(problem.layers, 0), {}
     for name, meaning, one in zip(curves, meanings, chosen, strict=True):
         codec, rank = meaning[one]
@@ -126,4 +130,4 @@ def _allocation(curves: Mapping[str, tuple[Curve, ...]], problem: Problem, known
             codecs[name] = codec
         if name in ranks:
             ranks[name] = rank
-    return Found(ranks, codecs=codecs)
+    return Allocation(ranks, codecs=codecs)

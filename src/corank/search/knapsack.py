@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Options", "allocate"]
+__all__ = ["KnapsackItem", "allocate"]
 
 _STATES = 20_000  # partial allocations kept at once; beyond it the solution is near the best, not the best
 _SUMS = 1 << 22  # of partial allocations and options formed at once
 
 
 @dataclass(frozen=True)
-class Options:
+class KnapsackItem:
     """What one item may be.
 
     Attributes:
@@ -30,7 +30,7 @@ class Options:
         return self.errors + price * self.bits.double()
 
 
-def allocate(items: Sequence[Options], limit: int) -> list[int] | None:
+def allocate(items: Sequence[KnapsackItem], limit: int) -> list[int] | None:
     """The option of each item, of least total error among those of at most ``limit`` bits in all.
 
     Lagrangian relaxation gives an allocation and a bound. Options and partial allocations that cannot beat the first
@@ -48,7 +48,7 @@ def allocate(items: Sequence[Options], limit: int) -> list[int] | None:
     return _search(items, limit, price, known)
 
 
-def _chosen(items: Sequence[Options], price: float) -> list[int]:
+def _chosen(items: Sequence[KnapsackItem], price: float) -> list[int]:
     """The best options at a price for each bit; of equals the one of fewest bits."""
     found = []
     for item in items:
@@ -61,12 +61,12 @@ def _chosen(items: Sequence[Options], price: float) -> list[int]:
     return found
 
 
-def _total(items: Sequence[Options], chosen: Sequence[int]) -> tuple[float, int]:
+def _total(items: Sequence[KnapsackItem], chosen: Sequence[int]) -> tuple[float, int]:
     pairs = list(zip(items, chosen, strict=True))
     return sum(float(item.errors[one]) for item, one in pairs), sum(int(item.bits[one]) for item, one in pairs)
 
 
-def _price(items: Sequence[Options], limit: int) -> float:
+def _price(items: Sequence[KnapsackItem], limit: int) -> float:
     """The least price for a bit, within one part in 10^12, at which the best options fit; 0 if all do."""
     if _total(items, _chosen(items, 0.0))[1] <= limit:
         return 0.0
@@ -83,7 +83,7 @@ def _price(items: Sequence[Options], limit: int) -> float:
     return high
 
 
-def _fill(items: Sequence[Options], chosen: list[int], limit: int) -> list[int]:
+def _fill(items: Sequence[KnapsackItem], chosen: list[int], limit: int) -> list[int]:
     """Takes, as long as there is one, the single change that lowers the error most and still fits."""
     chosen = list(chosen)
     left = limit - _total(items, chosen)[1]
@@ -103,7 +103,7 @@ def _fill(items: Sequence[Options], chosen: list[int], limit: int) -> list[int]:
         chosen[place] = option
 
 
-def _search(items: Sequence[Options], limit: int, price: float, known: list[int]) -> list[int]:
+def _search(items: Sequence[KnapsackItem], limit: int, price: float, known: list[int]) -> list[int]:
     """The best allocation, or ``known`` where none is better."""
     goal = _total(items, known)[0]
     least = [float(item.priced(price).min()) for item in items]

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from corank.codecs import Codec, RateUniform
 from corank.errors import ConfigError
-from corank.search.base import Alternatives, Found, Problem, Search
+from corank.search.base import Allocation, AllocationProblem, Candidates, Search
 from corank.search.uniform_ranks import UniformRanks
 
 __all__ = ["Rates"]
@@ -32,7 +32,7 @@ class Rates(Search):
         spread: 1 for the rule above, 0 for equal rates, between them a part of the way.
     """
 
-    measures: ClassVar[bool] = False
+    needs_coded_weights: ClassVar[bool] = False
     chooses_codecs: ClassVar[bool] = True
 
     least: float = 0.5
@@ -44,15 +44,15 @@ class Rates(Search):
         if not 0 <= self.spread <= 1:
             raise ConfigError(f"spread={self.spread!r}: 0 (equal rates) to 1")
 
-    def __call__(self, problem: Problem) -> Found:
+    def __call__(self, problem: AllocationProblem) -> Allocation:
         known = problem.alternatives
         if known is None:
             raise ConfigError("Rates chooses codecs, and this problem has no alternatives to choose from")
         codecs = self._codecs(known, problem)
         ranks = UniformRanks()(known.recoded(codecs, problem.budget_bits)).ranks if problem.budget_bits else {}
-        return Found({name: ranks.get(name, 0) for name in problem.layers}, codecs=codecs)
+        return Allocation({name: ranks.get(name, 0) for name in problem.layers}, codecs=codecs)
 
-    def _codecs(self, known: Alternatives, problem: Problem) -> dict[str, Codec]:
+    def _codecs(self, known: Candidates, problem: AllocationProblem) -> dict[str, Codec]:
         rated = {name: codec for name, codec in known.codecs.items() if isinstance(codec, RateUniform)}
         rated = {name: codec for name, codec in rated.items() if name in known.free}
         wanted: dict[str, float] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from corank.search.base import Found, Problem, Search, spent_bits
+from corank.search.base import Allocation, AllocationProblem, Search, spent_bits
 
 __all__ = ["UniformRanks"]
 
@@ -14,9 +14,9 @@ class UniformRanks(Search):
     """The largest rank that all layers can have together (a layer's full rank is its limit); what is left of the
     budget gives one more to as many layers as it can, in the order they run."""
 
-    measures = False
+    needs_coded_weights = False
 
-    def __call__(self, problem: Problem) -> Found:
+    def __call__(self, problem: AllocationProblem) -> Allocation:
         ranks = dict.fromkeys(problem.layers, 0)
         top = max((layer.full_rank for layer in problem.layers.values()), default=0)
         for rank in range(1, top + 1):
@@ -28,4 +28,4 @@ class UniformRanks(Search):
             more = {**ranks, name: ranks[name] + 1}
             if ranks[name] < layer.full_rank and spent_bits(problem, more) <= problem.budget_bits:
                 ranks = more
-        return Found(ranks)
+        return Allocation(ranks)

@@ -1,8 +1,8 @@
 """Streaming summaries of what layers see."""
 
-from corank.statistics.base import LayerStatistics, Statistic, need
-from corank.statistics.drift import Drift
+from corank.statistics.base import LayerStatistics, Statistic, require
+from corank.statistics.cross_moments import CrossMoments
 from corank.statistics.inputs import InputValues
 from corank.statistics.moments import Gram, OutputGradient
 
-__all__ = ["Drift", "Gram", "InputValues", "LayerStatistics", "OutputGradient", "Statistic", "need"]
+__all__ = ["CrossMoments", "Gram", "InputValues", "LayerStatistics", "OutputGradient", "Statistic", "require"]

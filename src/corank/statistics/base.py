@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-__all__ = ["LayerStatistics", "Statistic", "need"]
+__all__ = ["LayerStatistics", "Statistic", "require"]
 
 S = TypeVar("S", bound="Statistic")
 
@@ -24,7 +24,7 @@ class Statistic(ABC):
 LayerStatistics = Mapping[type[Statistic], Statistic]
 
 
-def need(statistics: LayerStatistics, kind: type[S], who: str) -> S:
+def require(statistics: LayerStatistics, kind: type[S], who: str) -> S:
     """The statistic of that kind.
 
     Raises:

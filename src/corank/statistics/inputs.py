@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from corank.processes import add_up
+from corank.processes import all_reduce
 
 __all__ = ["InputValues"]
 
@@ -38,7 +38,7 @@ class InputValues:
 
     def reduce(self) -> None:
         """Puts together what the processes saw; see :mod:`corank.processes`."""
-        add_up([self._values, self._ends, self._calls])
+        all_reduce([self._values, self._ends, self._calls])
 
     @property
     def values(self) -> Tensor:

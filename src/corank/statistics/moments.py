@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from corank.processes import add_up, number_of_processes
+from corank.processes import all_reduce, number_of_processes
 from corank.statistics.base import Statistic
 
 __all__ = ["Gram", "OutputGradient"]
@@ -74,7 +74,7 @@ class _Moments(Statistic):
         own = self.origin
         seen = torch.tensor(float(self.count), device=own.device)
         common = own * seen
-        add_up([common, seen])
+        all_reduce([common, seen])
         common /= seen.clamp(min=1)
         moved = own - common
         first = self._sum[:, :, None] * moved[:, None, :]
@@ -88,7 +88,7 @@ class _Moments(Statistic):
             return
         self._share_shift()
         seen = torch.tensor([self.count, self.samples, self._positions], dtype=torch.int64, device=self._sum.device)
-        add_up([self._outer, self._sum, seen])
+        all_reduce([self._outer, self._sum, seen])
         self.count, self.samples, self._positions = (int(number) for number in seen)
         self._derived.clear()
 

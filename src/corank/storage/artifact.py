@@ -21,10 +21,10 @@ from corank.errors import ArtifactError, ConfigError, ModelError, OutputError
 from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
 from corank.matrix import Geometry
 from corank.storage.bits import packed_bytes, unpack
-from corank.storage.coding import CODED_FORMAT, CodedRun, decode_contents, encode_contents
-from corank.storage.contents import FORMAT, Contents, contents_of, digest, input_codes, plain_tensors
+from corank.storage.contents import FORMAT, ArtifactContents, contents_of, digest, input_codes, plain_tensors
+from corank.storage.entropy_coding import CODED_FORMAT, CodeStream, decode_contents, encode_contents
 from corank.storage.header import DTYPES, blob_sizes, parse_header, read_run, read_tensors
-from corank.storage.run import ATTRIBUTE, Run, run_of
+from corank.storage.model_record import ATTRIBUTE, ModelRecord, run_of
 from corank.storage.stored_layers import slot_tensors
 
 __all__ = ["load", "read", "read_coded", "save", "serialized"]
@@ -77,7 +77,7 @@ def serialized(model: nn.Module, coder: str = "auto") -> bytes:
     return encode_contents(run, contents_of(model, run), coder)[0].serialize()
 
 
-def read(path: str | Path) -> tuple[Run, Contents]:
+def read(path: str | Path) -> tuple[ModelRecord, ArtifactContents]:
     """Reads and checks an artifact without building a model; its codes are of fixed width, however they were coded.
 
     Raises:
@@ -87,7 +87,7 @@ def read(path: str | Path) -> tuple[Run, Contents]:
     return read_coded(path)[:2]
 
 
-def read_coded(path: str | Path) -> tuple[Run, Contents, tuple[CodedRun, ...]]:
+def read_coded(path: str | Path) -> tuple[ModelRecord, ArtifactContents, tuple[CodeStream, ...]]:
     """As :func:`read`, with the coder and size of each run of codes in the file."""
     return _decoded(path, *_opened(path))
 
@@ -131,7 +131,7 @@ def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: s
     return built
 
 
-def _opened(path: str | Path) -> tuple[Run, Contents]:
+def _opened(path: str | Path) -> tuple[ModelRecord, ArtifactContents]:
     """The checked header and the blobs as they are in the file, their SHA-256 checked."""
     try:
         with safetensors.safe_open(str(path), "pt") as file:
@@ -155,12 +155,14 @@ def _opened(path: str | Path) -> tuple[Run, Contents]:
         _check_flat(blobs)
         if digest(text, blobs) != metadata.get("sha256"):
             raise ArtifactError("it was altered: its SHA-256 does not match; copy the file anew")
-        return read_run(header), Contents(header, blobs)
+        return read_run(header), ArtifactContents(header, blobs)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {_said(error)}") from error
 
 
-def _decoded(path: str | Path, run: Run, stored: Contents) -> tuple[Run, Contents, tuple[CodedRun, ...]]:
+def _decoded(
+    path: str | Path, run: ModelRecord, stored: ArtifactContents
+) -> tuple[ModelRecord, ArtifactContents, tuple[CodeStream, ...]]:
     """The same with codes of fixed width, all blobs checked against the header."""
     try:
         contents, runs = decode_contents(run, stored)
@@ -189,7 +191,7 @@ def _check_flat(blobs: dict[str, Tensor]) -> None:
             raise ArtifactError(f"the blob {name[:80]!r} is {blob.dtype} {tuple(blob.shape)}; blobs are flat lists")
 
 
-def _check_blobs(run: Run, contents: Contents) -> None:
+def _check_blobs(run: ModelRecord, contents: ArtifactContents) -> None:
     packed, scales = blob_sizes(run)
     expected = {"codes": (torch.uint8, packed), "scales": (torch.float16, scales)}
     for kind, shapes in read_tensors(contents.header).items():
@@ -209,16 +211,18 @@ def _check_blobs(run: Run, contents: Contents) -> None:
             raise ArtifactError(f"the inputs of layer {name!r} have a step of {step}")
 
 
-def _check_streams(run: Run, contents: Contents) -> None:
+def _check_streams(run: ModelRecord, contents: ArtifactContents) -> None:
     """Whether what codecs cannot read from just any numbers is sound, before a layer is asked for its weight."""
-    if not any(plan.codec.streams for plan in run.plan.coded().values() if plan.codec is not None):
+    if not any(plan.codec.checked_tensors for plan in run.plan.coded().values() if plan.codec is not None):
         return
     for name, tensors in slot_tensors(run, contents).items():
         codec, layer = run.plan.layers[name].codec, run.layers[name]
         assert codec is not None
         slots, (groups, rows, columns) = layer.slots(run.plan.layers[name]), layer.shape
         streams = {
-            key: unpack(tensors[key], slots[key].bits, slots[key].count) for key in codec.streams if key in slots
+            key: unpack(tensors[key], slots[key].bits, slots[key].count)
+            for key in codec.checked_tensors
+            if key in slots
         }
         try:
             codec.check(streams, groups * rows, columns)
@@ -226,7 +230,7 @@ def _check_streams(run: Run, contents: Contents) -> None:
             raise ArtifactError(f"layer {name!r}: {error}") from error
 
 
-def _check_layers(model: nn.Module, run: Run) -> None:
+def _check_layers(model: nn.Module, run: ModelRecord) -> None:
     """Whether the model has every layer of the file, each once, of that shape."""
     modules = dict(model.named_modules(remove_duplicate=False))
     seen: dict[nn.Module, str] = {}
@@ -259,7 +263,7 @@ def _wrapping(name: str, modules: Mapping[str, nn.Module]) -> str:
     return ""
 
 
-def _build(model: nn.Module, run: Run, contents: Contents) -> None:
+def _build(model: nn.Module, run: ModelRecord, contents: ArtifactContents) -> None:
     dtype = DTYPES[contents.header["dtype"]]
     if dtype != torch.float32:
         model.to(dtype)
@@ -281,7 +285,7 @@ def _build(model: nn.Module, run: Run, contents: Contents) -> None:
     _fill_plain(model, tensors, contents)
 
 
-def _fill_plain(model: nn.Module, tensors: dict[str, dict[str, tuple[int, ...]]], contents: Contents) -> None:
+def _fill_plain(model: nn.Module, tensors: dict[str, dict[str, tuple[int, ...]]], contents: ArtifactContents) -> None:
     wanted = plain_tensors(model)
     holders = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for kind, shapes in tensors.items():

@@ -13,18 +13,27 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from corank.layers import CodedLayer, Prepared, Slot
+from corank.layers import CodedLayer, PreparedModel, TensorSpec
 from corank.matrix import Geometry
 from corank.storage.bits import packed_bytes, unpack
-from corank.storage.run import LayerRun, Run
+from corank.storage.model_record import LayerRecord, ModelRecord
 
-__all__ = ["FORMAT", "Contents", "contents_of", "digest", "float_bytes", "header_of", "input_codes", "predict_bytes"]
+__all__ = [
+    "FORMAT",
+    "ArtifactContents",
+    "contents_of",
+    "digest",
+    "float_bytes",
+    "header_of",
+    "input_codes",
+    "predict_bytes",
+]
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Contents:
+class ArtifactContents:
     """A header and its blobs: ``codes`` (uint8), ``scales`` (float16), and a blob for each dtype of the rest."""
 
     header: dict[str, Any]
@@ -57,7 +66,7 @@ def digest(header: str, blobs: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def contents_of(model: nn.Module, run: Run) -> Contents:
+def contents_of(model: nn.Module, run: ModelRecord) -> ArtifactContents:
     """Packs a quantized model."""
     codes, scales = [], []
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -75,10 +84,10 @@ def contents_of(model: nn.Module, run: Run) -> Contents:
     blobs.update({kind: torch.cat(tensors) for kind, tensors in parts.items()})
     first = cast(CodedLayer, modules[next(iter(run.layers))])
     dtype = str(cast(Tensor, first._buffers["_float"]).dtype).removeprefix("torch.")
-    return Contents(header_of(run, index, dtype), blobs)
+    return ArtifactContents(header_of(run, index, dtype), blobs)
 
 
-def header_of(run: Run, index: Mapping[str, list[Any]], dtype: str) -> dict[str, Any]:
+def header_of(run: ModelRecord, index: Mapping[str, list[Any]], dtype: str) -> dict[str, Any]:
     """The header: everything but the numbers."""
     return {
         "format": FORMAT,
@@ -115,7 +124,7 @@ def float_bytes(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def input_codes(run: Run, contents: Contents) -> dict[str, tuple[float, int]]:
+def input_codes(run: ModelRecord, contents: ArtifactContents) -> dict[str, tuple[float, int]]:
     """Step and offset of every layer whose inputs are quantized."""
     found: dict[str, tuple[float, int]] = {}
     packed = scales = 0
@@ -131,7 +140,7 @@ def input_codes(run: Run, contents: Contents) -> dict[str, tuple[float, int]]:
     return found
 
 
-def predict_bytes(prepared: Prepared, run: Run) -> int:
+def predict_bytes(prepared: PreparedModel, run: ModelRecord) -> int:
     """Size of the artifact that a plan will give, before anything is fitted.
 
     Args:
@@ -163,16 +172,16 @@ def predict_bytes(prepared: Prepared, run: Run) -> int:
     return frame + 12 * len(sizes) + sum(sizes.values())
 
 
-def placeholder_layers(prepared: Prepared, names: list[str]) -> dict[str, LayerRun]:
+def placeholder_layers(prepared: PreparedModel, names: list[str]) -> dict[str, LayerRecord]:
     """Layers of known shape and unknown error, for :func:`predict_bytes`."""
-    return {name: LayerRun(Geometry.of(prepared.targets[name]).matrix_shape, 0.00123) for name in names}
+    return {name: LayerRecord(Geometry.of(prepared.targets[name]).matrix_shape, 0.00123) for name in names}
 
 
 def _told(error: float) -> float | None:
     return float(f"{error:.3g}") if math.isfinite(error) else None
 
 
-def _slots(layer: LayerRun, run: Run, name: str) -> dict[str, Slot]:
+def _slots(layer: LayerRecord, run: ModelRecord, name: str) -> dict[str, TensorSpec]:
     return layer.slots(run.plan.layers[name])
 
 

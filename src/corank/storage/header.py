@@ -12,7 +12,7 @@ import torch
 from corank.errors import ArtifactError, ConfigError
 from corank.plan import Plan
 from corank.storage.bits import packed_bytes
-from corank.storage.run import LayerRun, Run
+from corank.storage.model_record import LayerRecord, ModelRecord
 
 __all__ = ["DTYPES", "blob_sizes", "parse_header", "read_run", "read_tensors"]
 
@@ -51,7 +51,7 @@ def parse_header(text: str) -> dict[str, Any]:
     return header
 
 
-def read_run(header: Mapping[str, Any]) -> Run:
+def read_run(header: Mapping[str, Any]) -> ModelRecord:
     """What was done, from a header of a known format.
 
     Raises:
@@ -69,7 +69,7 @@ def read_run(header: Mapping[str, Any]) -> Run:
     dtype = header["dtype"]
     if not isinstance(dtype, str) or dtype not in DTYPES or not DTYPES[dtype].is_floating_point:
         raise _unsound(f"dtype is {_shown(dtype)}; a model is of float32 or another floating dtype")
-    return Run(
+    return ModelRecord(
         plan=plan,
         layers=layers,
         folded=_distinct([_text(name, "folded") for name in _list(header["folded"], "folded")], "folded"),
@@ -109,7 +109,7 @@ def read_tensors(header: Mapping[str, Any]) -> dict[str, dict[str, tuple[int, ..
     return found
 
 
-def blob_sizes(run: Run) -> tuple[int, int]:
+def blob_sizes(run: ModelRecord) -> tuple[int, int]:
     """Bytes of all codes at fixed width, and how many scales there are."""
     packed = scales = 0
     for name, layer in run.layers.items():
@@ -126,20 +126,20 @@ def _plan(data: Any) -> Plan:
         raise _unsound(f"{error}") from error
 
 
-def _check_slots(name: str, layer: LayerRun, plan: Plan) -> None:
+def _check_slots(name: str, layer: LayerRecord, plan: Plan) -> None:
     try:
         layer.slots(plan.layers[name])
     except ConfigError as error:  # a codec that says how much is stored may say what no layer of that shape stores
         raise _unsound(f"layer {_shown(name)}: {error}") from error
 
 
-def _layer(name: str, entry: Any) -> LayerRun:
+def _layer(name: str, entry: Any) -> LayerRecord:
     if not isinstance(entry, list) or len(entry) != 4:
         raise _unsound(f"layer {_shown(name)} has {_shown(entry)}; an entry is [G, R, C, error]")
     groups, rows, columns, error = entry
     if not all(type(size) is int and 0 < size < 1 << 31 for size in (groups, rows, columns)):
         raise _unsound(f"layer {_shown(name)} has a shape of {_shown(entry[:3])}")
-    return LayerRun((groups, rows, columns), math.nan if error is None else _number(error, "a layer's error"))
+    return LayerRecord((groups, rows, columns), math.nan if error is None else _number(error, "a layer's error"))
 
 
 def _object(header: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:

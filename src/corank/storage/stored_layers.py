@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from corank.codecs import Codec
 from corank.errors import ArtifactError
-from corank.layers import CodedConv1d, LayerCode
+from corank.layers import CodedConv1d, CodedLayerState
 from corank.storage.bits import packed_bytes
-from corank.storage.contents import Contents
-from corank.storage.run import Run
+from corank.storage.contents import ArtifactContents
+from corank.storage.model_record import ModelRecord
 
 __all__ = ["layer_code", "other_tensors", "slot_tensors"]
 
 
-def slot_tensors(run: Run, contents: Contents) -> dict[str, dict[str, Tensor]]:
+def slot_tensors(run: ModelRecord, contents: ArtifactContents) -> dict[str, dict[str, Tensor]]:
     """What each coded layer stores, as stored (packed codes uint8, scales float16): layer to slot to a flat tensor.
 
     Args:
@@ -39,7 +39,7 @@ def slot_tensors(run: Run, contents: Contents) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def layer_code(run: Run, name: str, tensors: Mapping[str, Tensor]) -> LayerCode:
+def layer_code(run: ModelRecord, name: str, tensors: Mapping[str, Tensor]) -> CodedLayerState:
     """The codes, codebook and adapter of one layer, unpacked.
 
     Args:
@@ -56,7 +56,7 @@ def layer_code(run: Run, name: str, tensors: Mapping[str, Tensor]) -> LayerCode:
     return coded.code()
 
 
-def other_tensors(contents: Contents) -> dict[str, Tensor]:
+def other_tensors(contents: ArtifactContents) -> dict[str, Tensor]:
     """Every tensor that is not part of a coded weight, by name, in the dtype it is stored in.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from corank.codecs import AdditivePowerOfTwo, Bcgd, Binary, DenseShift, PowerOfTwo, S3Shift, StatsQ, Ternary, Uniform
 from corank.plan import LayerPlan, Plan
-from corank.quantize import quantize
+from corank.verbs.quantize import quantize
 
 __all__ = ["SAMPLES", "Sample", "sample_inputs", "sample_model"]
 

@@ -63,7 +63,7 @@ def _check_fitted(name: str, codec: Codec, codebook: Codebook, weight: Tensor) -
     assert codebook.size <= 1 << codec.bits, f"{name}: {codebook.size} values do not fit in {codec.bits} bits"
     assert int(codes.max()) < codebook.size, f"{name}: a code has no value"
     counted = codes.numel() * codebook.code_bits + codebook.size_bits
-    most, codec = codec.size_bits(*weight.shape), codec.measured(codebook)
+    most, codec = codec.size_bits(*weight.shape), codec.with_measured_size(codebook)
     promised = codec.size_bits(*weight.shape)
     assert promised <= most, f"{name}: size_bits() promises {most} before the fit and {promised} after it"
     assert promised == counted, f"{name}: size_bits() promises {promised}, codes and codebook take {counted}"
@@ -87,7 +87,7 @@ def _check_stored(name: str, codec: Codec, codebook: Codebook, codes: Tensor) ->
         assert tensor.dtype == (torch.float16 if slot.scale else torch.uint8), f"{name}: {key} is {tensor.dtype}"
         assert slot.scale or int(tensor.max()) < 1 << slot.bits, f"{name}: {key} does not fit in {slot.bits} bits"
     flat = {key: tensor.float().flatten() if slots[key].scale else tensor.flatten() for key, tensor in tensors.items()}
-    codec.check({key: flat[key] for key in codec.streams if key in flat}, *codes.shape)
+    codec.check({key: flat[key] for key in codec.checked_tensors if key in flat}, *codes.shape)
     again = codec.codebook(flat, *codes.shape)
     assert torch.equal(again.values(codes), codebook.values(codes)), f"{name}: read back, the values differ"
     assert again.size == codebook.size, f"{name}: read back, there are {again.size} values, not {codebook.size}"

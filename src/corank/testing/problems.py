@@ -13,12 +13,12 @@ from corank.calibration import Samples
 from corank.codecs import Codec, Uniform
 from corank.losses import output_distance
 from corank.matrix import Geometry
-from corank.search import Alternatives, Curve, Found, Problem, SearchLayer
+from corank.search import AdaptableLayer, Allocation, AllocationProblem, Candidates, RateDistortionCurve
 
 __all__ = ["small_problem"]
 
 
-def small_problem(budget_bits: int, seed: int = 0, adapter_bits: int = 8) -> Problem:
+def small_problem(budget_bits: int, seed: int = 0, adapter_bits: int = 8) -> AllocationProblem:
     """A small ConvNet with random weights in 2 bits: three layers that may get an adapter, one that may not.
 
     Args:
@@ -46,7 +46,7 @@ def small_problem(budget_bits: int, seed: int = 0, adapter_bits: int = 8) -> Pro
     last = _layer(model.get_submodule("7"), adapter_bits)
     fixed = last.geometry.from_matrix(last.coded)
     inputs = torch.randn(24, 2, 6, 6, generator=generator)
-    problem = Problem(
+    problem = AllocationProblem(
         model=model,
         samples=Samples.of(inputs, 24, 8),
         layers=layers,
@@ -63,22 +63,22 @@ def small_problem(budget_bits: int, seed: int = 0, adapter_bits: int = 8) -> Pro
 
 
 @dataclass(frozen=True)
-class _Alternatives(Alternatives):
+class _Alternatives(Candidates):
     codecs: Mapping[str, Codec]
     shapes: Mapping[str, tuple[int, int, int]]
     free: Collection[str]
-    problem: Problem
+    problem: AllocationProblem
 
-    def curves(self, name: str, codecs: Sequence[Codec], measured: bool) -> tuple[Curve, ...]:
+    def curves(self, name: str, codecs: Sequence[Codec], measured: bool) -> tuple[RateDistortionCurve, ...]:
         curves = []
         for codec in codecs:
             layer = _layer(self.problem.model.get_submodule(name), self.problem.adapter_bits, codec)
             groups, rows, columns = self.shapes[name]
             stored, lost = codec.size_bits(groups * rows, columns), float(layer.gains.double().sum())
-            curves.append(Curve(codec, stored, layer.bits_per_rank, lost, layer.gains))
+            curves.append(RateDistortionCurve(codec, stored, layer.bits_per_rank, lost, layer.gains))
         return tuple(curves)
 
-    def recoded(self, codecs: Mapping[str, Codec], budget_bits: int) -> Problem:
+    def recoded(self, codecs: Mapping[str, Codec], budget_bits: int) -> AllocationProblem:
         bits, model = self.problem.adapter_bits, self.problem.model
         layers = {
             name: _layer(model.get_submodule(name), bits, codecs.get(name, codec))
@@ -86,16 +86,16 @@ class _Alternatives(Alternatives):
         }
         return replace(self.problem, layers=layers, budget_bits=budget_bits)
 
-    def over(self, found: Found) -> int | None:
+    def over(self, found: Allocation) -> int | None:
         return None
 
 
-def _layer(module: nn.Module, adapter_bits: int, codec: Codec | None = None) -> SearchLayer:
+def _layer(module: nn.Module, adapter_bits: int, codec: Codec | None = None) -> AdaptableLayer:
     geometry = Geometry.of(module)
     weight = geometry.to_matrix(module.get_parameter("weight").detach())
     codebook = (codec or Uniform(2)).fit(weight.flatten(0, 1))
     coded = codebook.values(codebook.nearest(weight.flatten(0, 1))).reshape(weight.shape)
     directions = decompose(weight - coded, "svd", {})
-    return SearchLayer(
+    return AdaptableLayer(
         geometry, coded, directions, bits_per_rank(geometry.matrix_shape, adapter_bits), directions.energies
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from corank.codecs import Codebook, Codec, Uniform
 from corank.rounding import Rounder
-from corank.statistics import Gram, LayerStatistics, OutputGradient, need
+from corank.statistics import Gram, LayerStatistics, OutputGradient, require
 
 __all__ = ["check_rounder"]
 
@@ -32,7 +32,7 @@ def check_rounder(rounder: Rounder, codecs: Sequence[Codec] = _CODECS) -> None:
             weight = torch.randn(groups * rows, columns, generator=torch.Generator().manual_seed(columns))
             for codec in codecs:
                 name = f"{rounder}, {codec}, groups {groups}, dead inputs {dead}"
-                codebook = codec.fit(weight, need(statistics, Gram, name).matrix)
+                codebook = codec.fit(weight, require(statistics, Gram, name).matrix)
                 _check_rounded(name, rounder, codebook, weight, statistics)
     _check_needs(rounder)
 

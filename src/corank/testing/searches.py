@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from corank.search import Found, Problem, Search, spent_bits
+from corank.search import Allocation, AllocationProblem, Search, spent_bits
 from corank.testing.problems import small_problem
 
 __all__ = ["check_search"]
@@ -25,7 +25,7 @@ def check_search(search: Search) -> None:
         _check_found(search, small_problem(budget_bits))
 
 
-def _check_codecs(search: Search, problem: Problem, found: Found, name: str) -> None:
+def _check_codecs(search: Search, problem: AllocationProblem, found: Allocation, name: str) -> None:
     if not search.chooses_codecs:
         assert not found.codecs, f"{name}: codecs from a search whose chooses_codecs is False"
         return
@@ -34,7 +34,7 @@ def _check_codecs(search: Search, problem: Problem, found: Found, name: str) -> 
     assert not decided, f"{name}: other codecs for {sorted(decided)}, which are not free to get any"
 
 
-def _check_found(search: Search, problem: Problem) -> None:
+def _check_found(search: Search, problem: AllocationProblem) -> None:
     name = f"{search}, budget {problem.budget_bits} bits"
     before = copy.deepcopy(problem.model.state_dict())
     flags = [module.training for module in problem.model.modules()]

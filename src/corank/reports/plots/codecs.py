@@ -34,7 +34,7 @@ def draw_codecs(results: Sequence[Result], float_scores: Mapping[str, Any]) -> F
     """One line for each codec, its points the widths; a panel for each rounder and budget of adapters.
 
     Args:
-        results: records of :func:`corank.compare.compare` without an error.
+        results: records of :func:`corank.verbs.compare.compare` without an error.
         float_scores: of the float network; "top1" or, without labels, nothing: agreement is drawn then.
     """
     metric = "top1" if "top1" in float_scores else "agreement"

@@ -1,0 +1,1 @@
+"""Layers coded one by one or in sequence, and put in place."""

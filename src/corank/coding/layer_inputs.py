@@ -1,0 +1,71 @@
+"""Steps of the layers' inputs: from what a network, float or coded so far, feeds each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from corank.calibration import LayerwisePasses, Samples, run
+from corank.errors import ModelError
+from corank.layers import InputQuantizer, fit_inputs
+from corank.plan import LayerPlan
+from corank.processes import shard
+from corank.statistics import InputValues
+
+__all__ = ["fitted_before", "fitted_here"]
+
+
+def fitted_before(
+    model: nn.Module, targets: Mapping[str, nn.Module], plans: Mapping[str, LayerPlan], samples: Samples, seed: int
+) -> dict[str, InputQuantizer]:
+    """The quantizers of all layers named in ``plans``, from one pass through the float model."""
+    device = next(model.parameters()).device
+    found = {name: InputValues(len(samples.batches), device) for name in plans}
+    batch_number = 0
+
+    def hook(name: str):
+        def feed(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            found[name].update(batch_number, args[0] if args else named["input"], _draws(seed, batch_number))
+
+        return feed
+
+    handles = [targets[name].register_forward_pre_hook(hook(name), with_kwargs=True) for name in plans]
+    try:
+        with torch.no_grad():
+            for number, batch in shard(samples.batches):
+                batch_number = number
+                run(model, batch, device)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: _fitted(name, values, plans[name]) for name, values in found.items()}
+
+
+def fitted_here(stream: LayerwisePasses, name: str, plan: LayerPlan, samples: Samples, seed: int, device: torch.device):
+    """The quantizer of the layer that all batches of ``stream`` stand before."""
+    values = InputValues(len(samples.batches), device)
+    mine = shard(samples.batches)
+    for place, (number, _) in enumerate(mine):
+        for ahead in (place, place + 1):  # the next batch runs on meanwhile
+            if ahead < len(mine):
+                stream.begin(ahead, name)
+        inputs = stream.inputs(place, name)
+        if inputs is not None:
+            values.update(number, inputs, _draws(seed, number))
+    return _fitted(name, values, plan)
+
+
+def _fitted(name: str, values: InputValues, plan: LayerPlan) -> InputQuantizer:
+    values.reduce()
+    low, high = values.ends
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")
+    assert plan.inputs is not None
+    return fit_inputs(values.values, low, high, plan.inputs, plan.input_range)
+
+
+def _draws(seed: int, batch: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed << 20) + batch)

@@ -1,0 +1,115 @@
+"""The base plan: what every layer gets before ranks are searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from corank.codecs import Codec
+from corank.errors import ConfigError, ModelError
+from corank.layers import PreparedModel
+from corank.plan import LayerPlan, Plan, match
+from corank.presets import Preset, chosen_codec
+
+__all__ = ["LayerOverride", "PlanTemplate", "check_plan"]
+
+LayerOverride = int | str | Codec | LayerPlan
+FLOAT = "float"
+
+
+@dataclass(frozen=True)
+class PlanTemplate:
+    """Makes the plan of a width, ranks zero, exceptions applied.
+
+    Attributes:
+        recipe: what a layer gets.
+        layers: exceptions by name pattern, later ones winning.
+        adapter_bits: None for the recipe's.
+        all_layers: whether the first and last layer get the width, too.
+        activations: bits of every layer's inputs, at the first and last layer 8; None leaves inputs in float.
+    """
+
+    recipe: Preset
+    layers: Mapping[str, LayerOverride] = field(default_factory=dict)
+    adapter_bits: int | None = None
+    all_layers: bool = False
+    activations: int | None = None
+
+    def __call__(self, prepared: PreparedModel, bits: int) -> Plan:
+        """Raises ModelError where a pattern matches nothing, or nothing is left to quantize."""
+        names = list(prepared.targets)
+        plans = dict.fromkeys(names, self._layer(bits))
+        if not self.all_layers and len(names) > 2:
+            edge = self.recipe.edge if self.activations is None else replace(self.recipe.edge, inputs=8)
+            plans.update(dict.fromkeys(prepared.edges, edge))
+        for pattern, choice in self.layers.items():
+            for name in match(pattern, names):
+                plans[name] = self._exception(choice, pattern)
+        if all(plan.codec is None for plan in plans.values()):
+            raise ModelError("every layer is left in float; nothing is quantized")
+        return _with_shared(Plan(plans), prepared)
+
+    def at_rate(self, rate: float) -> PlanTemplate:
+        """The same at another rate."""
+        return replace(self, recipe=self.recipe.at_rate(rate))
+
+    def free(self, prepared: PreparedModel) -> set[str]:
+        """The layers that no exception and no edge decides on: those whose codec a search may choose."""
+        names = list(prepared.targets)
+        decided = frozenset[str]() if self.all_layers or len(names) <= 2 else prepared.edges
+        return set(names) - decided.union(*(match(pattern, names) for pattern in self.layers))
+
+    def _layer(self, bits: int) -> LayerPlan:
+        plan = self.recipe.layer_plan(bits, self.adapter_bits)
+        return plan if self.activations is None else replace(plan, inputs=self.activations)
+
+    def _exception(self, choice: LayerOverride, pattern: str) -> LayerPlan:
+        if isinstance(choice, LayerPlan):
+            return choice
+        if isinstance(choice, str) and choice == FLOAT:
+            return LayerPlan(None)
+        every = self._layer(self.recipe.codec.bits)
+        try:
+            if isinstance(choice, (str, Codec)):
+                return replace(every, codec=chosen_codec(choice, self.recipe.codec))
+            if isinstance(choice, int) and not isinstance(choice, bool) and 1 <= choice <= 8:
+                if choice == 8 and not self.recipe.rate:
+                    return replace(self.recipe.edge, inputs=every.inputs)
+                return replace(every, codec=self.recipe.codec.for_bits(choice))
+        except ConfigError as error:
+            error.add_note(f"in layers={{{pattern!r}: {choice!r}}}")
+            raise
+        raise ConfigError(
+            f"layers={{{pattern!r}: {choice!r}}}: give 1 to 8 bits, 'float', a codec, its name or a LayerPlan, "
+            'e.g. layers={"conv1": 8, "*.downsample.*": "float"}'
+        )
+
+
+def check_plan(plan: Plan, prepared: PreparedModel) -> Plan:
+    """A plan given from outside: every layer it names is one of the model's; the rest stay float.
+
+    Raises:
+        ModelError: for a layer that the model does not have, or a plan that codes nothing.
+    """
+    for name in plan.layers:
+        match(name, prepared.targets)
+    if not plan.coded():
+        raise ModelError("the plan leaves every layer in float; nothing is quantized")
+    return _with_shared(Plan({name: plan.layers[name] for name in prepared.targets if name in plan.layers}), prepared)
+
+
+def _with_shared(plan: Plan, prepared: PreparedModel) -> Plan:
+    """The plan with what layers of the same codec share found in all of them."""
+    users: dict[Codec, list[str]] = {}
+    for name, layer in plan.layers.items():
+        if layer.codec is not None:
+            users.setdefault(layer.codec, []).append(name)
+    found = {codec: codec.for_network(_weights(prepared, names)) for codec, names in users.items()}
+    return plan.with_codecs({name: found[codec] for codec, names in users.items() for name in names})
+
+
+def _weights(prepared: PreparedModel, names: Iterable[str]) -> Iterator[Tensor]:
+    for name in names:
+        yield prepared.geometry(name).to_matrix(prepared.targets[name].get_parameter("weight").detach().float())

@@ -1,0 +1,268 @@
+"""From fixed-width codes to smaller bytes and back: which coder each run of codes of an artifact gets.
+
+In memory an artifact's codes are of fixed width, always; only a file holds coded ones (its format is then 2).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corank.codecs import Codec, Uniform
+from corank.config import choose
+from corank.errors import ArtifactError
+from corank.storage.bits import pack, packed_bytes, unpack
+from corank.storage.coders import CODERS, Sham
+from corank.storage.coders.sham import index_bits
+from corank.storage.contents import ArtifactContents
+from corank.storage.model_record import LayerRecord, ModelRecord
+
+__all__ = ["CODED_FORMAT", "CodeStream", "check_coder", "decode_contents", "encode_contents", "relative_codes"]
+
+CODED_FORMAT = 2
+AUTO = ("deflate", "sham")  # what "auto" tries: those that read fast and need no further package
+_NAMED_BYTES = 12  # about what a coded run adds to the header
+_MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
+_MOST_EXPANDED_IN_ALL, _SMALL_BYTES = 64, 1 << 20  # the same of all runs together, where they are not small
+
+
+@dataclass(frozen=True)
+class CodeStream:
+    """One run of codes in a file.
+
+    Attributes:
+        layer, slot: whose codes they are.
+        shape: ``(R, C)`` they are coded as.
+        bits: of one code.
+        coder: name of its coder; "fixed" where it stands as it is.
+        size_bytes: that it takes in the file.
+    """
+
+    layer: str
+    slot: str
+    shape: tuple[int, int]
+    bits: int
+    coder: str
+    size_bytes: int
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes that it takes at fixed width."""
+        return packed_bytes(self.shape[0] * self.shape[1], self.bits)
+
+
+def check_coder(coder: str) -> None:
+    """Raises ConfigError unless ``coder`` is "auto", or a coder whose library is there."""
+    if coder != "auto":
+        choose(coder, {**CODERS, "auto": None}, "coder")
+        CODERS[coder]().encode(torch.zeros(1, 1, dtype=torch.uint8), 2)
+
+
+def encode_contents(
+    run: ModelRecord, contents: ArtifactContents, coder: str = "auto"
+) -> tuple[ArtifactContents, tuple[CodeStream, ...]]:
+    """What a file will hold, and by which coders.
+
+    Args:
+        run, contents: codes of fixed width.
+        coder: "auto", or a name of :data:`~corank.storage.coders.CODERS`; a run that it does not make smaller stays
+            fixed. "fixed" leaves all as it is.
+
+    Returns:
+        ``contents`` itself, of format 1, where coding saves nothing.
+
+    Raises:
+        ConfigError: for an unknown coder, or one whose library is missing.
+    """
+    check_coder(coder)
+    names = AUTO if coder == "auto" else (coder,)
+    fixed = tuple(_fixed_runs(run))
+    if coder == "fixed":
+        return contents, fixed
+    parts: list[Tensor] = []
+    runs: list[CodeStream] = []
+    for group in _by_layer(fixed, contents.blobs["codes"]):
+        zeros = _zero_codes(run, group)
+        for part, packed in group:
+            name, data = _smallest(part, packed, zeros if part.slot == "codes" else None, names)
+            runs.append(replace(part, coder=name, size_bytes=data.numel()))
+            parts.append(data)
+    used = sorted({part.coder for part in runs} - {"fixed"})
+    index = {
+        "format": CODED_FORMAT,
+        "coders": used,
+        "coded": [0 if part.coder == "fixed" else [used.index(part.coder), part.size_bytes] for part in runs],
+    }
+    blob = torch.cat(parts)
+    if _is_bomb(runs):
+        return contents, fixed
+    if contents.blobs["codes"].numel() - blob.numel() <= len(json.dumps(index)) + 16:  # 16: alignment of blobs
+        return contents, fixed
+    return ArtifactContents({**contents.header, **index}, {**contents.blobs, "codes": blob}), tuple(runs)
+
+
+def decode_contents(run: ModelRecord, contents: ArtifactContents) -> tuple[ArtifactContents, tuple[CodeStream, ...]]:
+    """The inverse of :func:`encode_contents`, for a file from anywhere.
+
+    Raises:
+        ArtifactError: for an index or a run that is not sound. ConfigError: where a coder's library is missing.
+    """
+    if contents.header["format"] != CODED_FORMAT:
+        if {"coders", "coded"} & set(contents.header):
+            raise ArtifactError(f"an index of coded runs in a file of format {contents.header['format']}")
+        return contents, tuple(_fixed_runs(run))
+    blob = contents.blobs.get("codes")
+    if blob is None or blob.dtype != torch.uint8 or blob.dim() != 1:
+        raise ArtifactError("the blob 'codes' is not a list of bytes")
+    runs = _indexed_runs(run, contents.header, blob.numel())
+    parts: list[Tensor] = []
+    for group in _by_layer(runs, blob):
+        decoded: dict[str, tuple[CodeStream, Tensor]] = {}
+        for part, data in sorted(group, key=lambda item: item[0].slot == "codes"):  # codes last: they rest on offsets
+            zeros = _zero_codes(run, list(decoded.values())) if part.slot == "codes" else None
+            decoded[part.slot] = (replace(part, coder="fixed"), _decoded(part, data, zeros))
+        parts += [decoded[part.slot][1] for part, _ in group]
+    header = {name: value for name, value in contents.header.items() if name not in ("coders", "coded")}
+    return ArtifactContents({**header, "format": 1}, {**contents.blobs, "codes": torch.cat(parts)}), runs
+
+
+def relative_codes(run: ModelRecord, contents: ArtifactContents) -> Iterator[tuple[str, Tensor, int]]:
+    """Name, codes ``(G R, C)`` uint8 as coders see them, and their bits, of each layer.
+
+    Codes are less that of zero of their row and group, modulo ``2 ** bits``, where the codec stores offsets.
+
+    Args:
+        run, contents: codes of fixed width.
+    """
+    for group in _by_layer(tuple(_fixed_runs(run)), contents.blobs["codes"]):
+        zeros = _zero_codes(run, group)
+        for part, packed in group:
+            if part.slot == "codes":
+                yield part.layer, _relative(_unpacked(part, packed), zeros, -1, part.bits), part.bits
+
+
+def _fixed_runs(run: ModelRecord) -> Iterator[CodeStream]:
+    """Every run of codes, in the order of the blob."""
+    for name, layer in run.layers.items():
+        plan = run.plan.layers[name]
+        for slot_name, slot in layer.slots(plan).items():
+            if not slot.scale:
+                shape = _shape(layer, slot_name, slot.count, layer.rank(plan))
+                yield CodeStream(name, slot_name, shape, slot.bits, "fixed", packed_bytes(slot.count, slot.bits))
+
+
+def _shape(layer: LayerRecord, slot: str, count: int, rank: int) -> tuple[int, int]:
+    groups, rows, _ = layer.shape
+    lines = {"codes": groups * rows, "left_codes": groups * rank, "right_codes": groups * rank}.get(slot, 1)
+    return lines, count // lines
+
+
+def _indexed_runs(run: ModelRecord, header: Mapping[str, Any], total: int) -> tuple[CodeStream, ...]:
+    """The runs as the header's index says, checked against the blob's size."""
+    names, index, fixed = header.get("coders"), header.get("coded"), list(_fixed_runs(run))
+    if not isinstance(names, list) or not isinstance(index, list) or len(index) != len(fixed):
+        raise ArtifactError(f"the index of coded runs does not have the {len(fixed)} entries that the plan needs")
+    for name in names:
+        if not isinstance(name, str) or name not in CODERS:
+            raise ArtifactError(f"codes by {name!r}, which is no coder of this version of corank; upgrade corank")
+    pairs = zip(fixed, index, strict=True)
+    runs = tuple(part if type(entry) is int and entry == 0 else _indexed(part, entry, names) for part, entry in pairs)
+    if sum(part.size_bytes for part in runs) != total:
+        raise ArtifactError(f"the blob 'codes' has {total} bytes, not those that the index of coded runs tells")
+    if _is_bomb(runs):
+        raise ArtifactError(f"{total} bytes of codes say that they are more than {_MOST_EXPANDED_IN_ALL} times as many")
+    return runs
+
+
+def _is_bomb(runs: Sequence[CodeStream]) -> bool:
+    """Whether all runs together take far more memory than the file: what is small by any measure may."""
+    fixed = sum(part.fixed_bytes for part in runs)
+    return fixed > max(_SMALL_BYTES, _MOST_EXPANDED_IN_ALL * sum(part.size_bytes for part in runs))
+
+
+def _indexed(part: CodeStream, entry: Any, names: Sequence[str]) -> CodeStream:
+    sound = isinstance(entry, list) and len(entry) == 2 and all(type(number) is int for number in entry)
+    if not sound or not 0 <= entry[0] < len(names) or not 0 < entry[1] < part.fixed_bytes:
+        raise ArtifactError(f"the index of coded runs has {str(entry)[:40]} for {part.slot} of layer {part.layer!r}")
+    if entry[1] * _MOST_EXPANDED < part.fixed_bytes:
+        raise ArtifactError(f"{part.slot} of layer {part.layer!r} is coded more than {_MOST_EXPANDED}-fold")
+    return replace(part, coder=names[entry[0]], size_bytes=entry[1])
+
+
+def _by_layer(runs: Sequence[CodeStream], blob: Tensor) -> Iterator[list[tuple[CodeStream, Tensor]]]:
+    """The runs of each layer with their bytes."""
+    at, group = 0, []
+    for part in runs:
+        if group and group[-1][0].layer != part.layer:
+            yield group
+            group = []
+        group.append((part, blob[at : at + part.size_bytes]))
+        at += part.size_bytes
+    if group:
+        yield group
+
+
+def _smallest(part: CodeStream, packed: Tensor, zeros: Tensor | None, names: Sequence[str]) -> tuple[str, Tensor]:
+    """The coder of least size, and the bytes."""
+    best, least = "fixed", packed
+    if not packed.numel():
+        return best, least
+    symbols = _relative(_unpacked(part, packed), zeros, -1, part.bits)
+    frequent = int(symbols.reshape(-1).bincount().max())
+    for name in names:
+        coder = CODERS[name]()
+        if isinstance(coder, Sham) and index_bits(part.shape, symbols.numel() - frequent) > 8 * least.numel():
+            continue
+        data = coder.encode(symbols, 1 << part.bits)
+        expanded = len(data) * _MOST_EXPANDED < part.fixed_bytes
+        if not expanded and len(data) < least.numel() - (_NAMED_BYTES if best == "fixed" else 0):
+            best, least = name, torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return best, least
+
+
+def _decoded(part: CodeStream, data: Tensor, zeros: Tensor | None) -> Tensor:
+    if part.coder == "fixed":
+        return data
+    try:
+        symbols = CODERS[part.coder]().decode(data.numpy().tobytes(), part.shape, 1 << part.bits)
+    except ArtifactError as error:
+        raise ArtifactError(f"{part.slot} of layer {part.layer!r}: {error}") from error
+    return pack(_relative(symbols, zeros, 1, part.bits), part.bits)
+
+
+def _relative(codes: Tensor, zeros: Tensor | None, sign: int, bits: int) -> Tensor:
+    """Codes ``(R, C)`` uint8 less (-1) or plus (1) the code of zero of their row and group, modulo ``2 ** bits``."""
+    if zeros is None:
+        return codes
+    mask = (1 << bits) - 1
+    return (codes + zeros if sign > 0 else codes - zeros) & mask  # uint8 wraps around, and 2 ** bits divides 256
+
+
+def _zero_codes(run: ModelRecord, group: Sequence[tuple[CodeStream, Tensor]]) -> Tensor | None:
+    """The code of zero (rounded down) for each weight of a layer, ``(R, C)`` or ``(1, 1)`` uint8.
+
+    Rows that are alike but for their offset then have like symbols. None where a codec stores no offsets.
+    """
+    runs = {part.slot: (part, packed) for part, packed in group}
+    name = group[0][0].layer if group else ""
+    codec: Codec | None = run.plan.layers[name].codec if group else None
+    if not isinstance(codec, Uniform) or "offset" not in runs:
+        return None
+    offsets = _unpacked(*runs["offset"]).reshape(-1) >> int(codec.half)
+    groups, rows, columns = run.layers[name].shape
+    if offsets.numel() == 1:
+        return offsets.reshape(1, 1)
+    spread = offsets.reshape(groups * rows, -1)
+    if spread.shape[1] > 1:
+        return spread.repeat_interleave(codec.group, dim=1)[:, :columns]
+    return spread.expand(groups * rows, columns)
+
+
+def _unpacked(part: CodeStream, packed: Tensor) -> Tensor:
+    rows, columns = part.shape
+    return unpack(packed, part.bits, rows * columns).reshape(rows, columns)

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "src" / "corank"
 ORDER = (
     ("errors",),
     ("config",),
-    ("matrix", "processes", "compiled"),
+    ("progress", "sizes", "bisection"),
+    ("matrix", "processes", "compiled", "devices"),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,15 +21,14 @@ from corank.config import choose
 from corank.errors import ConfigError, CorankError, OutputError
 from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, peak_memory_bytes
 from corank.presets import PRESETS, Preset
+from corank.progress import Progress, silent
 from corank.rounding import ROUNDERS, Nearest, Rounder
 from corank.search import Greedy, Search
-from corank.storage.artifact import save
+from corank.storage.artifact import serialized
 from corank.storage.model_record import run_of
 from corank.verbs.quantize import quantize
 
 __all__ = ["Case", "Comparison", "cases", "compare"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -162,13 +160,13 @@ def compare(
     task = replace(task, float_outputs=recorder.outputs)
     if book.comparison is None:
         book.comparison = Comparison(float_scores)
+    told = progress or silent
     left = [case for case in chosen if case.label not in book.comparison.results]
     done = len(chosen) - len(left)
     for case, record in _in_parallel(task, left, jobs):
         book.add(case, record)
         done += 1
-        if progress is not None:
-            progress("comparing", done, len(chosen))
+        told("comparing", done, len(chosen))
     results = {case.label: book.comparison.results[case.label] for case in chosen}
     return Comparison(book.comparison.float_scores, results)
 
@@ -210,9 +208,7 @@ class _Task:
             return {**about, "error": str(error)}
         seconds = time.perf_counter() - started
         run = run_of(small)
-        with tempfile.TemporaryDirectory() as folder:
-            stored = save(small, Path(folder) / "model.safetensors")
-        about |= {"equivalent_bits": run.equivalent_bits, "stored_bytes": stored}
+        about |= {"equivalent_bits": run.equivalent_bits, "stored_bytes": len(serialized(small))}
         reference = self.model if self.float_outputs is None else Replay(self.float_outputs)
         found = evaluate(small, self.evaluation, reference, device=self.where)
         return {**about, "seconds": round(seconds, 2), **_scores(found)}

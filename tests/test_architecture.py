@@ -16,6 +16,7 @@ PACKAGE = ROOT / "src" / "corank"
 # of src/corank, without `.py`; `storage.bits` is the one part of a package with a place of its own.
 ORDER = (
     ("errors",),
+    ("registry",),
     ("config",),
     ("progress", "sizes", "bisection"),
     ("matrix", "processes", "compiled", "devices"),

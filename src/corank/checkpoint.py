@@ -55,6 +55,11 @@ class Checkpoint:
         except OSError as error:
             raise OutputError(f"cannot keep a checkpoint in {folder}: {error.strerror}") from error
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a folder to keep steps in."""
+        return self._folder is not None
+
     def within(self, part: str) -> Checkpoint:
         """The same checkpoint for a part of the run, whose steps have names of their own."""
         inner = copy.copy(self)

@@ -32,6 +32,12 @@ class CodedLowRank:
     def rank(self) -> int:
         return self.left.codes.shape[0] // self.groups
 
+    @property
+    def size_bits(self) -> int:
+        """All bits stored: codes and scales of both sides."""
+        sides = (self.left, self.right)
+        return sum(side.codes.numel() * side.codebook.code_bits + side.codebook.size_bits for side in sides)
+
     def product(self) -> Tensor:
         """``(G * R, C)`` float32."""
         left = self.left.decode().reshape(self.groups, self.rank, -1)

@@ -40,6 +40,8 @@ def kept_or_coded(
     except Exception as error:
         error.add_note(f"while coding layer {name!r}")
         raise
+    if not context.checkpoint.keeps:
+        return result
     tensors = {f"slot.{key}": tensor for key, tensor in result.code.tensors().items()}
     tensors["energies"] = result.energies
     if result.bias is not None:

@@ -144,6 +144,8 @@ def _kept_or_found(kept: Checkpoint, look: Callable[[], Allocation]) -> Allocati
         codecs = {name: from_json(codec, CODECS, "codec") for name, codec in note["codecs"].items()}
         return Allocation(note["ranks"], tuple(note["history"]), note["iterations"], codecs)
     found = look()
+    if not kept.keeps:
+        return found
     codecs = {name: to_json(codec, CODECS) for name, codec in found.codecs.items()}
     note = {"ranks": dict(found.ranks), "history": list(found.history), "iterations": found.iterations}
     note["codecs"] = codecs

@@ -46,7 +46,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         frozen = is_dataclass(cls) and cls.__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
         if not frozen or cls.__abstractmethods__:  # pyright: ignore[reportAttributeAccessIssue]
             raise ConfigError(
-                f"register {name!r}: {cls.__name__} is to be a frozen dataclass that lacks no method: it is compared, and "
+                f"register {name!r}: {cls.__name__} is to be a frozen dataclass that lacks no method, compared and "
                 "written as JSON"
             )
         known = self._classes.get(name)

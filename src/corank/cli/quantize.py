@@ -116,4 +116,5 @@ def _show(result: Mapping[str, Any], written: Sequence[Path], quiet: bool) -> No
     console.print(summary_table(result))
     show_skipped(console, result["skipped"])
     show_tried(console, result)
+    show_lines(console, [f"note: {text}" for text in result["notes"]])
     show_lines(console, [f"wrote {path}" for path in written])

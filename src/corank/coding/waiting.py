@@ -17,9 +17,9 @@ from corank.watching import input_of, watched
 
 __all__ = ["waiting_samples"]
 
-_USUAL_BYTES = 2 << 30  # where the system does not tell what is free
-_SHARE = 0.5  # of what is free
-_COPIES = 6  # of a layer's inputs that a waiting sample holds: about three tensors in each network
+_USUAL_BYTES = 2 << 30  # also where the system does not tell what is free
+_COPIES = 6  # of a layer's inputs that a waiting sample holds: about three tensors in each network, a few times as many
+# where layers are joined across the whole of it; so a quarter of what is free is spent by this reckoning
 _EIGHTHS = 8
 _STEP = "waiting"
 
@@ -58,8 +58,11 @@ def _affordable(model: nn.Module, layers: Mapping[str, nn.Module], samples: Samp
     """A number of samples; all of them, or some eighths, or half of an eighth and so on."""
     device = next(model.parameters()).device
     free = free_bytes(device)
-    sharing = processes_here() if device.type == "cpu" else 1
-    room = _USUAL_BYTES if free is None else int(_SHARE * free / sharing)
+    if free is None:
+        room = _USUAL_BYTES
+    else:
+        free //= processes_here() if device.type == "cpu" else 1
+        room = max(free // 4, min(_USUAL_BYTES, free // 2))
     fitting = number_of_processes() * max(1, room // (_COPIES * _widest(model, layers, samples)))
     return next((count for count in _portions(len(samples)) if count <= fitting), 1)
 

@@ -90,7 +90,7 @@ def test_what_fails_leaves_all_as_it_was(tmp_path: Path, monkeypatch: pytest.Mon
     for place in ("fsync", "replace"):
         with monkeypatch.context() as patch:
             patch.setattr(os, place, lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-            with pytest.raises(OutputError, match="cannot write .*No space left"):
+            with pytest.raises(OutputError, match=r"cannot write .*No space left"):
                 write_whole(tmp_path / "file", b"second")
     assert (tmp_path / "file").read_bytes() == b"first"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

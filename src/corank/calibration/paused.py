@@ -72,7 +72,6 @@ class _Pass:
 
     def _run(self) -> None:
         _current.set(self)
-        torch.set_num_threads(1)  # a team of workers for every pass would fight over the cores
         self._paused.release()
         self._go.acquire()
         try:
@@ -114,7 +113,6 @@ class PausedPasses:
         self._begun: set[int] = set()
         self._ahead = ahead
         self._watching = ExitStack()
-        threads = torch.get_num_threads()
         try:
             self._watching.enter_context(watched(targets, self._hook, before=True))
             for batch in batches:
@@ -122,8 +120,6 @@ class PausedPasses:
         except BaseException:
             self.close()
             raise
-        finally:
-            torch.set_num_threads(threads)
 
     def close(self) -> None:
         """Ends all passes; nothing of them is left in the model."""

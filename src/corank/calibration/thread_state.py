@@ -12,7 +12,8 @@ __all__ = ["as_here"]
 
 
 def as_here(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """``work`` made ready for another thread, where it will see this thread's autocast, context variables and stream.
+    """``work`` made ready for another thread, where it will see this thread's autocast, context variables, stream and
+    number of threads.
 
     Args:
         work: to be done on ``device``; without gradients, whatever this thread's mode.
@@ -27,8 +28,11 @@ def as_here(work: Callable[[], None], device: torch.device) -> Callable[[], None
         if torch.amp.is_autocast_available(kind)
     ]
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+    threads = torch.get_num_threads()
 
     def done() -> None:
+        if torch.get_num_threads() != threads:  # a new thread begins with what any thread has set last
+            torch.set_num_threads(threads)
         with ExitStack() as stack:
             if stream is not None:
                 stack.enter_context(torch.cuda.stream(stream))

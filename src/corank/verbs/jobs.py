@@ -42,9 +42,13 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], jobs: int
     def one(item: Item) -> tuple[Result] | None:
         return None if stop.is_set() else (work(item),)
 
+    def begin() -> None:
+        # Said in each worker, and asked for, which settles it: a new thread begins with what any thread set last.
+        torch.set_num_threads(each)
+        torch.get_num_threads()
+
     try:
-        # Said in each worker: torch gives a new thread the number that any thread set last, such as a pass its one.
-        with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(each)) as pool:
+        with ThreadPoolExecutor(workers, initializer=begin) as pool:
             open_: dict[Future[tuple[Result] | None], Item] = {pool.submit(one, item): item for item in items[1:]}
             try:
                 while open_:

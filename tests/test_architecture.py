@@ -17,7 +17,8 @@ PACKAGE = ROOT / "src" / "corank"
 ORDER = (
     ("errors",),
     ("config",),
-    ("matrix", "processes", "compiled", "files", "memory", "notes", "watching"),
+    ("progress", "sizes", "bisection"),
+    ("matrix", "processes", "compiled", "devices", "files", "memory", "notes", "watching"),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),

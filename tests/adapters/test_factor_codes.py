@@ -17,7 +17,9 @@ SHAPE = (3, 6, 10)
 def test_size_is_what_a_rank_is_said_to_cost(bits: int, rank: int) -> None:
     coded = code_factors(decompose(torch.randn(SHAPE), "svd", {}).truncate(rank), bits)
     assert coded.rank == rank and coded.groups == 3
-    assert coded.size_bits == rank * bits_per_rank(SHAPE, bits)
+    sides = (coded.left, coded.right)
+    stored = sum(side.codes.numel() * bits + side.codebook.size_bits for side in sides)
+    assert stored == rank * bits_per_rank(SHAPE, bits)
     assert bits_per_rank(SHAPE, bits) == 3 * ((6 + 10) * bits + 2 * 16)
     assert pack(coded.left.codes, bits).numel() * 8 - 3 * rank * 6 * bits in range(8)
 

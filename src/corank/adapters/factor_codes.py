@@ -32,10 +32,6 @@ class CodedLowRank:
     def rank(self) -> int:
         return self.left.codes.shape[0] // self.groups
 
-    @property
-    def size_bits(self) -> int:
-        return self.left.size_bits + self.right.size_bits
-
     def product(self) -> Tensor:
         """``(G * R, C)`` float32."""
         left = self.left.decode().reshape(self.groups, self.rank, -1)

@@ -6,27 +6,20 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from corank.calibration.samples import Samples, run
+from corank.devices import device_of
 from corank.errors import ModelError
 from corank.losses import sensitivity_target
 from corank.matrix import Geometry
 from corank.processes import shard
+from corank.progress import Progress, silent
 from corank.statistics import Gram, OutputGradient, Statistic
 from corank.watching import input_of, watched
 
-__all__ = ["collect", "collect_gradients", "labelled", "position_limit"]
+__all__ = ["collect", "collect_gradients", "position_limit"]
 
-Progress = Callable[[str, int, int], None]
 _UNFOLDED_BYTES = 1 << 26  # of unfolded inputs held at once
-
-
-def labelled(progress: Progress | None, label: str) -> Progress | None:
-    """The callback, told what is being done with a label before it."""
-    if progress is None:
-        return None
-    return lambda what, done, total: progress(f"{label}: {what}", done, total)
 
 
 def collect(
@@ -34,7 +27,7 @@ def collect(
     targets: Mapping[str, nn.Module],
     samples: Samples,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, dict[type[Statistic], Statistic]]:
     """The :class:`~corank.statistics.Gram` of every target's inputs, in one pass.
 
@@ -54,7 +47,7 @@ def collect(
     Raises:
         ModelError: when a layer's inputs are not finite.
     """
-    device = _device(model)
+    device = device_of(model)
     generator = torch.Generator()
     grams = {name: _empty_gram(layer, device) for name, layer in targets.items()}
     total = len(samples)
@@ -74,8 +67,7 @@ def collect(
         for number, batch in shard(samples.batches):
             generator.manual_seed((seed << 20) + number)  # the same positions whoever draws them
             run(model, batch, device)
-            if progress is not None:
-                progress("calibrating", number + 1, len(samples.batches))
+            progress("calibrating", number + 1, len(samples.batches))
     for name, gram in grams.items():
         gram.reduce()
         if not bool(torch.isfinite(gram.mean).all()):
@@ -95,14 +87,14 @@ def collect_gradients(
     targets: Mapping[str, nn.Module],
     samples: Samples,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, OutputGradient]:
     """The :class:`~corank.statistics.OutputGradient` of every target: the empirical Fisher information per position.
 
     Labels are drawn from the model's own softmax (see :func:`corank.losses.sensitivity_target`); one forward and one
     backward pass, weights are not differentiated.
     """
-    device = _device(model)
+    device = device_of(model)
     generator = torch.Generator()
     found: dict[str, OutputGradient] = {}
 
@@ -134,8 +126,7 @@ def collect_gradients(
                 generator.manual_seed((seed << 20) + number)
                 with torch.enable_grad():
                     sensitivity_target(run(model, batch, device), generator, samples.are_tokens).backward()
-                if progress is not None:
-                    progress("sensitivity", number + 1, len(samples.batches))
+                progress("sensitivity", number + 1, len(samples.batches))
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
@@ -147,9 +138,3 @@ def collect_gradients(
 def _empty_gram(layer: nn.Module, device: torch.device) -> Gram:
     groups, _, columns = Geometry.of(layer).matrix_shape
     return Gram(groups, columns, device)
-
-
-def _device(model: nn.Module) -> torch.device:
-    for tensor in tree_leaves([list(model.parameters()), list(model.buffers())]):
-        return tensor.device
-    return torch.device("cpu")

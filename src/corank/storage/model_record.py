@@ -10,7 +10,7 @@ from torch import nn
 
 from corank.adapters import full_rank
 from corank.errors import ModelError
-from corank.layers import TensorSpec, stored_tensors
+from corank.layers import LayerFormat, TensorSpec
 from corank.plan import LayerPlan, Plan
 from corank.storage.histogram import Histogram
 
@@ -57,7 +57,7 @@ class LayerRecord:
     def slots(self, plan: LayerPlan) -> dict[str, TensorSpec]:
         """What the layer stores by that plan, in order."""
         assert plan.codec is not None
-        return stored_tensors(self.shape, plan.codec, self.rank(plan), plan.adapter_bits, plan.inputs)
+        return LayerFormat(self.shape, plan.codec, self.rank(plan), plan.adapter_bits, plan.inputs).tensors()
 
     def rank(self, plan: LayerPlan) -> int:
         """The plan's rank, or the layer's full rank where that is less."""

@@ -19,7 +19,7 @@ ORDER = (
     ("registry",),
     ("config",),
     ("progress", "sizes", "bisection"),
-    ("matrix", "processes", "compiled", "devices"),
+    ("matrix", "processes", "compiled", "devices", "files", "memory", "notes", "watching"),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),
@@ -27,6 +27,7 @@ ORDER = (
     ("plan",),
     ("storage.bits",),
     ("checkpoint",),
+    ("identity",),
     ("layers",),
     ("losses",),
     ("calibration",),
@@ -49,8 +50,13 @@ ORDER = (
 )
 # The same inside the packages where a call comes by: modules of the package, low to high; others stand in none.
 INSIDE = {
-    "calibration": (("samples",), ("context", "collect", "layerwise", "teacher"), ("streamed",)),
-    "coding": (("layer", "layer_inputs"), ("install", "kept"), ("sequence",), ("plan",)),
+    "calibration": (
+        ("samples", "context", "thread_state"),
+        ("collect", "paused", "teacher"),
+        ("interleaved", "repeated", "streamed"),
+        ("layerwise",),
+    ),
+    "coding": (("layer", "layer_inputs", "waiting"), ("install", "kept"), ("sequence",), ("plan",)),
     "search": (
         ("allocation",),
         ("problem",),
@@ -67,7 +73,7 @@ INSIDE = {
         ("post_training",),
     ),
     "quantization": (("template",), ("request",), ("to_size",), ("encode",), ("to_rate",)),
-    "verbs": (("arguments",), ("opening", "scoring"), ("finishing",), ("quantize",), ("smallest", "compare")),
+    "verbs": (("arguments", "jobs"), ("opening", "scoring"), ("finishing",), ("quantize",), ("smallest", "compare")),
 }
 TIERS = {name: tier for tier, names in enumerate(ORDER) for name in names}
 ANYTHING = "corank"  # the package's own __init__ may import anything, as may corank.testing

@@ -9,6 +9,7 @@ from corank.codecs import CODECS
 from corank.coding.layer import LayerResult
 from corank.config import from_json, to_json
 from corank.layers import LayerFormat
+from corank.notes import collected_notes, note
 from corank.plan import LayerPlan
 
 __all__ = ["kept_or_coded"]
@@ -29,14 +30,17 @@ def kept_or_coded(
     step = f"layer-{number:04d}"
     found = context.checkpoint.load(step)
     if found is not None:
-        tensors, note = {key: tensor.to(context.device) for key, tensor in found[0].items()}, found[1]
-        codec = from_json(note["codec"], CODECS, "codec")
+        for text in found[1]["notes"]:
+            note(text)
+        tensors, about = {key: tensor.to(context.device) for key, tensor in found[0].items()}, found[1]
+        codec = from_json(about["codec"], CODECS, "codec")
         shape = context.prepared.geometry(name).matrix_shape
-        form = LayerFormat(shape, codec, int(note["rank"]), plan.adapter_bits, plan.inputs)
+        form = LayerFormat(shape, codec, int(about["rank"]), plan.adapter_bits, plan.inputs)
         state = form.state({key: tensors[f"slot.{key}"].reshape(-1) for key in form.tensors()})
-        return LayerResult(state, tensors.get("bias"), float(note["relative_output_error"]), tensors["energies"])
+        return LayerResult(state, tensors.get("bias"), float(about["relative_output_error"]), tensors["energies"])
     try:
-        result = code(name, plan)
+        with collected_notes(f"layer {name!r}: ") as said:
+            result = code(name, plan)
     except Exception as error:
         error.add_note(f"while coding layer {name!r}")
         raise
@@ -47,6 +51,11 @@ def kept_or_coded(
     if result.bias is not None:
         tensors["bias"] = result.bias
     adapter = result.code.adapter
-    note = {"rank": adapter.rank if adapter else 0, "codec": to_json(result.code.codec, CODECS)}
-    context.checkpoint.save(step, tensors, {**note, "relative_output_error": result.relative_output_error})
+    about = {
+        "rank": adapter.rank if adapter else 0,
+        "codec": to_json(result.code.codec, CODECS),
+        "relative_output_error": result.relative_output_error,
+        "notes": list(said.texts),
+    }
+    context.checkpoint.save(step, tensors, about)
     return result

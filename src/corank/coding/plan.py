@@ -49,7 +49,7 @@ def _code_each(plan: Plan, statistics: Mapping[str, LayerStatistics], context: C
 
     def code(name: str, layer: LayerPlan) -> LayerResult:
         weight, bias = prepared.weight(name), prepared.bias(name)
-        result = code_layer(weight, bias, layer, statistics[name], plan.has_adapters)
+        result = code_layer(weight, bias, layer.on_layer(name), statistics[name], plan.has_adapters)
         return replace(result, code=replace(result.code, inputs=quantizers.get(name)))
 
     results = {}

@@ -7,21 +7,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
 
-from corank.calibration import Context, LayerwisePasses, StreamedStatistics, position_limit, run
+from corank.calibration import Context, LayerwisePasses, StreamedStatistics, position_limit
 from corank.coding.kept import kept_or_coded
 from corank.coding.layer import LayerResult, code_layer
 from corank.coding.layer_inputs import fitted_here
+from corank.coding.waiting import waiting_samples
 from corank.errors import ModelError
 from corank.layers import InputQuantizer
 from corank.plan import LayerPlan, Plan
-from corank.processes import number_of_processes, shard
+from corank.processes import shard
 from corank.statistics import CrossMoments, Gram, LayerStatistics, Statistic
 
 __all__ = ["code_in_sequence"]
 
-_WAITING_BYTES = 2 << 30  # of inputs that wait before a layer
 _EVERY = 4  # rows of the float network, of which one is summed where only the reported error rests on them
 
 
@@ -37,7 +36,7 @@ def code_in_sequence(plan: Plan, statistics: Mapping[str, LayerStatistics], cont
     floating = copy.deepcopy(prepared.model)
     modules = dict(floating.named_modules(remove_duplicate=False))
     twins = {name: modules[name] for name in coded}
-    context = replace(context, samples=context.samples.take(_affordable(context, floating, twins)))
+    context = replace(context, samples=waiting_samples(floating, twins, context))
     batches = [batch for _, batch in shard(context.samples.batches)]
     results: dict[str, LayerResult] = {}
     with (
@@ -70,7 +69,8 @@ class _Sequence:
         prepared = self._context.prepared
         inputs = fitted_here(self._real, name, layer, self._context) if layer.inputs else None
         seen = {**self._further(name), **self._moments(name, layer.sequential, inputs)}
-        result = code_layer(prepared.weight(name), prepared.bias(name), layer, seen, self._plan.has_adapters)
+        weight, bias = prepared.weight(name), prepared.bias(name)
+        result = code_layer(weight, bias, layer.on_layer(name), seen, self._plan.has_adapters)
         return replace(result, code=replace(result.code, inputs=inputs))
 
     def go_on(self, name: str, result: LayerResult) -> None:
@@ -118,23 +118,3 @@ class _Sequence:
         if not bool(torch.isfinite(gram.mean).all()):
             raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")
         return {Gram: gram, CrossMoments: moments} if crossed else {Gram: gram}
-
-
-def _affordable(context: Context, model: nn.Module, layers: Mapping[str, nn.Module]) -> int:
-    """How many samples may wait before the widest layer at once, in both networks and all processes."""
-    widest = 1
-
-    def note(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        nonlocal widest
-        inputs = args[0] if args else named["input"]
-        widest = max(widest, inputs[0].numel())
-
-    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers.values()]
-    try:
-        with torch.no_grad():
-            run(model, context.samples.first(1), context.device)
-    finally:
-        for handle in handles:
-            handle.remove()
-    live = 6 * 4 * widest  # bytes of a sample: about three tensors in each network
-    return number_of_processes() * max(1, _WAITING_BYTES // live)

@@ -16,6 +16,7 @@ from corank.coding.plan import code_plan
 from corank.config import from_json, to_json
 from corank.errors import ModelError
 from corank.layers import PreparedModel
+from corank.notes import collected_notes
 from corank.plan import Plan
 from corank.quantization.request import MOST_EXTRA_BITS, FileSize, Given, QuantizeRequest, Width
 from corank.quantization.template import check_plan
@@ -74,6 +75,15 @@ def encode(
         statistics: of the float network, by layer name.
         context: of the run; its checkpoint keeps the search and every layer.
     """
+    with collected_notes() as notes:
+        coded = _encoded(request, draft, statistics, context)
+    used = notes.numbers.get("samples", len(context.samples))
+    return replace(coded, record=replace(coded.record, samples=used, notes=tuple(notes.texts)))
+
+
+def _encoded(
+    request: QuantizeRequest, draft: ModelRecord, statistics: Mapping[str, LayerStatistics], context: Context
+) -> CodedModel:
     allocation = Allocation({})
     if not isinstance(request.target, Given):
         budget = _budget(request, draft, context)

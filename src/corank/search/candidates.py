@@ -65,7 +65,7 @@ class _Codings:
         return problem_of(self.plan.with_codecs(codecs), budget_bits, self.context, self.statistics)
 
     def _coded(self, name: str, codec: Codec, spectrum: bool) -> tuple[LayerPlan, LayerResult]:
-        base, prepared = self.plan.layers[name], self.context.prepared
+        base, prepared = self.plan.layers[name].on_layer(name), self.context.prepared
         layer = replace(base, codec=codec, rank=0, rounder=base.rounder.comparison_stand_in())
         known = self.statistics[name]
         return layer, code_layer(prepared.weight(name), prepared.bias(name), layer, known, spectrum)

@@ -42,7 +42,7 @@ def problem_of(
                 layers[name] = AdaptableLayer(geometry, cost)
             continue
         weight, bias, known = prepared.weight(name), prepared.bias(name), statistics[name]
-        result, directions = code_and_decompose(weight, bias, layer, known, adaptable)
+        result, directions = code_and_decompose(weight, bias, layer.on_layer(name), known, adaptable)
         lossy = result.code.compose().reshape(weight.shape)
         if adaptable and directions is not None:
             gains = directions.energies * sensitivity(layer, layer_view(layer, bias is not None, known))

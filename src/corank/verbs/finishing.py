@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from corank.calibration import Context
+from corank.notes import collected_notes
 from corank.quantization.encode import CodedModel
 from corank.refine import PostTraining, post_train, remaining
 from corank.storage.model_record import ATTRIBUTE
@@ -26,10 +27,12 @@ def finish(coded: CodedModel, teacher: nn.Module, how: PostTraining, context: Co
         started: when the work began, by ``time.perf_counter``.
     """
     found = coded.allocation
-    steps = post_train(coded.model, teacher, remaining(how, found.iterations), context)
+    with collected_notes() as notes:
+        steps = post_train(coded.model, teacher, remaining(how, found.iterations), context)
     later = [{**step, "iteration": step["iteration"] + found.iterations} for step in steps]
     last = int(later[-1]["iteration"]) if later else found.iterations
     record = replace(coded.record, iterations=last, history=(*found.history, *later))
-    record = replace(record, seconds=time.perf_counter() - started)
+    told = tuple(dict.fromkeys((*record.notes, *notes.texts)))
+    record = replace(record, seconds=time.perf_counter() - started, notes=told)
     coded.model.__dict__[ATTRIBUTE] = record
     return coded.model

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from corank.calibration import Context, StreamedStatistics, collect_gradients, run
 from corank.checkpoint import Checkpoint, fingerprint
 from corank.devices import chosen_device, device_of
+from corank.identity import function_identity
 from corank.layers import prepare
 from corank.losses import Loss, output_distance, token_distance
 from corank.plan import Plan
@@ -73,7 +74,7 @@ def with_checkpoint(context: Context, folder: str | Path | None, asked: Callable
         return {
             "model": fingerprint([*model.parameters(), *model.buffers()]),
             "data": fingerprint(tree_leaves(context.samples.batches)),
-            "loss": getattr(context.loss, "__qualname__", type(context.loss).__qualname__),
+            "loss": function_identity(context.loss),
             "seed": context.seed,
             "device": context.device.type,
             **asked(),

@@ -51,8 +51,8 @@ ORDER = (
 # The same inside the packages where a call comes by: modules of the package, low to high; others stand in none.
 INSIDE = {
     "calibration": (
-        ("samples", "context", "thread_state"),
-        ("collect", "paused", "teacher"),
+        ("samples", "thread_state"),
+        ("context", "paused", "teacher", "collect"),
         ("interleaved", "repeated", "streamed"),
         ("layerwise",),
     ),

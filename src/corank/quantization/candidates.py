@@ -91,8 +91,7 @@ class CodecCandidates(Candidates):
         if self.size is None:
             return None
         plan = self.draft.plan.with_codecs(found.codecs).with_ranks(found.ranks)
-        digits = 2 * len(plan.layers)  # an error in the header may be longer than was reckoned with
-        return 8 * (predict_bytes(self.prepared, replace(self.draft, plan=plan)) + FRAME_BYTES + digits - self.size)
+        return 8 * (predict_bytes(self.prepared, replace(self.draft, plan=plan)) + FRAME_BYTES - self.size)
 
     def _problem(self, codecs: Mapping[str, Codec], measures: bool) -> AllocationProblem:
         plan = self.draft.plan.with_codecs(codecs)

@@ -23,7 +23,7 @@ from corank.plan import Plan
 from corank.quantization.allocation import holds_an_adapter
 from corank.quantization.candidates import problem_for
 from corank.quantization.template import PlanTemplate, check_plan
-from corank.quantization.to_size import MOST_EXTRA_BITS, bits_for_size, budget_for_size, parse_size
+from corank.quantization.to_size import MOST_EXTRA_BITS, bits_for_size, budget_for_size, left_in_float, parse_size
 from corank.search import Allocation, Search
 from corank.statistics import LayerStatistics
 from corank.storage.contents import placeholder_layers
@@ -77,20 +77,22 @@ class Encoder:
             checked = check_plan(self.plan, prepared)
         else:
             if bits is None and self.size is not None:
-                bits = bits_for_size(prepared, base, parse_size(self.size))
+                bits = bits_for_size(prepared, base, parse_size(self.size), self._named(ModelRecord(Plan({}), {})))
             bits = base.recipe.codec.bits if bits is None else bits
             checked = base(prepared, bits)
         _check_range(prepared, checked)
-        skipped = dict(prepared.skipped)
-        for name in prepared.targets:
-            if name not in checked.layers or checked.layers[name].codec is None:
-                skipped[name] = "the plan leaves it in float"
         layers = {
             name: replace(layer, histogram=histogram(prepared.targets[name].get_parameter("weight")))
             for name, layer in placeholder_layers(prepared, list(checked.coded())).items()
         }
+        skipped = left_in_float(prepared, checked)
         made = ModelRecord(checked, layers, prepared.folded, skipped, bits=bits, activations=base.activations)
-        return replace(made, seed=self.seed, model=self.reference, preset=self.preset)
+        return replace(self._named(made), search=None)
+
+    def _named(self, run: ModelRecord) -> ModelRecord:
+        """The same with the names that its header will have."""
+        names = {"model": self.reference, "preset": self.preset, "search": self.search}
+        return replace(run, folded=self.prepared.folded, seed=self.seed, **names)
 
     def __call__(self, base: PlanTemplate, prepared: PreparedModel, kept: Checkpoint) -> CodedModel:
         """Codes ``prepared``, which is the float copy or a copy of it, in place; steps are kept."""
@@ -115,7 +117,7 @@ class Encoder:
                 return self.budget, None
             return usual if holds_an_adapter(self.prepared, draft.plan, usual) else 0.0, None
         size = parse_size(self.size)
-        extra = min(budget_for_size(self.prepared, draft, size), MOST_EXTRA_BITS)
+        extra = min(budget_for_size(self.prepared, self._named(draft), size), MOST_EXTRA_BITS)
         spent = self.finder.chooses_codecs or holds_an_adapter(self.prepared, draft.plan, extra)
         return (extra if spent else 0.0), size
 

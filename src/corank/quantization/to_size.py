@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from corank.adapters import full_rank
 from corank.errors import BudgetError, ConfigError
 from corank.layers import PreparedModel
+from corank.plan import Plan
 from corank.quantization.template import PlanTemplate
+from corank.storage.bits import packed_bytes
 from corank.storage.contents import placeholder_layers, predict_bytes
 from corank.storage.model_record import ModelRecord
 
-__all__ = ["FRAME_BYTES", "MOST_EXTRA_BITS", "bits_for_size", "budget_for_size", "format_size", "parse_size"]
+__all__ = [
+    "FRAME_BYTES",
+    "MOST_EXTRA_BITS",
+    "bits_for_size",
+    "budget_for_size",
+    "format_size",
+    "left_in_float",
+    "parse_size",
+]
 
 _UNITS = {
     "": 1,
@@ -24,7 +35,7 @@ _UNITS = {
     "GIB": 1024**3,
 }
 MOST_EXTRA_BITS = 32  # a weight, of all adapters
-FRAME_BYTES = 48  # a margin: ranks and errors in the header take a few digits more or less
+FRAME_BYTES = 32  # a margin: the budget's digits, steps taken and the commonest rank stand in the header, compressed
 
 
 def parse_size(size: int | str) -> int:
@@ -49,17 +60,29 @@ def format_size(size: int) -> str:
     return f"{size} bytes"
 
 
-def bits_for_size(prepared: PreparedModel, base: PlanTemplate, size: int) -> int:
+def left_in_float(prepared: PreparedModel, plan: Plan) -> dict[str, str]:
+    """Name to reason of all that stays in float."""
+    chosen = (name for name in prepared.targets if name not in plan.coded())
+    return {**prepared.skipped, **dict.fromkeys(chosen, "the plan leaves it in float")}
+
+
+def bits_for_size(prepared: PreparedModel, base: PlanTemplate, size: int, known: ModelRecord) -> int:
     """The widest codes that the codec has, 1 to 8 bits, whose file without adapters fits.
+
+    Args:
+        prepared: the float copy.
+        base: the plan of a width.
+        size: bytes of the file.
+        known: the run's own names, which its header will have.
 
     Raises:
         BudgetError: when none does, saying the smallest possible.
     """
     widths = base.recipe.widths
     for bits in reversed(widths):
-        if _bytes_without_adapters(prepared, base, bits) <= size - FRAME_BYTES:
+        if _bytes_without_adapters(prepared, base, bits, known) <= size - FRAME_BYTES:
             return bits
-    least = _bytes_without_adapters(prepared, base, widths[0]) + FRAME_BYTES
+    least = _bytes_without_adapters(prepared, base, widths[0], known) + FRAME_BYTES
     raise _too_small(size, least, f"{widths[0]}-bit codes and no adapters")
 
 
@@ -70,19 +93,20 @@ def budget_for_size(prepared: PreparedModel, draft: ModelRecord, size: int) -> f
         BudgetError: when the file is too small even without adapters, saying the smallest possible.
     """
     least = predict_bytes(prepared, draft)
-    # Ranks add up to 12 characters a layer to the plan in the header, and each adapter up to 2 bytes of padding.
-    frame = FRAME_BYTES + 14 * len(draft.layers)
+    # In the header ranks are a column, of the bits that the largest takes; each adapter has up to 2 bytes of padding.
+    widest = max(full_rank(layer.shape) for layer in draft.layers.values()).bit_length()
+    frame = FRAME_BYTES + packed_bytes(len(draft.plan.layers), widest) + 2 * len(draft.layers)
     if least > size - FRAME_BYTES:
         raise _too_small(size, least + FRAME_BYTES, f"{draft.bits}-bit codes and no adapters")
     return max(0, size - least - frame) * 8 / draft.weights
 
 
-def _bytes_without_adapters(prepared: PreparedModel, base: PlanTemplate, bits: int) -> int:
+def _bytes_without_adapters(prepared: PreparedModel, base: PlanTemplate, bits: int, known: ModelRecord) -> int:
     plan = base(prepared, bits)
-    run = ModelRecord(
-        plan, placeholder_layers(prepared, list(plan.coded())), prepared.folded, prepared.skipped, bits=bits
+    layers = placeholder_layers(prepared, list(plan.coded()))
+    return predict_bytes(
+        prepared, replace(known, plan=plan, layers=layers, skipped=left_in_float(prepared, plan), bits=bits)
     )
-    return predict_bytes(prepared, replace(run, preset="nearest", search="UniformRanks"))
 
 
 def _too_small(size: int, least: int, what: str) -> BudgetError:

@@ -25,7 +25,7 @@ from corank.storage.placement import PlacedTensor, placed_tensors
 __all__ = ["CodeStream", "check_coder", "decode_contents", "encode_contents", "relative_codes"]
 
 AUTO = ("deflate", "sham")  # what "auto" tries: those that read fast and need no further package
-_NAMED_BYTES = 3  # about what a coded run adds to the header
+_NAMED_BYTES = 3  # about what a coded run, or one more coder, adds to the header
 _MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
 _MOST_EXPANDED_IN_ALL, _SMALL_BYTES = 64, 1 << 20  # the same of all runs together, where they are not small
 
@@ -214,7 +214,7 @@ def _smallest(part: CodeStream, packed: Tensor, zeros: Tensor | None, names: Seq
             continue
         data = coder.encode(symbols, 1 << part.bits)
         expanded = len(data) * _MOST_EXPANDED < part.fixed_bytes
-        if not expanded and len(data) < least.numel() - (_NAMED_BYTES if best == "fixed" else 0):
+        if not expanded and len(data) < least.numel() - _NAMED_BYTES:
             best, least = name, torch.frombuffer(bytearray(data), dtype=torch.uint8)
     return best, least
 

@@ -40,7 +40,7 @@ def parse_object(text: str) -> dict[str, Any]:
         ArtifactError: for text that is no object, that gives a key twice or has numbers that are not finite.
     """
     try:
-        header = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        header = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise unsound(f"{error}") from error
     if not isinstance(header, dict):
@@ -198,7 +198,13 @@ def _is_deep(value: Any) -> bool:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant[:40]} is no JSON number, or not a finite one")
+
+
+def _finite(text: str) -> float:
+    """A number with a fraction or an exponent: 1e999 is as infinite as the constant that JSON does not know."""
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
 
 
 def shown(value: Any) -> str:

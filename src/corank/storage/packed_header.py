@@ -23,6 +23,7 @@ __all__ = ["pack_header", "unpack_header"]
 
 _RAW = -15  # no frame of zlib's around the stream
 _SMALL_BYTES, _MOST_EXPANDED = 1 << 20, 64  # a text longer than both that and that many times its bytes is refused
+_HUGE_RANK = 1 << 32  # a rank of so much, which means the full rank, stays in the text
 _PLACE = "#"  # stands in the text for a number of the thousandths' column
 _UNKNOWN = 1000  # the mantissa of an error that is not known; others have three digits
 
@@ -33,8 +34,8 @@ def pack_header(header: Mapping[str, Any]) -> bytes:
     names, thousandths = list(layers), list[int]()
     default = plan["default"].get("rank", 0)
     ranks = [layer.get("rank", default) for layer in plan["layers"].values()]
-    plans = [{key: item for key, item in layer.items() if key != "rank"} for layer in plan["layers"].values()]
-    short = {**plan, "layers": [_taken_out(layer, thousandths) for layer in plans]}
+    rest = map(_without_rank, plan["layers"].values(), ranks)
+    short = {**plan, "layers": [_taken_out(layer, thousandths) for layer in rest]}
     if list(plan["layers"]) != names:
         short["names"] = _beside(names, plan["layers"])
     text = {key: item for key, item in header.items() if key != "format"}
@@ -46,7 +47,7 @@ def pack_header(header: Mapping[str, Any]) -> bytes:
         text["coded"] = [entry and entry[0] + 1 for entry in header["coded"]]
         sizes = [entry[1] for entry in header["coded"] if entry]
     mantissas, exponents = _decimals([layer[3] for layer in layers.values()])
-    columns = (mantissas, exponents, ranks, thousandths, sizes)
+    columns = (mantissas, exponents, [rank % _HUGE_RANK for rank in ranks], thousandths, sizes)
     return _deflated(json.dumps(text, separators=(",", ":")).encode()) + b"".join(map(column, columns))
 
 
@@ -59,8 +60,8 @@ def unpack_header(block: bytes) -> dict[str, Any]:
     text, rest = _inflated(block)
     header, columns = parse_object(text), ColumnReader(rest)
     missing = {"plan", "layers", "shapes", "folded", "tensors"} - set(header)
-    if missing:
-        raise unsound(f"it has no {min(missing)!r}")
+    if missing or "format" in header:
+        raise unsound(f"it has no {min(missing)!r}" if missing else "it has a format of its own")
     names = unchained(_texts(header["layers"], "layers"))
     mantissas, exponents = columns.take(len(names)), columns.take(len(names))
     errors = [_error(mantissa, exponent) for mantissa, exponent in zip(mantissas, exponents, strict=True)]
@@ -161,11 +162,18 @@ def _plan(plan: Any, names: list[str], columns: ColumnReader) -> dict[str, Any]:
     ranks, places = columns.take(len(layers)), sum(map(_places, layers))
     thousandths = iter(columns.take(places))
     layers = [_put_in(layer, thousandths) for layer in layers]
-    layers = [layer if rank == default else {**layer, "rank": rank} for layer, rank in zip(layers, ranks, strict=True)]
+    pairs = zip(layers, ranks, strict=True)
+    layers = [layer if "rank" in layer or rank == default else {**layer, "rank": rank} for layer, rank in pairs]
     return {
         **{key: item for key, item in plan.items() if key != "names"},
         "layers": dict(zip(names, layers, strict=True)),
     }
+
+
+def _without_rank(layer: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """A layer's fields but its rank, unless no column could hold it."""
+    rest = {key: item for key, item in layer.items() if key != "rank"}
+    return {**rest, "rank": rank} if rank >= _HUGE_RANK else rest
 
 
 def _taken_out(value: Any, thousandths: list[int]) -> Any:

@@ -58,14 +58,12 @@ def header_in(whole: Tensor) -> tuple[dict[str, Any], Tensor]:
     """
     if whole.dtype != torch.uint8 or whole.dim() != 1 or len(whole) < _END_BYTES:
         raise ArtifactError(
-            f"its tensor is {whole.dtype} {tuple(whole.shape)}, not {_END_BYTES} bytes or more in a row"
+            f"its tensor is {whole.dtype} {tuple(whole.shape)}, not a row of {_END_BYTES} bytes or more"
         )
     end = len(whole) - _END_BYTES
     *length, given = whole[end : end + 5].tolist()
     if given != FORMAT:
-        raise ArtifactError(
-            f"it is of format {given}; this version of corank reads formats 1 to {FORMAT}; upgrade corank"
-        )
+        raise ArtifactError(f"it is of format {given}; this version reads formats 1 to {FORMAT}; upgrade corank")
     if hashlib.sha256(whole[:-_HASH_BYTES].numpy().data).digest() != bytes(whole[-_HASH_BYTES:].tolist()):
         raise ArtifactError("it was altered: its SHA-256 does not match; copy the file anew")
     begin = end - int.from_bytes(bytes(length), "little")

@@ -211,14 +211,19 @@ def _header(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[
 def _short_header(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[str, bytes]:
     """The header of this version's format, in the form that stands in the file: ways, shapes, templates of plans."""
     parts = parts_of(data)
-    known = [CurrentParts.of(one) for one in others if "__metadata__" not in opened(one)[0]]
     if not isinstance(parts, CurrentParts):
         return _header(data, draw, others)
+    another = _current(others, data)
     kind, header = forge_header(
-        json.loads(parts.header), draw, lambda: json.loads(draw.choice(known or [parts]).header), short=True
+        json.loads(parts.header), draw, lambda: json.loads(CurrentParts.of(draw.choice(another)).header), short=True
     )
     parts.header = json.dumps(header, separators=(",", ":"))
     return f"short header: {kind}", parts.join()
+
+
+def _current(others: Sequence[bytes], data: bytes) -> list[bytes]:
+    """The files of this version's format among others; if there is none, ``data``."""
+    return [one for one in others if b"__metadata__" not in one[:40]] or [data]
 
 
 def _columns(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[str, bytes]:
@@ -229,8 +234,7 @@ def _columns(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple
     name = draw.choice(tuple(DAMAGES))
     kind = draw.choice((name, name, name, "another", "none", "huge", "wide"))
     if kind == "another":
-        others = [one for one in others if "__metadata__" not in opened(one)[0]] or [data]
-        parts.columns = CurrentParts.of(draw.choice(others)).columns
+        parts.columns = CurrentParts.of(draw.choice(_current(others, data))).columns
     elif kind == "none":
         parts.columns = b""
     elif kind == "huge":

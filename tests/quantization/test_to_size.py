@@ -55,7 +55,7 @@ def test_the_bound_holds_for_codecs_that_say_what_they_measured(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("search", ["greedy", "joint", "uniform", corank.CoRa(iterations=2, batch_size=8)])
-@pytest.mark.parametrize("size", [34_000, 52_001, 70_000])
+@pytest.mark.parametrize("size", [34_000, 52_001])
 def test_a_size_that_was_asked_for_is_kept_and_used(search: object, size: int, tmp_path: Path) -> None:
     images = torch.rand(48, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     small = corank.quantize(digits_net(), images, size=size, preset="nearest", search=search)  # pyright: ignore
@@ -73,7 +73,7 @@ def test_names_of_any_length_are_counted(tmp_path: Path) -> None:
     images = torch.rand(48, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     search, reference = AVeryPatientSearchThatIsNamedAtGreatLengthAndThenSomeMore(), "a/long/reference:" + "qwerty" * 30
     least = None
-    for size in range(20_000, 90_000, 7_001):
+    for size in range(25_000, 65_000, 9_001):
         try:
             small = corank.quantize(
                 digits_net(), images, size=size, preset="nearest", search=search, reference=reference

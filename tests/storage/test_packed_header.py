@@ -17,6 +17,7 @@ from torch import nn
 
 import corank
 from corank.errors import ArtifactError
+from corank.models import resolve
 from corank.storage import packed_header
 from corank.storage.artifact import read, serialized
 from corank.storage.header_dictionary import DICTIONARY
@@ -176,7 +177,9 @@ def depthwise() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "options", [{"rate": 2}, {"bits": 3, "budget": 0.25, "activations": 8, "search": "greedy"}], ids=str
+    "options",
+    [{"rate": 2, "preset": "nearest"}, {"bits": 3, "budget": 0.25, "activations": 8, "search": "greedy"}],
+    ids=str,
 )
 def test_a_small_depthwise_network_has_a_header_of_a_few_hundred_bytes(options: dict[str, Any], tmp_path: Path) -> None:
     network, images = depthwise(), torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -187,3 +190,10 @@ def test_a_small_depthwise_network_has_a_header_of_a_few_hundred_bytes(options: 
     parts = corank.inspect(tmp_path / "small.safetensors")["stored_parts"]
     assert parts["header"] <= 500
     assert size == sum(parts.values())
+
+
+def test_resnet_20_has_a_header_of_a_few_hundred_bytes(tmp_path: Path) -> None:
+    network = resolve(f"{GOLDEN.parent.parent / 'bench' / 'models.py'}:cifar_resnet20").model
+    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    corank.save(corank.quantize(network, images, rate=2, preset="nearest", samples=16), tmp_path / "small.safetensors")
+    assert corank.inspect(tmp_path / "small.safetensors")["stored_parts"]["header"] <= 400

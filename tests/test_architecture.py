@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "corank"
 ORDER = (
     ("errors",),
     ("config",),
-    ("matrix", "processes", "compiled"),
+    ("matrix", "processes", "compiled", "autograd"),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),

@@ -101,7 +101,7 @@ def sensitivity_target(output: Any, generator: torch.Generator, tokens: bool = F
     total: Tensor | None = None
     for leaf in tree_leaves(output):
         if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.requires_grad:
-            direction = torch.randn(leaf.shape, generator=generator).to(leaf)
+            direction = torch.randn(leaf.shape, generator=generator, dtype=torch.float32).to(leaf)
             scale = leaf.detach().square().sum().clamp(min=1e-12).sqrt() / max(1, leaf.shape[0]) ** 0.5
             part = (leaf * direction).sum() / scale
             total = part if total is None else total + part

@@ -105,7 +105,9 @@ def _descending(symmetric: Tensor) -> tuple[Tensor, Tensor]:
 def _roots(matrix: Tensor, damping: float = 0.1) -> tuple[Tensor, Tensor]:
     """Square root of the damped matrix, and its inverse."""
     mean = matrix.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=1e-30)
-    damped = matrix.double() + damping * mean.double() * torch.eye(matrix.shape[-1], device=matrix.device)
+    damped = matrix.double() + damping * mean.double() * torch.eye(
+        matrix.shape[-1], dtype=torch.float64, device=matrix.device
+    )
     energies, vectors = torch.linalg.eigh((damped + damped.transpose(1, 2)) / 2)
     root = energies.clamp(min=1e-38).sqrt()
     forward = (vectors * root[:, None]) @ vectors.transpose(1, 2)

@@ -220,6 +220,8 @@ def _inputs(batch: Any) -> Any:
 def _plain(leaf: Tensor) -> Tensor:
     """On the CPU; token ids, which files keep in few bytes, as the int64 that embeddings take."""
     leaf = leaf.detach().cpu()
+    if leaf.is_inference():  # autograd refuses such tensors later
+        leaf = leaf.clone()
     small = leaf.dtype in (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32)
     return leaf.long() if small and leaf.dim() == 2 else leaf
 

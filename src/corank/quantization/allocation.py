@@ -49,7 +49,7 @@ def problem_of(
         weight, bias = matrices(prepared.targets[name])
         weights += weight.numel()
         geometry = prepared.geometry(name)
-        lossy = torch.zeros(1).expand(weight.shape)
+        lossy = torch.zeros(1, dtype=torch.float32).expand(weight.shape)
         if measures:
             lossy = code_layer(weight, bias, layer_plan, statistics[name]).code.compose().reshape(weight.shape)
         if layer_plan.may_adapt(geometry.matrix_shape):
@@ -91,7 +91,7 @@ def holds_an_adapter(prepared: PreparedModel, plan: Plan, budget: float) -> bool
 
 def _nothing(shape: torch.Size) -> tuple[LowRank, Tensor]:
     groups, rows, columns = shape
-    rank, zero = full_rank((groups, rows, columns)), torch.zeros(1)
+    rank, zero = full_rank((groups, rows, columns)), torch.zeros(1, dtype=torch.float32)
     left, right = zero.expand(groups, rows, rank), zero.expand(groups, rank, columns)
     return LowRank(left, right, zero.expand(rank)), zero.expand(rank)
 

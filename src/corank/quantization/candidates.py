@@ -117,7 +117,7 @@ class CodecCandidates(Candidates):
             codec.size_bits(groups * rows, columns),
             bits_per_rank((groups, rows, columns), plan.adapter_bits),
             total * factor,
-            (gains * factor).cpu() if plan.may_adapt((groups, rows, columns)) else torch.zeros(0),
+            (gains * factor).cpu() if plan.may_adapt((groups, rows, columns)) else torch.zeros(0, dtype=torch.float32),
         )
 
     @cached_property

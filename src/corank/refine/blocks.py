@@ -15,7 +15,7 @@ from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
 from corank.layers import CodedLayer, CodedLayerState
 from corank.matrix import Geometry
-from corank.refine.trainable_model import coded_layers
+from corank.refine.trainable_model import coded_layers, dtype_of
 
 __all__ = ["BlockReconstruction", "blocks_of", "reconstruct"]
 
@@ -172,7 +172,7 @@ class _Block:
         for number, draw in zip(range(how.iterations), self._draws(generator), strict=False):
             inputs = self._given[draw]
             if how.drop > 0:
-                kept = torch.rand(inputs.shape, generator=generator).to(inputs.device) < how.drop
+                kept = torch.rand(inputs.shape, generator=generator, dtype=torch.float32).to(inputs.device) < how.drop
                 inputs = torch.where(kept, self._expected[draw], inputs)
             for soft in self._soft.values():
                 soft.relax()
@@ -231,7 +231,8 @@ class _Soft:
 
     def relax(self) -> None:
         """Gives the layer its soft weight, differentiable in the latent."""
-        self.layer._cache = self._geometry.from_matrix(self._low + self._share() * self._step + self._adapter)
+        soft = self._low + self._share() * self._step + self._adapter
+        self.layer._cache = self._geometry.from_matrix(soft).to(dtype_of(self.layer))
 
     def undecided(self, exponent: float) -> Tensor:
         """``sum(1 - |2h - 1|^b)``."""

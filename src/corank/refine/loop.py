@@ -118,7 +118,7 @@ class _Steps:
         if self._how.augment and isinstance(batch, Tensor):
             views = torch.Generator().manual_seed((self._seed << 20) + number)  # a step of its own, to resume at any
             batch = flip_and_shift(batch, views)
-        total, count = torch.zeros(1, device=self.device), len(tree_leaves(batch)[0])
+        total, count = torch.zeros(1, dtype=torch.float32, device=self.device), len(tree_leaves(batch)[0])
         self.optimizer.zero_grad()
         for _, start in shard(range(0, count, self._part)):
             self.student.draw_drops((((self._seed << 20) + number) << 10) + start)

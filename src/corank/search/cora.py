@@ -145,12 +145,16 @@ class _Run:
         self.device = self.composed.device
         names = list(problem.layers)
         fulls = [problem.layers[name].full_rank for name in names]
-        self.least = torch.tensor([1 / full if search.minimum else 0.5 / full for full in fulls], device=self.device)
+        self.least = torch.tensor(
+            [1 / full if search.minimum else 0.5 / full for full in fulls], dtype=torch.float32, device=self.device
+        )
         if greedy is None:
             assert isinstance(search.start, (int, float))
-            begin = torch.full((len(names),), float(search.start), device=self.device)
+            begin = torch.full((len(names),), float(search.start), dtype=torch.float32, device=self.device)
         else:
-            begin = torch.tensor([greedy[n] / f for n, f in zip(names, fulls, strict=True)], device=self.device)
+            begin = torch.tensor(
+                [greedy[n] / f for n, f in zip(names, fulls, strict=True)], dtype=torch.float32, device=self.device
+            )
         self.cutoffs = torch.nn.Parameter(torch.maximum(begin, self.least))
         self.costs = torch.tensor(
             [full * problem.layers[name].bits_per_rank for name, full in zip(names, fulls, strict=True)],

@@ -21,9 +21,9 @@ class InputValues:
     """
 
     def __init__(self, batches: int, device: torch.device | str = "cpu") -> None:
-        self._values = torch.zeros(batches, max(1, _DRAWN // batches), device=device)
-        self._ends = torch.zeros(batches, 2, device=device)
-        self._calls = torch.zeros(batches, device=device)
+        self._values = torch.zeros(batches, max(1, _DRAWN // batches), dtype=torch.float32, device=device)
+        self._ends = torch.zeros(batches, 2, dtype=torch.float32, device=device)
+        self._calls = torch.zeros(batches, dtype=torch.float32, device=device)
 
     def update(self, batch: int, inputs: Tensor, generator: torch.Generator) -> None:
         """Takes one batch's inputs; of a second call on the same batch (a shared layer) only the ends."""

@@ -36,9 +36,9 @@ class _Moments(Statistic):
         self.samples = 0
         self._positions = 0
         self._derived: dict[Hashable, Any] = {}
-        self._outer = torch.zeros(groups, width, width, device=device)
+        self._outer = torch.zeros(groups, width, width, dtype=torch.float32, device=device)
         self._mirrored = True
-        self._sum = torch.zeros(groups, width, device=device)
+        self._sum = torch.zeros(groups, width, dtype=torch.float32, device=device)
         self.shift: Tensor | None = None
 
     def derived(self, key: Hashable, make: Callable[[], D]) -> D:
@@ -72,7 +72,7 @@ class _Moments(Statistic):
     def _share_shift(self) -> None:
         """Sums about the mean of all processes' shifts from now on."""
         own = self.origin
-        seen = torch.tensor(float(self.count), device=own.device)
+        seen = torch.tensor(float(self.count), dtype=own.dtype, device=own.device)
         common = own * seen
         all_reduce([common, seen])
         common /= seen.clamp(min=1)

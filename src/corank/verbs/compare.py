@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from corank.autograd import recording
 from corank.checkpoint import fingerprint
 from corank.codecs import CODECS, Codec, RateUniform, Uniform
 from corank.config import choose
@@ -117,6 +118,7 @@ def codec_of(name: str, bits: int) -> Codec | None:
         return None
 
 
+@recording()
 def compare(
     model: nn.Module,
     data: Any,

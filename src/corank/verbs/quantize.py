@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from corank.autograd import recording
 from corank.calibration import Samples, StreamedStatistics, collect_gradients, run
 from corank.calibration.collect import Progress
 from corank.checkpoint import Checkpoint, fingerprint
@@ -41,6 +42,7 @@ _FISHER_SAMPLES = 512
 
 
 @uncompiled()
+@recording()
 def quantize(
     model: nn.Module,
     data: Any,
@@ -199,7 +201,7 @@ def _devices(model: nn.Module, device: str | torch.device) -> tuple[torch.device
         return torch.device("cuda") if torch.cuda.is_available() else home, home
     try:
         where = torch.device(device)
-        torch.zeros(1, device=where)
+        torch.zeros(1, dtype=torch.float32, device=where)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return where, home
@@ -219,7 +221,7 @@ def _prepare(
 def _tensors(model: nn.Module):
     yield from model.parameters()
     yield from model.buffers()
-    yield torch.zeros(0)
+    yield torch.zeros(0, dtype=torch.float32)
 
 
 def _calibrate(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from corank.autograd import recording
 from corank.calibration.collect import Progress, labelled
 from corank.codecs import Codec
 from corank.data import ImageSet, TokenSet
@@ -66,6 +67,7 @@ class Smallest:
     tried: tuple[Trial, ...]
 
 
+@recording()
 def quantize_smallest(
     model: nn.Module,
     data: Any,

@@ -75,9 +75,7 @@ def dtype_free(source: str) -> Iterator[int]:
             continue
         named = {keyword.arg for keyword in node.keywords}
         numbers = [part for part in node.args if isinstance(_unsigned(part), ast.Constant)]
-        if node.func.attr in FACTORIES and "dtype" not in named:
-            yield node.lineno
-        elif node.func.attr == "where" and len(numbers) == 2:
+        if (node.func.attr in FACTORIES and "dtype" not in named) or (node.func.attr == "where" and len(numbers) == 2):
             yield node.lineno
 
 

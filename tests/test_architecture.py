@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "corank"
 ORDER = (
     ("errors",),
     ("config",),
-    ("matrix", "processes", "compiled", "autograd"),
+    ("matrix", "processes", "compiled", "autograd", "files", "memory", "notes", "watching"),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),
@@ -25,6 +25,7 @@ ORDER = (
     ("plan",),
     ("storage.bits",),
     ("checkpoint",),
+    ("identity",),
     ("layers",),
     ("losses",),
     ("calibration",),

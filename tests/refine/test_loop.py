@@ -125,6 +125,7 @@ def test_features_are_matched(rough: nn.Module, teacher: nn.Module, images: Tens
         pairs = zip(features(model), expected, strict=True)
         errors.append(sum(float((given - due).square().sum() / due.square().sum()) for given, due in pairs))
     assert errors[1] < errors[0]
+    assert not any(module._forward_hooks for module in teacher.modules())
 
 
 class TwoHeads(nn.Module):

@@ -14,6 +14,7 @@ from corank.losses import sensitivity_target
 from corank.matrix import Geometry
 from corank.processes import shard
 from corank.statistics import Gram, OutputGradient, Statistic
+from corank.watching import input_of, watched
 
 __all__ = ["collect", "collect_gradients", "labelled", "position_limit"]
 
@@ -58,28 +59,23 @@ def collect(
     grams = {name: _empty_gram(layer, device) for name, layer in targets.items()}
     total = len(samples)
 
-    def hook(name: str, geometry: Geometry) -> Callable[..., None]:
+    def hook(name: str) -> Callable[..., None]:
+        geometry = Geometry.of(targets[name])
+
         def feed(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], _output: Tensor) -> None:
-            inputs = args[0] if args else named["input"]
+            inputs = input_of(args, named)
             limit = position_limit(geometry, total, inputs.shape[0])
             rows = geometry.patches(inputs.detach(), limit, generator)
             grams[name].update(rows, geometry.output_positions(inputs))
 
         return feed
 
-    handles = [
-        layer.register_forward_hook(hook(name, Geometry.of(layer)), with_kwargs=True) for name, layer in targets.items()
-    ]
-    try:
-        with torch.no_grad():
-            for number, batch in shard(samples.batches):
-                generator.manual_seed((seed << 20) + number)  # the same positions whoever draws them
-                run(model, batch, device)
-                if progress is not None:
-                    progress("calibrating", number + 1, len(samples.batches))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched(targets, hook), torch.no_grad():
+        for number, batch in shard(samples.batches):
+            generator.manual_seed((seed << 20) + number)  # the same positions whoever draws them
+            run(model, batch, device)
+            if progress is not None:
+                progress("calibrating", number + 1, len(samples.batches))
     for name, gram in grams.items():
         gram.reduce()
         if not bool(torch.isfinite(gram.mean).all()):
@@ -110,11 +106,12 @@ def collect_gradients(
     generator = torch.Generator()
     found: dict[str, OutputGradient] = {}
 
-    def hook(name: str, geometry: Geometry) -> Callable[..., Tensor]:
+    def hook(name: str) -> Callable[..., Tensor]:
+        geometry = Geometry.of(targets[name])
         groups, width, _ = geometry.matrix_shape
         statistic = found[name] = OutputGradient(groups, width, device)  # stays empty where no output depends on it
 
-        def feed(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        def feed(_module: nn.Module, _inputs: object, _named: object, output: Tensor) -> Tensor:
             if not output.requires_grad:
                 output = output.detach().requires_grad_(True).clone()
 
@@ -131,17 +128,15 @@ def collect_gradients(
 
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
-    handles = [layer.register_forward_hook(hook(name, Geometry.of(layer))) for name, layer in targets.items()]
     try:
-        for number, batch in shard(samples.batches):
-            generator.manual_seed((seed << 20) + number)
-            with torch.enable_grad():
-                sensitivity_target(run(model, batch, device), generator, samples.are_tokens).backward()
-            if progress is not None:
-                progress("sensitivity", number + 1, len(samples.batches))
+        with watched(targets, hook):
+            for number, batch in shard(samples.batches):
+                generator.manual_seed((seed << 20) + number)
+                with torch.enable_grad():
+                    sensitivity_target(run(model, batch, device), generator, samples.are_tokens).backward()
+                if progress is not None:
+                    progress("sensitivity", number + 1, len(samples.batches))
     finally:
-        for handle in handles:
-            handle.remove()
         for parameter in trainable:
             parameter.requires_grad_(True)
     for statistic in found.values():

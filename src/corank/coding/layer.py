@@ -74,11 +74,11 @@ def code_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics:
     rank = min(plan.rank, full_rank(shape))
     best: tuple[float, CodedWeight, CodedLowRank | None, Tensor] | None = None
     adapter: CodedLowRank | None = None
-    for _ in range(plan.rounds if rank else 1):
+    for turn in range(plan.rounds if rank else 1):
         product = 0 if adapter is None else adapter.product().reshape(shape)
         given = (weight if plan.rounder.corrects_input_error else wanted) - product
         codebook, allowed = _fitted(plan, (wanted - product).flatten(0, 1), gram.matrix)
-        codes = plan.rounder(given.flatten(0, 1), allowed, view)
+        codes = plan.rounder.drawing_for(f"round {turn}")(given.flatten(0, 1), allowed, view)
         if plan.refits:
             codebook = refit_scales(codebook, codes, (wanted - product).flatten(0, 1), gram.matrix)
         coded = CodedWeight(codes, codebook)

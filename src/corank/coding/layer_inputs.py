@@ -14,6 +14,7 @@ from corank.layers import InputQuantizer, fit_inputs
 from corank.plan import LayerPlan
 from corank.processes import shard
 from corank.statistics import InputValues
+from corank.watching import input_of, watched
 
 __all__ = ["fitted_before", "fitted_here"]
 
@@ -28,19 +29,14 @@ def fitted_before(
 
     def hook(name: str):
         def feed(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-            found[name].update(batch_number, args[0] if args else named["input"], _draws(seed, batch_number))
+            found[name].update(batch_number, input_of(args, named), _draws(seed, batch_number))
 
         return feed
 
-    handles = [targets[name].register_forward_pre_hook(hook(name), with_kwargs=True) for name in plans]
-    try:
-        with torch.no_grad():
-            for number, batch in shard(samples.batches):
-                batch_number = number
-                run(model, batch, device)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched({name: targets[name] for name in plans}, hook, before=True), torch.no_grad():
+        for number, batch in shard(samples.batches):
+            batch_number = number
+            run(model, batch, device)
     return {name: _fitted(name, values, plans[name]) for name, values in found.items()}
 
 

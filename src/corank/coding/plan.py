@@ -10,17 +10,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from corank.calibration import LayerwisePasses, Samples, StreamedStatistics, position_limit, run
+from corank.calibration import LayerwisePasses, Samples, StreamedStatistics, position_limit
 from corank.checkpoint import Checkpoint
 from corank.codecs import CODECS
 from corank.coding.layer import LayerResult, code_layer, coded_module, matrices
 from corank.coding.layer_inputs import fitted_before, fitted_here
+from corank.coding.waiting import waiting_samples
 from corank.config import from_json, to_json
 from corank.errors import ConfigError, ModelError
 from corank.layers import InputQuantizer, PreparedModel, coded_class, replace_module
 from corank.matrix import Geometry
+from corank.notes import collected_notes, note
 from corank.plan import LayerPlan, Plan
-from corank.processes import number_of_processes, shard
+from corank.processes import shard
 from corank.statistics import CrossMoments, Gram, LayerStatistics, Statistic
 
 __all__ = ["apply_plan"]
@@ -68,7 +70,7 @@ def apply_plan(
         weight, bias = matrices(layer)
 
         def fresh(name: str = name, plan: LayerPlan = layer_plan, weight: Tensor = weight, bias: Tensor | None = bias):
-            return _with_inputs(code_layer(weight, bias, plan, statistics[name]), rounded.get(name))
+            return _with_inputs(code_layer(weight, bias, plan.on_layer(name), statistics[name]), rounded.get(name))
 
         results[name] = _kept_or(fresh, kept, number, name, layer, layer_plan)
         if progress is not None:
@@ -94,8 +96,7 @@ def _apply_in_sequence(
     model, targets = prepared.model, {name: prepared.targets[name] for name in coded}
     floating = copy.deepcopy(model)
     twins = dict(floating.named_modules(remove_duplicate=False))
-    affordable = _affordable(floating, [twins[name] for name in targets], samples)
-    samples = samples.take(number_of_processes() * affordable)
+    samples = waiting_samples(floating, {name: twins[name] for name in targets}, samples, checkpoint)
     batches = [batch for _, batch in shard(samples.batches)]
     with (
         LayerwisePasses(floating, {name: twins[name] for name in targets}, batches) as ideal,
@@ -110,7 +111,8 @@ def _apply_in_sequence(
             ):
                 inputs = fitted_here(real, name, plan, samples, seed, weight.device) if plan.inputs else None
                 seen = _seen(targets[name], name, ideal, real, samples, seed, plan.sequential, inputs)
-                return _with_inputs(code_layer(weight, bias, plan, {**_further(statistics, name), **seen}), inputs)
+                known = {**_further(statistics, name), **seen}
+                return _with_inputs(code_layer(weight, bias, plan.on_layer(name), known), inputs)
 
             result = results[name] = _kept_or(fresh, checkpoint, number, name, layer, layer_plan)
             if result.code.inputs is not None:
@@ -125,26 +127,6 @@ def _apply_in_sequence(
     for name, result in results.items():
         replace_module(model, targets[name], coded_module(targets[name], result))
     return results
-
-
-def _affordable(model: nn.Module, layers: list[nn.Module], samples: Samples) -> int:
-    """How many samples may wait before the widest layer at once, in both networks, in about 2 GB."""
-    widest = 1
-
-    def note(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        nonlocal widest
-        inputs = args[0] if args else named["input"]
-        widest = max(widest, inputs[0].numel())
-
-    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
-    try:
-        with torch.no_grad():
-            run(model, samples.first(1), next(model.parameters()).device)
-    finally:
-        for handle in handles:
-            handle.remove()
-    live = 6 * 4 * widest  # bytes of a sample: about three tensors in each network
-    return max(1, (2 << 30) // live)
 
 
 def _with_inputs(result: LayerResult, inputs: InputQuantizer | None) -> LayerResult:
@@ -209,9 +191,12 @@ def _kept_or(
     step = f"layer-{number:04d}"
     found = checkpoint.load(step)
     if found is not None:
+        for text in found[1]["notes"]:
+            note(text)
         return _restored(found[0], found[1], layer, plan)
     try:
-        result = fresh()
+        with collected_notes(f"layer {name!r}: ") as said:
+            result = fresh()
     except Exception as error:
         error.add_note(f"while coding layer {name!r}")
         raise
@@ -221,8 +206,8 @@ def _kept_or(
     if result.bias is not None:
         tensors["bias"] = result.bias
     codec = to_json(result.code.codec, CODECS)
-    note = {"rank": module.rank, "codec": codec, "relative_output_error": result.relative_output_error}
-    checkpoint.save(step, tensors, note)
+    about = {"rank": module.rank, "codec": codec, "relative_output_error": result.relative_output_error}
+    checkpoint.save(step, tensors, {**about, "notes": list(said.texts)})
     return result
 
 

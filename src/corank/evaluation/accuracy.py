@@ -16,6 +16,7 @@ from corank.calibration import run, token_ids
 from corank.data import ImageSet, TokenSet
 from corank.errors import DataError, ModelError
 from corank.losses import kl_divergence, logits_of, sequence_logits
+from corank.watching import evaluating
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -78,10 +79,7 @@ def evaluate(
     where = torch.device(device) if device is not None else _device(model)
     counts = _Counts()
     total = len(data) if isinstance(data, (ImageSet, TokenSet)) else 0
-    training = {part: part.training for one in (model, reference) if one is not None for part in one.modules()}
-    try:
-        for part in training:
-            part.training = False
+    with evaluating(*(one for one in (model, reference) if one is not None)):
         for inputs, labels in _batches(data, batch_size):
             with torch.no_grad():
                 rows = _rows(run(model, inputs, where), inputs, labels)
@@ -90,9 +88,6 @@ def evaluate(
                     counts.compare(rows, _rows(run(reference, inputs, where), inputs, labels))
             if progress is not None and total:
                 progress("evaluating", counts.samples, total)
-    finally:
-        for part, was in training.items():
-            part.training = was
     _check_counts(counts.rows, counts.labelled, reference is not None)
     return counts.evaluation(reference is not None)
 

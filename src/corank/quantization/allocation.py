@@ -51,7 +51,8 @@ def problem_of(
         geometry = prepared.geometry(name)
         lossy = torch.zeros(1, dtype=torch.float32).expand(weight.shape)
         if measures:
-            lossy = code_layer(weight, bias, layer_plan, statistics[name]).code.compose().reshape(weight.shape)
+            result = code_layer(weight, bias, layer_plan.on_layer(name), statistics[name])
+            lossy = result.code.compose().reshape(weight.shape)
         if layer_plan.may_adapt(geometry.matrix_shape):
             cost = bits_per_rank(geometry.matrix_shape, layer_plan.adapter_bits)
             directions, gains = _nothing(weight.shape)

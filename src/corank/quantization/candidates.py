@@ -103,7 +103,7 @@ class CodecCandidates(Candidates):
     def _curve(
         self, name: str, weight: Tensor, bias: Tensor | None, codec: Codec, measured: bool
     ) -> RateDistortionCurve:
-        base = self.draft.plan.layers[name]
+        base = self.draft.plan.layers[name].on_layer(name)
         plan = replace(base, codec=codec, rank=0, rounder=base.rounder.comparison_stand_in())
         statistics, (groups, rows, columns) = self.statistics[name], self.shapes[name]
         result = code_layer(weight, bias, plan, statistics)

@@ -16,6 +16,7 @@ from corank.errors import ConfigError
 from corank.layers import CodedLayer, CodedLayerState
 from corank.matrix import Geometry
 from corank.refine.trainable_model import coded_layers, dtype_of
+from corank.watching import watched
 
 __all__ = ["BlockReconstruction", "blocks_of", "reconstruct"]
 
@@ -131,13 +132,8 @@ def _observe(
 
         return hook
 
-    handles = [modules[name].register_forward_hook(note(name), with_kwargs=True) for name in blocks]
-    try:
-        with torch.no_grad():
-            run(model, samples.first(1), device)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched({name: modules[name] for name in blocks}, note), torch.no_grad():
+        run(model, samples.first(1), device)
     return list(found), max(found.values(), default=1)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from corank.processes import all_reduce, number_of_processes, shard
 from corank.refine.augment import flip_and_shift
 from corank.refine.refinement import Refinement
 from corank.refine.trainable_model import TrainableModel, coded_layers
+from corank.watching import watched
 
 __all__ = ["refine"]
 
@@ -166,7 +168,10 @@ class _Steps:
         return list(note["history"])
 
     def _backward(self, batch: Any, weight: float) -> float:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._how.uses_bfloat16(self.device)):
+        with (
+            nullcontext() if self._features is None else self._features.watching(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._how.uses_bfloat16(self.device)),
+        ):
             with torch.no_grad():
                 reference = run(self._teacher, batch, self.device)
             output = self.student(batch, self.device)
@@ -182,13 +187,20 @@ class _Features:
     """The coded layers' outputs in both networks during one pass."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
-        names = list(coded_layers(student))
+        self._student = dict(coded_layers(student))
+        modules = dict(teacher.named_modules(remove_duplicate=False))
+        self._teacher = {name: modules[name] for name in self._student}
         self._given: dict[str, Tensor] = {}
         self._expected: dict[str, Tensor] = {}
-        for network, found in ((student, self._given), (teacher, self._expected)):
-            modules = dict(network.named_modules(remove_duplicate=False))
-            for name in names:
-                modules[name].register_forward_hook(_keeper(found, name))
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Within, outputs are kept for :meth:`take`."""
+        with (
+            watched(self._student, lambda name: _keeper(self._given, name)),
+            watched(self._teacher, lambda name: _keeper(self._expected, name)),
+        ):
+            yield
 
     def take(self) -> Tensor:
         """The mean over layers of the squared error relative to the float output's energy."""
@@ -201,8 +213,8 @@ class _Features:
         return torch.stack(errors).mean()
 
 
-def _keeper(found: dict[str, Tensor], name: str) -> Callable[[nn.Module, object, Tensor], None]:
-    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+def _keeper(found: dict[str, Tensor], name: str) -> Callable[..., None]:
+    def keep(_module: nn.Module, _inputs: object, _named: object, output: Tensor) -> None:
         found[name] = output
 
     return keep

@@ -79,6 +79,8 @@ class ModelRecord:
         iterations: gradient steps taken.
         seconds: that it took, evaluation left out; None once read from a file.
         history: one entry for each gradient step; empty once read from a file.
+        samples: calibration samples that the layers were coded from; None once read from a file.
+        notes: what else there is to know of the run, one or two sentences each; empty once read from a file.
     """
 
     plan: Plan
@@ -95,6 +97,8 @@ class ModelRecord:
     iterations: int = 0
     seconds: float | None = None
     history: tuple[Mapping[str, float], ...] = ()
+    samples: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def weights(self) -> int:

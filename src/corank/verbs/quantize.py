@@ -22,8 +22,10 @@ from corank.checkpoint import Checkpoint, fingerprint
 from corank.codecs import Codec
 from corank.compiled import uncompiled
 from corank.errors import ConfigError
+from corank.identity import function_identity
 from corank.layers import PreparedModel, prepare
 from corank.losses import Loss, output_distance, token_distance
+from corank.notes import collected_notes
 from corank.plan import Plan
 from corank.presets import AUTO, Preset, chosen_preset, chosen_search
 from corank.processes import join
@@ -144,13 +146,19 @@ def quantize(
     names = (reference, preset if isinstance(preset, str) else "custom", _search_name(search, finder))
     job = Encoder(prepared, finder, plan, bits, size, budget, inputs, distance, seed, progress, *names)
     draft = job.draft(base)
-    kept = Checkpoint(checkpoint, _identity(prepared, inputs, draft, finder, budget, room or size, tuning, distance))
+    kept = Checkpoint(None)
+    if checkpoint is not None:
+        kept = Checkpoint(
+            checkpoint, _identity(prepared, inputs, draft, finder, budget, room or size, tuning, distance)
+        )
     job = replace(job, statistics=_calibrate(prepared, draft.plan, inputs, seed, progress, room is not None))
     teacher = copy.deepcopy(prepared.model) if tuning.iterations else nn.Identity()
-    coded = _coded(job, base, kept, room, draft.weights)
-    tuning = remaining(tuning, coded.found.iterations)
-    course = tune(coded.model, teacher, inputs, tuning, distance, seed, progress, kept)
-    outcome = replace(coded.run, seconds=time.perf_counter() - started)
+    with collected_notes() as notes:
+        coded = _coded(job, base, kept, room, draft.weights)
+        tuning = remaining(tuning, coded.found.iterations)
+        course = tune(coded.model, teacher, inputs, tuning, distance, seed, progress, kept)
+    used = notes.numbers.get("samples", len(inputs))
+    outcome = replace(coded.run, seconds=time.perf_counter() - started, samples=used, notes=tuple(notes.texts))
     coded.model.__dict__[ATTRIBUTE] = _with_history(outcome, coded.found, course)
     return coded.model.to(home)
 
@@ -182,7 +190,7 @@ def _identity(
         "budget": budget,
         "size": size,
         "refinement": repr(tuning),
-        "loss": getattr(distance, "__qualname__", type(distance).__qualname__),
+        "loss": function_identity(distance),
         "seed": draft.seed,
         "device": next(_tensors(prepared.model)).device.type,
     }

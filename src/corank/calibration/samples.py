@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.errors import DataError
-from corank.watching import watched
+from corank.watching import HookError, watched
 
 __all__ = ["Samples", "live_numbers", "run", "token_ids"]
 
@@ -144,11 +144,14 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
     """Calls the model on a batch: positionally for a tensor, by keyword for a mapping.
 
     Raises:
-        DataError: when the model cannot take the batch, with the model's own words.
+        DataError: when the model cannot take the batch, with the model's own words. What a hook raised that watches the
+            model is raised as it is: it is none of the model's.
     """
     batch = tree_map(lambda leaf: leaf.to(device), batch)
     try:
         return model(**batch) if isinstance(batch, dict) else model(batch)
+    except HookError as failed:
+        raise failed.error from failed.error.__cause__
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

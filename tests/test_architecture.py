@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "corank"
 ORDER = (
     ("errors",),
     ("config",),
-    ("matrix", "processes", "compiled", "autograd", "files", "memory", "notes", "watching"),
+    ("matrix", "processes", "compiled", "autograd", "files", "memory", "notes", "padding", "watching"),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.errors import DataError
+from corank.padding import output_mask
 from corank.watching import HookError, watched
 
 __all__ = ["Samples", "live_numbers", "run", "token_ids"]
@@ -37,7 +38,7 @@ class Samples:
 
         Args:
             data: a tensor ``(N, ...)``, or an iterable of batches: tensors, ``(inputs, labels)`` pairs (labels are
-                not used), or mappings of keyword arguments. Whole numbers ``(N, T)`` are token ids.
+                not used), or mappings of keyword arguments, of which samples that are padding alone are left out. Whole numbers ``(N, T)`` are token ids.
             limit: samples to take, from the front.
             batch_size: of the batches a tensor is cut into; token sequences into such as hold ``64 * batch_size``
                 tokens.
@@ -61,7 +62,7 @@ class Samples:
             )
         batches, total = [], 0
         for batch in data:
-            inputs = _inputs(batch)
+            inputs = _without_empty(_inputs(batch))
             count = _count(inputs)
             kept = min(count, limit - total)
             if kept:
@@ -214,6 +215,14 @@ def _inputs(batch: Any) -> Any:
     if len(set(counts)) > 1:
         raise DataError(f"the tensors of one batch hold different numbers of samples: {counts}")
     return tree_map(_plain, batch)
+
+
+def _without_empty(inputs: Any) -> Any:
+    """The samples of a batch of which some position is real, which others only fill up."""
+    mask = output_mask(inputs)
+    if mask is None or len(mask) != _count(inputs) or bool(mask.any(1).all()):
+        return inputs
+    return tree_map(lambda leaf: leaf[mask.any(1)], inputs)
 
 
 def _plain(leaf: Tensor) -> Tensor:

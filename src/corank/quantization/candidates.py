@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from corank.adapters import bits_per_rank, decompose
 from corank.calibration import Samples, run
 from corank.codecs import Codec
 from corank.coding.layer import LayerResult, code_layer, layer_view, matrices
 from corank.layers import PreparedModel
-from corank.losses import Loss
+from corank.losses import Loss, distance
 from corank.quantization.allocation import problem_of, sensitivity
 from corank.quantization.template import PlanTemplate
 from corank.quantization.to_size import FRAME_BYTES
@@ -140,10 +141,14 @@ class CodecCandidates(Candidates):
             for key, parameter in parameters.items():
                 parameter.copy_(given[key])
             device = next(model.parameters()).device
-            total = sum(float(self.loss(run(model, batch, device), reference)) for batch, reference in batches)
+            total = samples = 0.0
+            for batch, reference in batches:
+                count = len(tree_leaves(batch)[0])  # the last batch may be smaller
+                total += count * float(distance(self.loss, run(model, batch, device), reference, batch))
+                samples += count
             for key, parameter in parameters.items():
                 parameter.copy_(kept[key])
-        return total / len(batches)
+        return total / samples
 
 
 def problem_for(

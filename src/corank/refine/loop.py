@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.calibration import Samples, live_numbers, run
 from corank.checkpoint import Checkpoint
-from corank.losses import Loss
+from corank.losses import Loss, distance
+from corank.padding import masks_of, real_rows
 from corank.processes import all_reduce, number_of_processes, shard
 from corank.refine.augment import flip_and_shift
 from corank.refine.refinement import Refinement
@@ -175,12 +176,12 @@ class _Steps:
             with torch.no_grad():
                 reference = run(self._teacher, batch, self.device)
             output = self.student(batch, self.device)
-        distance = self._loss(_as_float(output), _as_float(reference))
-        whole = distance
+        found = distance(self._loss, _as_float(output), _as_float(reference), batch)
+        whole = found
         if self._features is not None:
-            whole = distance + self._how.features * self._features.take()
+            whole = found + self._how.features * self._features.take(masks_of(batch))
         (whole * weight).backward()
-        return float(distance.detach())
+        return float(found.detach())
 
 
 class _Features:
@@ -202,15 +203,23 @@ class _Features:
         ):
             yield
 
-    def take(self) -> Tensor:
-        """The mean over layers of the squared error relative to the float output's energy."""
+    def take(self, masks: Sequence[Tensor]) -> Tensor:
+        """The mean over layers of the squared error relative to the float output's energy, padding left out.
+
+        Layers that the two networks gave other numbers of rows (experts that tokens are routed to) have none.
+        """
         errors = []
         for name, given in self._given.items():
-            expected = self._expected[name].float()
+            expected = self._expected.get(name)
+            if expected is None or expected.shape != given.shape or not given.numel():
+                continue
+            if not self._student[name].geometry.kernel:
+                given, expected = real_rows(masks, given), real_rows(masks, expected)
+            expected = expected.float()
             errors.append((given.float() - expected).square().sum() / expected.square().sum().clamp(min=1e-12))
         self._given.clear()
         self._expected.clear()
-        return torch.stack(errors).mean()
+        return torch.stack(errors).mean() if errors else torch.zeros((), dtype=torch.float32)
 
 
 def _keeper(found: dict[str, Tensor], name: str) -> Callable[..., None]:
@@ -248,7 +257,7 @@ class _Judge:
         with torch.no_grad():
             for batch, reference in zip(batches, references, strict=True):
                 size = len(tree_leaves(batch)[0])
-                total += float(self._loss(run(model, batch, self._device), reference)) * size
+                total += float(distance(self._loss, run(model, batch, self._device), reference, batch)) * size
                 count += size
         return total / count
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.calibration import Samples, run
 from corank.errors import ConfigError
-from corank.losses import Loss, read_part
+from corank.losses import Loss, distance, read_part
 from corank.search.base import AdaptableLayer, Allocation, AllocationProblem, Search, spent_bits
 from corank.search.composed import ComposedModel
 from corank.search.greedy import Greedy, grow, shrink
@@ -174,8 +174,9 @@ class _Run:
         for place, name in enumerate(self.names):
             mask = butterworth(self.cutoffs[place], self.fulls[place], search.order)
             self.composed.set_weight(name, compose(problem.layers[name], mask))
-        output = run(self.composed.model, self.load(draw), self.device)
-        divergence = problem.loss(output, self.teacher(draw, self.load))
+        batch = self.load(draw)
+        output = run(self.composed.model, batch, self.device)
+        divergence = distance(problem.loss, output, self.teacher(draw, self.load), batch)
         # In units of parameters per weight, as the paper's: bits / m.
         extra = (self.cutoffs * self.costs).sum() / problem.weights / problem.adapter_bits
         budget = problem.budget_bits / problem.weights / problem.adapter_bits
@@ -211,7 +212,7 @@ class _Run:
             for batch in samples.batches:
                 reference = run(self.problem.model, batch, self.device)
                 given = run(self.composed.model, batch, self.device)
-                total += float(self.problem.loss(given, reference)) * len(tree_leaves(batch)[0])
+                total += float(distance(self.problem.loss, given, reference, batch)) * len(tree_leaves(batch)[0])
         return total / len(samples)
 
 

@@ -100,9 +100,7 @@ class Geometry:
             return max(1, math.prod(inputs.shape[1:-1]))
         return math.prod(self._output_size(inputs.shape[-len(self.kernel) :]))
 
-    def patches(
-        self, inputs: Tensor, limit: int, generator: torch.Generator, real: Tensor | None = None
-    ) -> Tensor:
+    def patches(self, inputs: Tensor, limit: int, generator: torch.Generator, real: Tensor | None = None) -> Tensor:
         """Rows of inputs, as the columns of the weight see them.
 
         Args:

@@ -22,7 +22,8 @@ def masks_of(batch: Any) -> tuple[Tensor, ...]:
     "attention_mask"; those that mask nothing are left out."""
     if not isinstance(batch, Mapping):
         return ()
-    return tuple(mask for key, value in batch.items() if str(key).endswith(_MASK) and (mask := _padded(value)) is not None)
+    masks = (_padded(value) for key, value in batch.items() if str(key).endswith(_MASK))
+    return tuple(mask for mask in masks if mask is not None)
 
 
 def output_mask(batch: Any) -> Tensor | None:

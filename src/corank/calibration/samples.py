@@ -38,7 +38,8 @@ class Samples:
 
         Args:
             data: a tensor ``(N, ...)``, or an iterable of batches: tensors, ``(inputs, labels)`` pairs (labels are
-                not used), or mappings of keyword arguments, of which samples that are padding alone are left out. Whole numbers ``(N, T)`` are token ids.
+                not used), or mappings of keyword arguments, of which samples that are padding alone are left out. Whole
+                numbers ``(N, T)`` are token ids.
             limit: samples to take, from the front.
             batch_size: of the batches a tensor is cut into; token sequences into such as hold ``64 * batch_size``
                 tokens.

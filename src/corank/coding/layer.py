@@ -31,12 +31,14 @@ class LayerResult:
         bias: the new bias ``(G * R,)`` float32, or None for a layer without one.
         relative_output_error: ``mean |y - y_q|^2 / mean |y|^2`` on the calibration inputs.
         energies: error along each adapter direction, before the adapter, descending.
+        unseen: no calibration input reached it; its error is then that of its weight.
     """
 
     code: CodedLayerState
     bias: Tensor | None
     relative_output_error: float
     energies: Tensor
+    unseen: bool = False
 
 
 def layer_view(plan: LayerPlan, has_bias: bool, statistics: LayerStatistics) -> LayerStatistics:
@@ -169,4 +171,4 @@ def _finish(
     offset = torch.zeros_like(mean_output) if bias is None else bias
     output = _energy(weight, gram.matrix) + (2 * mean_output * offset + offset.square()).sum()
     relative = float(error.clamp(min=0) / output.clamp(min=1e-30))
-    return LayerResult(code, new_bias, relative, energies)
+    return LayerResult(code, new_bias, relative, energies, unseen=not gram.count)

@@ -10,7 +10,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from corank.calibration import LayerwisePasses, Samples, StreamedStatistics, position_limit
+from corank.calibration import (
+    LayerwisePasses,
+    NetworksInputs,
+    Samples,
+    StreamedStatistics,
+    collect,
+    layer_rows,
+    position_limit,
+)
 from corank.checkpoint import Checkpoint
 from corank.codecs import CODECS
 from corank.coding.layer import LayerResult, code_layer, coded_module, matrices
@@ -21,11 +29,17 @@ from corank.errors import ConfigError, ModelError
 from corank.layers import InputQuantizer, PreparedModel, coded_class, replace_module
 from corank.matrix import Geometry
 from corank.notes import collected_notes, note
+from corank.padding import masks_of
 from corank.plan import LayerPlan, Plan
 from corank.processes import shard
-from corank.statistics import CrossMoments, Gram, LayerStatistics, Statistic
+from corank.statistics import Gram, LayerStatistics, require
 
 __all__ = ["apply_plan"]
+
+_UNSEEN = (
+    "no sample reaches it, so it is rounded without data, each weight to the nearest value, and its inputs stay float; "
+    "samples of every kind that the network will meet would tell more"
+)
 
 
 def apply_plan(
@@ -96,6 +110,7 @@ def _apply_in_sequence(
     model, targets = prepared.model, {name: prepared.targets[name] for name in coded}
     floating = copy.deepcopy(model)
     twins = dict(floating.named_modules(remove_duplicate=False))
+    every = samples
     samples = waiting_samples(floating, {name: twins[name] for name in targets}, samples, checkpoint)
     batches = [batch for _, batch in shard(samples.batches)]
     with (
@@ -109,8 +124,12 @@ def _apply_in_sequence(
             def fresh(
                 name: str = name, plan: LayerPlan = layer_plan, weight: Tensor = weight, bias: Tensor | None = bias
             ):
-                inputs = fitted_here(real, name, plan, samples, seed, weight.device) if plan.inputs else None
+                inputs = fitted_here(real, name, targets[name], plan, samples, seed) if plan.inputs else None
+                if plan.inputs and inputs is None:  # not reached from here, but in the float network
+                    inputs = fitted_before(floating, twins, {name: plan}, every, seed)[name]
                 seen = _seen(targets[name], name, ideal, real, samples, seed, plan.sequential, inputs)
+                if not require(seen, Gram, "coding in sequence").count and len(samples) < len(every):
+                    seen = collect(floating, {name: twins[name]}, every, seed)[name]  # by those that do not wait
                 known = {**_further(statistics, name), **seen}
                 return _with_inputs(code_layer(weight, bias, plan.on_layer(name), known), inputs)
 
@@ -147,36 +166,24 @@ def _seen(
     seed: int,
     drifts: bool,
     rounded: InputQuantizer | None,
-) -> dict[type[Statistic], Statistic]:
+) -> LayerStatistics:
     """Moments of the layer's inputs in the float network and, if asked, of the coded network's beside them, rounded."""
-    geometry = Geometry.of(layer)
-    groups, _, columns = geometry.matrix_shape
-    where = cast(Tensor, layer._parameters["weight"]).device
-    gram, drift = Gram(groups, columns, where), CrossMoments(groups, columns, where)
-    mine = shard(samples.batches)
-    for place, (number, _) in enumerate(mine):
+    geometry, where = Geometry.of(layer), cast(Tensor, layer._parameters["weight"]).device
+    seen, mine = NetworksInputs(geometry, drifts, where), shard(samples.batches)
+    for place, (number, batch) in enumerate(mine):
         for stream in (ideal, real):  # the next batch runs on while this one is summed up
             for ahead in (place, place + 1):
                 if ahead < len(mine):
                     stream.begin(ahead, name)
         expected, given = ideal.inputs(place, name), real.inputs(place, name)
-        if expected is None or given is None:
-            continue
-        given = given if rounded is None else rounded(given)
-        limit = position_limit(geometry, len(samples), expected.shape[0])
-        pair = [
-            geometry.patches(inputs, limit, torch.Generator().manual_seed(seed + number))
-            for inputs in (expected, given)
-        ]
-        every = 4 if drifts else 1  # beside a drift only the reported error rests on it
-        gram.update(pair[0][:, ::every], geometry.output_positions(expected))
-        if drifts:
-            drift.update_pair(pair[0], pair[1], geometry.output_positions(given))
-    gram.reduce()
-    drift.reduce()
-    if not bool(torch.isfinite(gram.mean).all()):
-        raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")
-    return {Gram: gram, CrossMoments: drift} if drifts else {Gram: gram}
+        given = given if given is None or rounded is None else rounded(given)
+        masks, rows = masks_of(batch), []
+        for inputs in (expected, given):  # the same positions of both
+            generator = torch.Generator().manual_seed(seed + number)
+            limit = 0 if inputs is None else position_limit(geometry, len(samples), inputs.shape[0])
+            rows.append(None if inputs is None else layer_rows(geometry, inputs, limit, generator, masks))
+        seen.update(*rows)
+    return seen.statistics(name)
 
 
 def _kept_or(
@@ -197,6 +204,8 @@ def _kept_or(
     try:
         with collected_notes(f"layer {name!r}: ") as said:
             result = fresh()
+            if result.unseen:
+                note(_UNSEEN)
     except Exception as error:
         error.add_note(f"while coding layer {name!r}")
         raise

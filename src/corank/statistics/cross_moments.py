@@ -30,6 +30,8 @@ class CrossMoments(Statistic):
 
     def update_pair(self, float_rows: Tensor, rows: Tensor, positions: int) -> None:
         """Takes the same sampled positions ``(G, N, C)`` of both networks' inputs."""
+        if not rows.shape[1]:
+            return
         self.gram.update(rows, positions)
         given, expected = (self.gram.shifted(part.detach().float()) for part in (rows, float_rows))
         self._cross.baddbmm_(expected.transpose(1, 2), given)

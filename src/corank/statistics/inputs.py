@@ -28,6 +28,8 @@ class InputValues:
     def update(self, batch: int, inputs: Tensor, generator: torch.Generator) -> None:
         """Takes one batch's inputs; of a second call on the same batch (a shared layer) only the ends."""
         flat = inputs.detach().reshape(-1).float()
+        if not len(flat):
+            return
         ends = torch.stack([flat.min(), flat.max()])
         if not bool(self._calls[batch]):
             drawn = torch.randint(flat.numel(), (self._values.shape[1],), generator=generator)

@@ -48,6 +48,8 @@ class _Moments(Statistic):
         return self._derived[key]
 
     def update(self, rows: Tensor, positions: int) -> None:
+        if not rows.shape[1]:
+            return
         self._derived.clear()
         rows = rows.detach().float()
         if not self.count:
@@ -93,6 +95,12 @@ class _Moments(Statistic):
         self._derived.clear()
 
     @property
+    def is_finite(self) -> bool:
+        """Whether what was summed up, and its squares, are finite in float32."""
+        energies = self._outer.diagonal(dim1=1, dim2=2)
+        return bool(torch.isfinite(self._sum).all()) and bool(torch.isfinite(energies).all())
+
+    @property
     def matrix(self) -> Tensor:
         """``E[x x^T]``, ``(G, C, C)`` float32."""
         found = self._shifted_matrix
@@ -133,6 +141,14 @@ class _Moments(Statistic):
 
 class Gram(_Moments):
     """Second moment of a layer's inputs as its weight's columns see them (the "Hessian" of GPTQ, halved)."""
+
+    def unknown(self) -> Gram:
+        """What stands in for inputs that nobody has seen: all alike, so that weights are rounded for their own sake, at
+        no position, so that nothing there is worth an adapter. Its count is 0."""
+        groups, columns = self._sum.shape
+        unknown = Gram(groups, columns, self._sum.device)
+        unknown._outer += torch.eye(columns, dtype=torch.float32, device=self._sum.device)
+        return unknown
 
     def centred(self) -> Gram:
         """The same inputs less their mean: what matters once the bias absorbs the mean error.

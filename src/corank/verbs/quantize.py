@@ -220,8 +220,9 @@ def _prepare(
 ) -> tuple[PreparedModel, torch.device]:
     """The float copy where it is to be worked on, and the device that the result goes to."""
     where, home = _devices(model, device)
-    probe = inputs.first(2)
-    prepared = prepare(model, lambda one: run(one, probe, next(_tensors(one)).device), fold)
+    batches = [inputs.first(2), *inputs.take(_FISHER_SAMPLES).batches]
+    runs = [lambda one, batch=batch: run(one, batch, next(_tensors(one)).device) for batch in batches]
+    prepared = prepare(model, runs[0], fold, runs[1:])
     prepared.model.to(where)
     return prepared, home
 

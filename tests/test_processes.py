@@ -27,9 +27,9 @@ import sys, torch, corank
 from safetensors.torch import save_file
 sys.path.insert(0, sys.argv[2])
 from test_processes import found
-from corank.processes import is_main, join
+from corank.processes import init_processes, is_main
 torch.set_num_threads(1)
-join()
+init_processes()
 tensors = found()
 if is_main():
     save_file(tensors, sys.argv[1])
@@ -86,8 +86,8 @@ import torch
 import torch.distributed as dist
 from corank.checkpoint import Checkpoint
 from corank.errors import ConfigError
-from corank.processes import join
-join()
+from corank.processes import init_processes
+init_processes()
 folder = Path(sys.argv[1]) / str(dist.get_rank())  # disks of their own
 kept = Checkpoint(folder, {"seed": 1})
 kept.save("one", {"a": torch.full((2,), 3.0)}, {"rank": 2})

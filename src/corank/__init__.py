@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from corank.codecs import Codec, Uniform
+from corank.codecs import Codec, Uniform, register_codec
 from corank.diff import diff
 from corank.errors import (
     ArtifactError,
@@ -23,7 +23,7 @@ from corank.refine import BlockReconstruction, Refinement
 from corank.rounding import Gptq, Nearest, Rounder
 from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 from corank.storage.artifact import load, save
-from corank.verbs.compare import compare
+from corank.verbs.compare import Case, cases, compare
 from corank.verbs.quantize import quantize
 from corank.verbs.smallest import quantize_smallest
 
@@ -33,6 +33,7 @@ __all__ = [
     "ArtifactError",
     "BlockReconstruction",
     "BudgetError",
+    "Case",
     "CoRa",
     "Codec",
     "ConfigError",
@@ -53,6 +54,7 @@ __all__ = [
     "Search",
     "Uniform",
     "UniformRanks",
+    "cases",
     "compare",
     "diff",
     "evaluate",
@@ -62,6 +64,7 @@ __all__ = [
     "push_to_hub",
     "quantize",
     "quantize_smallest",
+    "register_codec",
     "save",
     "save_pretrained",
     "to_float",

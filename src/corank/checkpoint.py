@@ -45,6 +45,11 @@ class Checkpoint:
             text, where = json.dumps(whole, sort_keys=True, indent=1), self._folder
             from_main(lambda: _open(where, text))
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a folder to keep steps in."""
+        return self._folder is not None
+
     def within(self, part: str) -> Checkpoint:
         """The same checkpoint for a part of the run, whose steps have names of their own."""
         inner = copy.copy(self)

@@ -141,6 +141,11 @@ class Plan:
         """The layers that are quantized."""
         return {name: layer for name, layer in self.layers.items() if layer.codec is not None}
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether any layer gets one."""
+        return any(layer.rank for layer in self.coded().values())
+
     def to_json(self) -> dict[str, Any]:
         """``{"format", "default", "layers"}``; each layer lists only what differs from the default."""
         full = {name: layer.to_json() for name, layer in self.layers.items()}

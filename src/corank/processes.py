@@ -12,12 +12,12 @@ from torch import Tensor
 
 from corank.errors import ConfigError
 
-__all__ = ["all_reduce", "from_main", "is_main", "join", "number_of_processes", "processes_here", "shard"]
+__all__ = ["all_reduce", "from_main", "init_processes", "is_main", "number_of_processes", "processes_here", "shard"]
 
 T = TypeVar("T")
 
 
-def join() -> None:
+def init_processes() -> None:
     """Joins the processes that a launcher started, through Hugging Face accelerate; nothing where it started one.
 
     Raises:

@@ -14,7 +14,8 @@ from corank.calibration import Samples
 from corank.errors import ConfigError
 from corank.export.check import Arrays
 from corank.export.example import INPUT, OUTPUT, named_inputs, outputs_of
-from corank.export.int8 import Int8, made_int8, need_onnx, read_samples
+from corank.export.int8 import made_int8, need_onnx, read_samples
+from corank.export.int8_settings import Int8
 from corank.storage.artifact import load
 
 __all__ = ["KINDS", "Session", "session"]

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import corank
-from corank.calibration import Samples
+from corank.calibration import Context, Samples
 from corank.checkpoint import Checkpoint
 from corank.coding import waiting
 from corank.coding.waiting import waiting_samples
+from corank.layers import prepare
 from corank.notes import collected_notes
 
 
@@ -42,10 +43,10 @@ def free(monkeypatch: pytest.MonkeyPatch):
 
 
 def taken(images: Tensor, kept: Checkpoint | None = None) -> tuple[int, list[str]]:
-    model = wide()
-    layers = {name: model.get_submodule(name) for name in ("0", "2", "4")}
+    prepared = prepare(wide(), lambda model: model(images[:2]))
+    context = Context(prepared, Samples.of(images, IMAGES, 4), checkpoint=kept or Checkpoint(None))
     with collected_notes() as notes:
-        samples = waiting_samples(model, layers, Samples.of(images, IMAGES, 4), kept or Checkpoint(None))
+        samples = waiting_samples(prepared.model, prepared.targets, context)
     return len(samples), list(notes.texts)
 
 

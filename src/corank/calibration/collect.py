@@ -6,27 +6,19 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from corank.calibration.layer_rows import finite_gram, layer_rows, position_limit
 from corank.calibration.samples import Samples, run
+from corank.devices import device_of
 from corank.losses import sensitivity_target
 from corank.matrix import Geometry
 from corank.padding import masks_of, output_mask, real_positions
 from corank.processes import shard
+from corank.progress import Progress, silent
 from corank.statistics import Gram, OutputGradient, Statistic
 from corank.watching import input_of, watched
 
-__all__ = ["collect", "collect_gradients", "labelled"]
-
-Progress = Callable[[str, int, int], None]
-
-
-def labelled(progress: Progress | None, label: str) -> Progress | None:
-    """The callback, told what is being done with a label before it."""
-    if progress is None:
-        return None
-    return lambda what, done, total: progress(f"{label}: {what}", done, total)
+__all__ = ["collect", "collect_gradients"]
 
 
 def collect(
@@ -34,9 +26,12 @@ def collect(
     targets: Mapping[str, nn.Module],
     samples: Samples,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, dict[type[Statistic], Statistic]]:
     """The :class:`~corank.statistics.Gram` of every target's inputs, in one pass.
+
+    Padding, by the batches' attention masks, counts nowhere. A layer that no sample reaches has moments of nothing
+    known; see :meth:`~corank.statistics.Gram.unknown`.
 
     Never unfolds more than a seeded subsample of positions: about ``32 C + 32768`` rows a layer in all, and at most
     64 MB at once.
@@ -53,11 +48,8 @@ def collect(
 
     Raises:
         ModelError: when a layer's inputs are not finite.
-
-    Padding, by the batches' attention masks, counts nowhere. A layer that no sample reaches has moments of nothing
-    known; see :meth:`~corank.statistics.Gram.unknown`.
     """
-    device = _device(model)
+    device = device_of(model)
     generator = torch.Generator()
     grams = {name: _empty_gram(layer, device) for name, layer in targets.items()}
     total = len(samples)
@@ -79,8 +71,7 @@ def collect(
             generator.manual_seed((seed << 20) + number)  # the same positions whoever draws them
             masks = masks_of(batch)
             run(model, batch, device)
-            if progress is not None:
-                progress("calibrating", number + 1, len(samples.batches))
+            progress("calibrating", number + 1, len(samples.batches))
     for name, gram in grams.items():
         gram.reduce()
         grams[name] = finite_gram(gram, name)
@@ -92,14 +83,14 @@ def collect_gradients(
     targets: Mapping[str, nn.Module],
     samples: Samples,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, OutputGradient]:
     """The :class:`~corank.statistics.OutputGradient` of every target: the empirical Fisher information per position.
 
     Labels are drawn from the model's own softmax (see :func:`corank.losses.sensitivity_target`); one forward and one
     backward pass, weights are not differentiated.
     """
-    device = _device(model)
+    device = device_of(model)
     generator = torch.Generator()
     found: dict[str, OutputGradient] = {}
     masks: tuple[Tensor, ...] = ()
@@ -137,8 +128,7 @@ def collect_gradients(
                 with torch.enable_grad():
                     output = run(model, batch, device)
                     sensitivity_target(output, generator, samples.are_tokens, output_mask(batch)).backward()
-                if progress is not None:
-                    progress("sensitivity", number + 1, len(samples.batches))
+                progress("sensitivity", number + 1, len(samples.batches))
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
@@ -150,9 +140,3 @@ def collect_gradients(
 def _empty_gram(layer: nn.Module, device: torch.device) -> Gram:
     groups, _, columns = Geometry.of(layer).matrix_shape
     return Gram(groups, columns, device)
-
-
-def _device(model: nn.Module) -> torch.device:
-    for tensor in tree_leaves([list(model.parameters()), list(model.buffers())]):
-        return tensor.device
-    return torch.device("cpu")

@@ -22,10 +22,9 @@ def as_here(work: Callable[[], None], device: torch.device) -> Callable[[], None
     context = contextvars.copy_context()
     kinds = dict.fromkeys(("cpu", device.type))
     autocasts = [
-        # Weights change between the layers, so none may be remembered in its other dtype.
-        (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+        (kind, torch.get_autocast_dtype(kind))
         for kind in kinds
-        if torch.amp.is_autocast_available(kind)
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     ]
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
     threads = torch.get_num_threads()
@@ -36,8 +35,8 @@ def as_here(work: Callable[[], None], device: torch.device) -> Callable[[], None
         with ExitStack() as stack:
             if stream is not None:
                 stack.enter_context(torch.cuda.stream(stream))
-            for kind, dtype, enabled in autocasts:
-                stack.enter_context(torch.autocast(kind, dtype, enabled, cache_enabled=False))
+            for kind, dtype in autocasts:  # weights change between the layers: none may be kept in its other dtype
+                stack.enter_context(torch.autocast(kind, dtype, cache_enabled=False))
             stack.enter_context(torch.no_grad())
             work()
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from corank.calibration import LayerwisePasses, Samples, run
+from corank.calibration import Context, LayerwisePasses, run
 from corank.errors import ModelError
 from corank.layers import InputQuantizer, fit_inputs
 from corank.padding import masks_of, real_rows
@@ -20,25 +20,25 @@ from corank.watching import input_of, watched
 __all__ = ["fitted_before", "fitted_here"]
 
 
-def fitted_before(
-    model: nn.Module, targets: Mapping[str, nn.Module], plans: Mapping[str, LayerPlan], samples: Samples, seed: int
-) -> dict[str, InputQuantizer]:
+def fitted_before(context: Context, plans: Mapping[str, LayerPlan]) -> dict[str, InputQuantizer]:
     """The quantizers of all layers named in ``plans``, from one pass through the float model."""
-    device = next(model.parameters()).device
+    if not plans:
+        return {}
+    samples, seed, device = context.samples, context.seed, context.device
     found = {name: InputValues(len(samples.batches), device) for name in plans}
     batch_number, masks = 0, tuple[Tensor, ...]()
 
     def hook(name: str):
         def feed(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-            inputs = _real(targets[name], input_of(args, named), masks)
+            inputs = _real(context.prepared.targets[name], input_of(args, named), masks)
             found[name].update(batch_number, inputs, _draws(seed, batch_number))
 
         return feed
 
-    with watched({name: targets[name] for name in plans}, hook, before=True), torch.no_grad():
+    with watched({name: context.prepared.targets[name] for name in plans}, hook, before=True), torch.no_grad():
         for number, batch in shard(samples.batches):
             batch_number, masks = number, masks_of(batch)
-            run(model, batch, device)
+            run(context.model, batch, device)
     quantizers = {name: _fitted(name, values, plans[name]) for name, values in found.items()}
     for name, quantizer in quantizers.items():
         if quantizer is None:
@@ -49,19 +49,17 @@ def fitted_before(
     return {name: quantizer for name, quantizer in quantizers.items() if quantizer is not None}
 
 
-def fitted_here(
-    stream: LayerwisePasses, name: str, layer: nn.Module, plan: LayerPlan, samples: Samples, seed: int
-) -> InputQuantizer | None:
+def fitted_here(stream: LayerwisePasses, name: str, plan: LayerPlan, context: Context) -> InputQuantizer | None:
     """The quantizer of the layer that all batches of ``stream`` stand before; None where none comes by it."""
-    values = InputValues(len(samples.batches), layer.get_parameter("weight").device)
-    mine = shard(samples.batches)
+    values = InputValues(len(context.samples.batches), context.device)
+    layer, mine = context.prepared.targets[name], shard(context.samples.batches)
     for place, (number, batch) in enumerate(mine):
         for ahead in (place, place + 1):  # the next batch runs on meanwhile
             if ahead < len(mine):
                 stream.begin(ahead, name)
         inputs = stream.inputs(place, name)
         if inputs is not None:
-            values.update(number, _real(layer, inputs, masks_of(batch)), _draws(seed, number))
+            values.update(number, _real(layer, inputs, masks_of(batch)), _draws(context.seed, number))
     return _fitted(name, values, plan)
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corank.calibration import Samples, run
-from corank.checkpoint import Checkpoint
+from corank.calibration import Context, Samples, run
 from corank.memory import free_bytes
 from corank.notes import note
 from corank.processes import from_main, number_of_processes, processes_here
@@ -24,9 +23,7 @@ _EIGHTHS = 8
 _STEP = "waiting"
 
 
-def waiting_samples(
-    model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples, checkpoint: Checkpoint
-) -> Samples:
+def waiting_samples(model: nn.Module, layers: Mapping[str, nn.Module], context: Context) -> Samples:
     """The samples that layers are coded from one after the other: all, or as many from the front as memory holds.
 
     All of them wait before the same layer in the float network and in the one coded so far, and a layer that saw other
@@ -36,13 +33,14 @@ def waiting_samples(
     Args:
         model: float.
         layers: that will be waited before, by name.
-        samples: all there are.
-        checkpoint: keeps how many it was, so that a run that goes on elsewhere takes as many.
+        context: holds all samples; its checkpoint keeps how many it was, so that a run that goes on elsewhere takes as
+            many.
     """
-    kept = checkpoint.load(_STEP)
+    samples = context.samples
+    kept = context.checkpoint.load(_STEP)
     count = int(kept[1]["samples"]) if kept is not None else from_main(lambda: _affordable(model, layers, samples))
     if kept is None:
-        checkpoint.save(_STEP, {}, {"samples": count})
+        context.checkpoint.save(_STEP, {}, {"samples": count})
     if count >= len(samples):
         return samples
     taken = samples.take(count)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from corank.calibration import run, token_ids
 from corank.data import ImageSet, TokenSet
+from corank.devices import device_of
 from corank.errors import DataError, ModelError
 from corank.losses import kl_divergence, logits_of, sequence_logits
 from corank.padding import output_mask
+from corank.progress import Progress
 from corank.watching import evaluating
 
 __all__ = ["Evaluation", "evaluate"]
@@ -58,7 +59,7 @@ def evaluate(
     *,
     batch_size: int = 100,
     device: str | torch.device | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Scores a classifier, or a language model by the next token.
 
@@ -78,7 +79,7 @@ def evaluate(
         DataError: when there is nothing to score: no samples, or neither labels nor a reference.
         ModelError: when the output is not logits.
     """
-    where = torch.device(device) if device is not None else _device(model)
+    where = torch.device(device) if device is not None else device_of(model)
     counts = _Counts()
     total = len(data) if isinstance(data, (ImageSet, TokenSet)) else 0
     with evaluating(*(one for one in (model, reference) if one is not None)):
@@ -215,9 +216,3 @@ def _token_rows(logits: Tensor, ids: Tensor, inputs: Any, labels: Tensor | None)
     labels = labels.to(logits.device)
     kept = labels != _NOTHING
     return _Rows(logits[kept], labels[kept], len(ids), of_tokens=True)
-
-
-def _device(model: nn.Module) -> torch.device:
-    for tensor in tree_leaves([list(model.parameters()), list(model.buffers())]):
-        return tensor.device
-    return torch.device("cpu")

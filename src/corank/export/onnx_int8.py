@@ -14,7 +14,8 @@ from corank.calibration import Samples
 from corank.errors import ModelError
 from corank.export.check import Arrays, check, expected_of
 from corank.export.example import named_inputs, outputs_of
-from corank.export.int8 import Int8, made_int8, need_onnx, read_samples
+from corank.export.int8 import made_int8, need_onnx, read_samples
+from corank.export.int8_settings import Int8
 from corank.export.result import ExportResult
 from corank.files import staged
 from corank.losses import logits_of

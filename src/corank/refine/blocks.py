@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from corank.calibration import LayerwisePasses, Samples, run
+from corank.calibration import Context, LayerwisePasses, Samples, run
 from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
 from corank.layers import CodedLayer, CodedLayerState
@@ -78,29 +78,22 @@ def blocks_of(model: nn.Module) -> dict[str, list[str]]:
 
 
 def reconstruct(
-    model: nn.Module,
-    teacher: nn.Module,
-    samples: Samples,
-    how: BlockReconstruction,
-    seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    model: nn.Module, teacher: nn.Module, how: BlockReconstruction, context: Context
 ) -> tuple[Mapping[str, float], ...]:
     """Learns a coded model's codes in place; a block that does not come nearer to the float one is left as it was.
 
     Args:
         model: holds :class:`~corank.layers.CodedLayer` modules.
         teacher: the float model, norms folded as in ``model``.
-        samples: unlabelled calibration samples.
         how: see :class:`BlockReconstruction`.
-        seed: draws the batches.
-        progress: called with (what, done, total).
+        context: of the run: its samples, and a seed that draws the batches.
 
     Returns:
         One entry for each block: iteration (of all blocks), error before and after, relative to the float output.
     """
     device = next(iter(coded_layers(model).values())).weight.device
-    order, size = _observe(model, blocks_of(model), samples, device)
-    batches = samples.take(max(1, _CACHED_BYTES // (4 * size))).batches
+    order, size = _observe(model, blocks_of(model), context.samples, device)
+    batches = context.samples.take(max(1, _CACHED_BYTES // (4 * size))).batches
     students, teachers = (dict(one.named_modules(remove_duplicate=False)) for one in (model, teacher))
     history: list[Mapping[str, float]] = []
     with (
@@ -111,10 +104,9 @@ def reconstruct(
             inputs = block_inputs(name, real, ideal, batches)
             if inputs is not None:
                 block = _Block(students[name], teachers[name], inputs, how)
-                before, after = block.learn(seed + number)
+                before, after = block.learn(context.seed + number)
                 history.append({"iteration": (number + 1) * how.iterations, "before": before, "after": after})
-            if progress is not None:
-                progress("reconstructing blocks", number + 1, len(order))
+            context.progress("reconstructing blocks", number + 1, len(order))
     return tuple(history)
 
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from corank.calibration import Samples, live_numbers, run
-from corank.checkpoint import Checkpoint
-from corank.losses import Loss, distance
+from corank.calibration import Context, live_numbers, mean_loss, outputs_of, run
+from corank.losses import distance
 from corank.padding import masks_of, real_rows
 from corank.processes import all_reduce, number_of_processes, shard
 from corank.refine.augment import flip_and_shift
@@ -31,14 +30,7 @@ _LIVE_BYTES = 3 << 30  # of activations that wait for the backward pass
 
 
 def refine(
-    model: nn.Module,
-    teacher: nn.Module,
-    samples: Samples,
-    refinement: Refinement,
-    loss: Loss,
-    seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
-    checkpoint: Checkpoint | None = None,
+    model: nn.Module, teacher: nn.Module, refinement: Refinement, context: Context
 ) -> tuple[Mapping[str, float], ...]:
     """Tunes a coded model in place: scales, biases, norms, adapter factors and, if asked, the codes themselves.
 
@@ -49,12 +41,9 @@ def refine(
     Args:
         model: holds :class:`~corank.layers.CodedLayer` modules.
         teacher: the float model, norms folded as in ``model``.
-        samples: unlabelled calibration samples.
         refinement: how.
-        loss: ``(output, reference_output) -> scalar``.
-        seed: draws batches and augmentation.
-        progress: called with (what, done, total).
-        checkpoint: keeps the state every 25 steps; a state found in it is continued.
+        context: of the run: its samples and its loss, a seed that draws batches and augmentation, and a checkpoint that
+            keeps the state every 25 steps; a state found in it is continued.
 
     Returns:
         One entry for each step: iteration, divergence; the last one also has the distances before and after on the
@@ -62,18 +51,17 @@ def refine(
     """
     if refinement.iterations == 0:
         return ()
-    steps = _Steps(TrainableModel(model, refinement), teacher, samples, refinement, loss, seed)
-    judge = _Judge(teacher, samples, loss, steps.device, refinement, seed)
+    steps = _Steps(TrainableModel(model, refinement), teacher, refinement, context)
+    judge = _Judge(teacher, refinement, context)
     plain, before = judge(model)
     steps.set_pace(refinement.pace(plain))
-    kept = checkpoint or Checkpoint(None)
+    kept = context.checkpoint
     history = steps.restore(kept.load(_STEP))
     for number in range(len(history), refinement.iterations):
         history.append({"iteration": number + 1, "divergence": steps.step(number)})
         if (number + 1) % _KEPT_EVERY == 0:
             kept.save(_STEP, steps.state(), {"history": history})
-        if progress is not None:
-            progress("refining", number + 1, refinement.iterations)
+        context.progress("refining", number + 1, refinement.iterations)
     unrefined = copy.deepcopy(model.state_dict())
     steps.student.harden_into(model)
     _, after = judge(model)
@@ -86,19 +74,11 @@ def refine(
 class _Steps:
     """One refinement under way."""
 
-    def __init__(
-        self,
-        student: TrainableModel,
-        teacher: nn.Module,
-        samples: Samples,
-        refinement: Refinement,
-        loss: Loss,
-        seed: int,
-    ) -> None:
-        self.student, self._teacher, self._loss, self._how = student, teacher, loss, refinement
+    def __init__(self, student: TrainableModel, teacher: nn.Module, refinement: Refinement, context: Context) -> None:
+        self.student, self._teacher, self._loss, self._how = student, teacher, context.loss, refinement
         self.device = next(iter(student.latents.values())).device
-        self._seed = seed
-        generator = torch.Generator().manual_seed(seed)
+        self._seed, samples = context.seed, context.samples
+        generator = torch.Generator().manual_seed(self._seed)
         self._draws = samples.draws(min(refinement.batch_size, len(samples)), generator)
         self._load = samples.loader()
         groups = [{"params": [parameter], "lr": rate, "peak": rate} for _, parameter, rate in student.trained()]
@@ -235,31 +215,20 @@ class _Judge:
     The codes were fitted to the samples as they are, what is refined was not: only both together are fair to both.
     """
 
-    def __init__(
-        self, teacher: nn.Module, samples: Samples, loss: Loss, device: torch.device, how: Refinement, seed: int
-    ) -> None:
-        self._loss, self._device = loss, device
-        plain = list(samples.take(_JUDGED).batches)
+    def __init__(self, teacher: nn.Module, how: Refinement, context: Context) -> None:
+        self._loss = context.loss
+        plain = list(context.samples.take(_JUDGED).batches)
         self._sets = [plain]
         if how.augment and all(isinstance(batch, Tensor) and batch.dim() == 4 for batch in plain):
-            views = torch.Generator().manual_seed(seed)
+            views = torch.Generator().manual_seed(context.seed)
             self._sets.append([flip_and_shift(batch, views) for batch in plain])
-        with torch.no_grad():
-            self._references = [[run(teacher, batch, device) for batch in batches] for batches in self._sets]
+        self._references = [outputs_of(teacher, batches) for batches in self._sets]
 
     def __call__(self, model: nn.Module) -> tuple[float, float]:
         """The distance on the samples as they are, and the one that decides: the mean of both."""
-        found = [self._mean(model, *pair) for pair in zip(self._sets, self._references, strict=True)]
+        pairs = zip(self._sets, self._references, strict=True)
+        found = [mean_loss(model, batches, references, self._loss) for batches, references in pairs]
         return found[0], sum(found) / len(found)
-
-    def _mean(self, model: nn.Module, batches: list[Any], references: list[Any]) -> float:
-        total, count = 0.0, 0
-        with torch.no_grad():
-            for batch, reference in zip(batches, references, strict=True):
-                size = len(tree_leaves(batch)[0])
-                total += float(distance(self._loss, run(model, batch, self._device), reference, batch)) * size
-                count += size
-        return total / count
 
 
 def _one_cycle(place: float, warm: float = 0.1) -> float:

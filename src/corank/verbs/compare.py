@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from corank.errors import ConfigError, CorankError
 from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, scored_tensors
 from corank.files import read_at_most, write_whole
 from corank.presets import PRESETS, Preset
+from corank.progress import Progress, silent
 from corank.rounding import ROUNDERS, Nearest, Rounder
 from corank.search import Greedy, Search
-from corank.storage.artifact import save
+from corank.storage.artifact import serialized
 from corank.storage.model_record import run_of
 from corank.verbs.arguments import read_samples
 from corank.verbs.jobs import in_parallel
@@ -32,7 +32,6 @@ from corank.verbs.quantize import quantize
 
 __all__ = ["Case", "Comparison", "cases", "compare"]
 
-Progress = Callable[[str, int, int], None]
 _BATCH = 32
 _LARGEST_BYTES = 64_000_000  # of a file of results
 
@@ -168,13 +167,13 @@ def compare(
     task = replace(task, float_outputs=recorder.outputs)
     if book.comparison is None:
         book.comparison = Comparison(float_scores)
+    told = progress or silent
     left = [case for case in chosen if case.label not in book.comparison.results]
     done = len(chosen) - len(left)
     for case, record in in_parallel(task, left, jobs):
         book.add(case, record)
         done += 1
-        if progress is not None:
-            progress("comparing", done, len(chosen))
+        told("comparing", done, len(chosen))
     results = {case.label: book.comparison.results[case.label] for case in chosen}
     return Comparison(book.comparison.float_scores, results)
 
@@ -223,9 +222,7 @@ class _Task:
             return {**about, "error": str(error)}
         seconds = time.perf_counter() - started
         run = run_of(small)
-        with tempfile.TemporaryDirectory() as folder:
-            stored = save(small, Path(folder) / "model.safetensors")
-        about |= {"equivalent_bits": run.equivalent_bits, "stored_bytes": stored}
+        about |= {"equivalent_bits": run.equivalent_bits, "stored_bytes": len(serialized(small))}
         reference = self.model if self.float_outputs is None else Replay(self.float_outputs)
         found = evaluate(small, self.evaluation, reference, device=self.where)
         return {**about, "seconds": round(seconds, 2), **_scores(found)}

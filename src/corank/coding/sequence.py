@@ -1,0 +1,131 @@
+"""Layers coded one after the other, each against what the layers before it, already coded, feed it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from corank.calibration import (
+    Context,
+    LayerwisePasses,
+    NetworksInputs,
+    StreamedStatistics,
+    collect,
+    layer_rows,
+    position_limit,
+)
+from corank.coding.kept import kept_or_coded
+from corank.coding.layer import LayerResult, code_layer
+from corank.coding.layer_inputs import fitted_before, fitted_here
+from corank.coding.waiting import waiting_samples
+from corank.layers import InputQuantizer
+from corank.padding import masks_of
+from corank.plan import LayerPlan, Plan
+from corank.processes import shard
+from corank.statistics import Gram, LayerStatistics, require
+
+__all__ = ["code_in_sequence"]
+
+
+def code_in_sequence(plan: Plan, statistics: Mapping[str, LayerStatistics], context: Context) -> dict[str, LayerResult]:
+    """Codes the context's model layer after layer; its float layers hold the coded weights afterwards.
+
+    Two networks run side by side, the float one and the one coded so far, all batches standing before the same layer:
+    every batch runs once through each, however many layers there are.
+    """
+    if isinstance(statistics, StreamedStatistics):
+        statistics.forget()
+    coded, prepared = plan.coded(), context.prepared
+    floating = copy.deepcopy(prepared.model)
+    modules = dict(floating.named_modules(remove_duplicate=False))
+    twins = {name: modules[name] for name in coded}
+    apart = replace(context, prepared=replace(prepared, model=floating, targets=twins))
+    context = replace(context, samples=waiting_samples(floating, twins, context))
+    batches = [batch for _, batch in shard(context.samples.batches)]
+    results: dict[str, LayerResult] = {}
+    with (
+        LayerwisePasses(floating, twins, batches) as ideal,
+        LayerwisePasses(prepared.model, {name: prepared.targets[name] for name in coded}, batches) as real,
+    ):
+        sequence = _Sequence(plan, statistics, context, apart, (ideal, real))
+        for number, (name, layer) in enumerate(coded.items()):
+            results[name] = kept_or_coded(context, number, name, layer, sequence.code)
+            sequence.go_on(name, results[name])
+            context.progress("coding", number + 1, len(coded))
+    return results
+
+
+class _Sequence:
+    """A float network and the one coded so far, all batches before the same layer.
+
+    Args:
+        plan, statistics: of the run.
+        context: with the network coded so far, and the samples that wait.
+        apart: with the float network, and all samples.
+        passes: of the samples that wait, through the float network and through the one coded so far.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        statistics: Mapping[str, LayerStatistics],
+        context: Context,
+        apart: Context,
+        passes: tuple[LayerwisePasses, LayerwisePasses],
+    ) -> None:
+        self._plan, self._statistics, self._context, self._apart = plan, statistics, context, apart
+        self._ideal, self._real = passes
+
+    def code(self, name: str, layer: LayerPlan) -> LayerResult:
+        """The layer that all batches stand before, coded."""
+        prepared = self._context.prepared
+        inputs = fitted_here(self._real, name, layer, self._context) if layer.inputs else None
+        if layer.inputs and inputs is None:  # the coded network's router sends nothing to it, the float one's does
+            inputs = fitted_before(self._apart, {name: layer})[name]
+        moments = self._moments(name, layer.sequential, inputs)
+        if not require(moments, Gram, "coding").count and len(self._context.samples) < len(self._apart.samples):
+            apart = self._apart  # some of those that do not wait may reach it
+            moments = collect(apart.model, {name: apart.prepared.targets[name]}, apart.samples, apart.seed)[name]
+        seen = {**self._further(name), **moments}
+        weight, bias = prepared.weight(name), prepared.bias(name)
+        result = code_layer(weight, bias, layer.on_layer(name), seen, self._plan.has_adapters)
+        return replace(result, code=replace(result.code, inputs=inputs))
+
+    def go_on(self, name: str, result: LayerResult) -> None:
+        """Gives the layer its coded weight, with which the passes that wait before it go on."""
+        if result.code.inputs is not None:
+            self._real.change(name, result.code.inputs)
+        layer = self._context.prepared.targets[name]
+        composed = self._context.prepared.geometry(name).from_matrix(result.code.compose())
+        with torch.no_grad():
+            layer.get_parameter("weight").copy_(composed)
+            if result.bias is not None:
+                layer.get_parameter("bias").copy_(result.bias)
+
+    def _further(self, name: str) -> LayerStatistics:
+        """What is known of a layer beside the moments of its inputs, which need not be collected for it."""
+        known = self._statistics
+        return known.further(name) if isinstance(known, StreamedStatistics) else known.get(name, {})
+
+    def _moments(self, name: str, crossed: bool, rounded: InputQuantizer | None) -> LayerStatistics:
+        """Moments of the layer's inputs in the float network and, if ``crossed``, of the coded network's beside them,
+        rounded."""
+        context, geometry = self._context, self._context.prepared.geometry(name)
+        seen, mine = NetworksInputs(geometry, crossed, context.device), shard(context.samples.batches)
+        for place, (number, batch) in enumerate(mine):
+            for stream in (self._ideal, self._real):  # the next batch runs on while this one is summed up
+                for ahead in (place, place + 1):
+                    if ahead < len(mine):
+                        stream.begin(ahead, name)
+            expected, given = self._ideal.inputs(place, name), self._real.inputs(place, name)
+            given = given if given is None or rounded is None else rounded(given)
+            masks, rows = masks_of(batch), []
+            for inputs in (expected, given):  # the same positions of both
+                generator = torch.Generator().manual_seed(context.seed + number)
+                limit = 0 if inputs is None else position_limit(geometry, len(context.samples), inputs.shape[0])
+                rows.append(None if inputs is None else layer_rows(geometry, inputs, limit, generator, masks))
+            seen.update(*rows)
+        return seen.statistics(name)

@@ -19,7 +19,7 @@ ORDER = (
     ("registry",),
     ("config",),
     ("progress", "sizes", "bisection"),
-    ("matrix", "processes", "compiled", "devices", "files", "memory", "notes", "watching"),
+    ("matrix", "processes", "compiled", "autograd", "devices", "files", "memory", "notes", "padding", "watching"),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),

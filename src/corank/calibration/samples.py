@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.errors import DataError
-from corank.watching import watched
+from corank.padding import output_mask
+from corank.watching import HookError, watched
 
 __all__ = ["Samples", "live_numbers", "run", "token_ids"]
 
@@ -37,7 +38,8 @@ class Samples:
 
         Args:
             data: a tensor ``(N, ...)``, or an iterable of batches: tensors, ``(inputs, labels)`` pairs (labels are
-                not used), or mappings of keyword arguments. Whole numbers ``(N, T)`` are token ids.
+                not used), or mappings of keyword arguments, of which samples that are padding alone are left out. Whole
+                numbers ``(N, T)`` are token ids.
             limit: samples to take, from the front.
             batch_size: of the batches a tensor is cut into; token sequences into such as hold ``64 * batch_size``
                 tokens.
@@ -61,7 +63,7 @@ class Samples:
             )
         batches, total = [], 0
         for batch in data:
-            inputs = _inputs(batch)
+            inputs = _without_empty(_inputs(batch))
             count = _count(inputs)
             kept = min(count, limit - total)
             if kept:
@@ -144,11 +146,14 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
     """Calls the model on a batch: positionally for a tensor, by keyword for a mapping.
 
     Raises:
-        DataError: when the model cannot take the batch, with the model's own words.
+        DataError: when the model cannot take the batch, with the model's own words. What a hook raised that watches the
+            model is raised as it is: it is none of the model's.
     """
     batch = tree_map(lambda leaf: leaf.to(device), batch)
     try:
         return model(**batch) if isinstance(batch, dict) else model(batch)
+    except HookError as failed:
+        raise failed.error from failed.error.__cause__
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -213,9 +218,19 @@ def _inputs(batch: Any) -> Any:
     return tree_map(_plain, batch)
 
 
+def _without_empty(inputs: Any) -> Any:
+    """The samples of a batch of which some position is real, which others only fill up."""
+    mask = output_mask(inputs)
+    if mask is None or len(mask) != _count(inputs) or bool(mask.any(1).all()):
+        return inputs
+    return tree_map(lambda leaf: leaf[mask.any(1)], inputs)
+
+
 def _plain(leaf: Tensor) -> Tensor:
     """On the CPU; token ids, which files keep in few bytes, as the int64 that embeddings take."""
     leaf = leaf.detach().cpu()
+    if leaf.is_inference():  # autograd refuses such tensors later
+        leaf = leaf.clone()
     small = leaf.dtype in (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32)
     return leaf.long() if small and leaf.dim() == 2 else leaf
 

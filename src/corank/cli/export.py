@@ -93,13 +93,13 @@ def _check_out(out: Path, target: Target) -> None:
 
 def _example(shape: str | None, images: ImageSet | None, own: Preprocessing, image_size: int | None) -> Any:
     if shape is not None:
-        return torch.randn(_numbers(shape), generator=torch.Generator().manual_seed(0))
+        return torch.randn(_numbers(shape), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     if images is not None:
         return next(iter(images.batches(1)))[0]
     side = image_size or own.image_size
     if side is None:
         raise ConfigError("the size of the model's input is not known: give --input, e.g. --input 1x3x224x224")
-    return torch.randn((1, own.channels, side, side), generator=torch.Generator().manual_seed(0))
+    return torch.randn((1, own.channels, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
 
 
 def _numbers(shape: str) -> list[int]:

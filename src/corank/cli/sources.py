@@ -86,7 +86,7 @@ def chosen_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, dtype=torch.float32, device=device)
     except (RuntimeError, AssertionError) as error:
         said = str(error).splitlines()[0]
         raise ConfigError(f"--device {name} cannot be used here: {said}; give auto or cpu") from error

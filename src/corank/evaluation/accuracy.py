@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import DataError, ModelError
 from corank.losses import kl_divergence, logits_of, sequence_logits
+from corank.padding import output_mask
 from corank.progress import Progress
 from corank.watching import evaluating
 
@@ -66,8 +67,9 @@ def evaluate(
         model: gives logits ``(N, classes)``, alone or under "logits"; or, for token ids ``(N, T)``, logits
             ``(N, T, vocabulary)``, whose position t predicts token t + 1. Left in the mode it was in.
         data: an :class:`~corank.data.ImageSet` or :class:`~corank.data.TokenSet`, token ids ``(N, T)``, or an iterable
-            of ``(inputs, labels)`` batches or of inputs alone. Where a batch has an "attention_mask", only tokens
-            inside of it are predicted; labels ``(N, T)`` say what position t predicts, -100 nothing.
+            of ``(inputs, labels)`` batches or of inputs alone. Labels ``(N, T)`` say what position t predicts,
+            -100 nothing. Where a batch has an "attention_mask", what it masks counts nowhere: neither what masked
+            positions predict nor masked tokens that are predicted, at whichever side they stand and with labels, too.
         reference: usually the float model; adds agreement and KL.
         batch_size: for an image set; token sequences go in batches of at most 2048 tokens.
         device: where to run; None: where the model is.
@@ -199,11 +201,18 @@ def _check_labels(labels: Any, logits: Tensor) -> None:
 
 
 def _token_rows(logits: Tensor, ids: Tensor, inputs: Any, labels: Tensor | None) -> _Rows:
-    """The positions that predict a token, and those tokens."""
-    if labels is None:
-        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-        labels = ids[:, 1:] if mask is None else ids[:, 1:].masked_fill(mask[:, 1:] == 0, _NOTHING)
-        logits = logits[:, :-1]
+    """The positions that predict a token, and those tokens: what padding predicts counts no more than padding that is
+    predicted."""
+    following = torch.full_like(ids, _NOTHING)
+    following[:, :-1] = ids[:, 1:]
+    labels = following if labels is None else labels.to(ids.device)
+    mask = output_mask(inputs)
+    if mask is not None:
+        mask = mask.to(ids.device)
+        padding_next = torch.zeros_like(mask)
+        padding_next[:, :-1] = ~mask[:, 1:]
+        # A label of one's own may be what ends a sequence, which is in no input; then it is not the padding.
+        labels = labels.masked_fill(~mask | (padding_next & (labels == following)), _NOTHING)
     labels = labels.to(logits.device)
     kept = labels != _NOTHING
     return _Rows(logits[kept], labels[kept], len(ids), of_tokens=True)

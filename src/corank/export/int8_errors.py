@@ -98,7 +98,7 @@ class _Sum:
         self._ends, self._total, self._last = one.ends, total, not layer.geometry.kernel
         self._columns = layer.geometry.matrix_shape[2]
         groups, rows, _ = layer.geometry.matrix_shape
-        self.shift, self.harm, self.operations = torch.zeros(groups * rows), 0.0, 0
+        self.shift, self.harm, self.operations = torch.zeros(groups * rows, dtype=torch.float32), 0.0, 0
 
     def feed(self, _module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
         inputs = input_of(args, named)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from corank.autograd import recording
 from corank.calibration import Samples
 from corank.errors import ModelError
 from corank.export.check import Arrays, check, expected_of
@@ -27,6 +28,7 @@ _LARGEST = (1 << 31) - 1  # bytes of a protobuf file
 _NAMED = 6
 
 
+@recording()
 def export_onnx_int8(
     model: nn.Module, path: str | Path, data: Any, *, settings: Int8 | None = None, tolerance: float = 0.5
 ) -> ExportResult:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from corank.autograd import recording
 from corank.errors import ArtifactError, OutputError
 from corank.export.to_torch import to_float
 from corank.files import staged
@@ -107,6 +108,7 @@ def push_to_hub(
     return str(commit)
 
 
+@recording()
 def from_pretrained(
     name: str | Path,
     model: nn.Module | Callable[[], nn.Module],

@@ -14,13 +14,18 @@ from corank.layers import CodedLayer, InputQuantizer, names_of
 from corank.refine.refinement import Refinement
 from corank.refine.trainable_layer import TrainableLayer
 
-__all__ = ["TrainableModel", "coded_layers"]
+__all__ = ["TrainableModel", "coded_layers", "dtype_of"]
 
 
 def coded_layers(model: nn.Module) -> dict[str, CodedLayer]:
     """The coded layers by name; a shared one goes by its first name."""
     names = names_of(model)
     return {names[id(module)][0]: module for module in model.modules() if isinstance(module, CodedLayer)}
+
+
+def dtype_of(layer: CodedLayer) -> torch.dtype:
+    """Of the weight that a coded layer composes, whatever its codes are kept in."""
+    return cast(Tensor, layer._buffers["_float"]).dtype
 
 
 class TrainableModel:
@@ -53,7 +58,8 @@ class TrainableModel:
         """The model's output, differentiable in all that trains."""
         for name, layer in self.layers.items():
             latent = self.latents[name]
-            layer._cache, layer._feed = latent.weight(), self._fed(latent.inputs())
+            layer._cache = latent.weight().to(dtype_of(layer))  # of another float it would be composed anew
+            layer._feed = self._fed(latent.inputs())
         try:
             return run(self.model, batch, device)
         finally:
@@ -70,7 +76,7 @@ class TrainableModel:
             return inputs
 
         def some(given: Tensor) -> Tensor:
-            kept = torch.rand(given.shape, generator=self._draws, device=given.device) < share
+            kept = torch.rand(given.shape, generator=self._draws, dtype=torch.float32, device=given.device) < share
             return torch.where(kept, given, inputs(given))
 
         return some

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from corank.autograd import recording
 from corank.errors import ArtifactError, ConfigError, ModelError
 from corank.files import write_whole
 from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
@@ -83,6 +84,7 @@ def read_coded(path: str | Path) -> tuple[ModelRecord, ArtifactContents, tuple[C
     return _decoded(path, *_opened(path))
 
 
+@recording()
 def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: str | torch.device = "cpu") -> nn.Module:
     """The quantized model of an artifact, giving bit-identical outputs to the one saved.
 

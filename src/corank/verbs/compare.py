@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from corank.autograd import recording
 from corank.checkpoint import fingerprint
 from corank.codecs import CODECS, Codec, RateUniform, Uniform
 from corank.config import choose
@@ -119,6 +120,7 @@ def codec_of(name: str, bits: int) -> Codec | None:
         return None
 
 
+@recording()
 def compare(
     model: nn.Module,
     data: Any,

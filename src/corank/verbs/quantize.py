@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from corank.autograd import recording
 from corank.codecs import Codec
 from corank.compiled import uncompiled
 from corank.devices import device_of
@@ -35,6 +36,7 @@ __all__ = ["identity_of", "origin_of", "quantize"]
 
 
 @uncompiled()
+@recording()
 def quantize(
     model: nn.Module,
     data: Any,

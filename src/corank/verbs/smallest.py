@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from corank.autograd import recording
 from corank.codecs import Codec
 from corank.compiled import uncompiled
 from corank.data import ImageSet, TokenSet
@@ -76,6 +77,7 @@ class Smallest:
 
 
 @uncompiled()
+@recording()
 def quantize_smallest(
     model: nn.Module,
     data: Any,

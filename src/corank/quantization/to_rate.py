@@ -11,6 +11,7 @@ from corank.errors import BudgetError, ConfigError
 from corank.layers import PreparedModel
 from corank.presets import AUTO
 from corank.quantization.encode import CodedModel
+from corank.quantization.float_parts import float_parts
 from corank.quantization.template import PlanTemplate
 from corank.quantization.to_size import FRAME_BYTES, format_size, parse_size
 from corank.refine import BlockReconstruction, PostTraining, Refinement
@@ -68,9 +69,11 @@ def first_rate(prepared: PreparedModel, base_at: Callable[[float], PlanTemplate]
     """
     least = _expected(prepared, base_at(_LEAST), 0.0, coded=False)
     if least > size:
+        plan = base_at(_LEAST)(prepared, base_at(_LEAST).recipe.codec.bits)
+        shapes = {name: prepared.geometry(name).matrix_shape for name in plan.coded()}
         raise BudgetError(
             f"a file of {format_size(size)} is not possible: what has no rate (biases, norms, layers left in float or "
-            f"with codes of their own, the header) takes {least} bytes"
+            f"with codes of their own, the header) takes {least} bytes{float_parts(prepared.model, shapes)}"
         )
     low, high = _LEAST, _MOST
     for _ in range(_HALVINGS):
@@ -111,11 +114,12 @@ def code_to_size(attempt: Attempt, first: float, size: int, weights: int) -> Cod
     """
     best: CodedModel | None = None
     fits, fails = (_LEAST, 0), (_MOST, 0)  # rate and bytes; 0 while there is none
-    rate, before = first, (first, 0)
+    rate, before, parts = first, (first, 0), ""
     slope = weights / 8  # bytes that a bit more takes; then as the last two attempts say
     for number in range(_ATTEMPTS):
         coded = attempt(rate=rate, number=number)
         stored = _file_bytes(coded)
+        parts = float_parts(coded.model, {name: layer.shape for name, layer in coded.run.layers.items()})
         if stored <= size and stored > fits[1]:
             best = coded
         fits, fails = ((rate, stored), fails) if stored <= size else (fits, (rate, stored))
@@ -130,7 +134,7 @@ def code_to_size(attempt: Attempt, first: float, size: int, weights: int) -> Cod
     if best is None:
         raise BudgetError(
             f"a file of {size} bytes is not possible: at {_LEAST} bits a weight, the lowest rate, it takes {fails[1]}. "
-            "The first and the last layer have four bits more, if not all_layers=True"
+            f"The first and the last layer have four bits more, if not all_layers=True{parts}"
         )
     return best
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from corank.errors import BudgetError, ConfigError
 from corank.layers import PreparedModel
+from corank.plan import Plan
+from corank.quantization.float_parts import float_parts, format_size
 from corank.quantization.template import PlanTemplate
 from corank.storage.contents import placeholder_layers, predict_bytes
 from corank.storage.model_record import ModelRecord
@@ -41,39 +43,33 @@ def parse_size(size: int | str) -> int:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
-def format_size(size: int) -> str:
-    """A size for a person: "83.1 KB"."""
-    for unit, factor in (("GB", 1000**3), ("MB", 1000**2), ("KB", 1000)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
-
-
 def bits_for_size(prepared: PreparedModel, base: PlanTemplate, size: int) -> int:
     """The widest codes that the codec has, 1 to 8 bits, whose file without adapters fits.
 
     Raises:
-        BudgetError: when none does, saying the smallest possible.
+        BudgetError: when none does, saying the least and what is in float.
     """
     widths = base.recipe.widths
     for bits in reversed(widths):
         if _bytes_without_adapters(prepared, base, bits) <= size - FRAME_BYTES:
             return bits
     least = _bytes_without_adapters(prepared, base, widths[0]) + FRAME_BYTES
-    raise _too_small(size, least, f"{widths[0]}-bit codes and no adapters")
+    what = f"{widths[0]}-bit codes and no adapters"
+    raise _too_small(size, least, what, _in_float(prepared, base(prepared, widths[0])))
 
 
 def budget_for_size(prepared: PreparedModel, draft: ModelRecord, size: int) -> float:
     """Extra bits per quantized weight that a file of ``size`` bytes leaves for adapters.
 
     Raises:
-        BudgetError: when the file is too small even without adapters, saying the smallest possible.
+        BudgetError: when the file is too small even without adapters, saying the least and what is in float.
     """
     least = predict_bytes(prepared, draft)
     # Ranks add up to 12 characters a layer to the plan in the header, and each adapter up to 2 bytes of padding.
     frame = FRAME_BYTES + 14 * len(draft.layers)
     if least > size - FRAME_BYTES:
-        raise _too_small(size, least + FRAME_BYTES, f"{draft.bits}-bit codes and no adapters")
+        what = f"{draft.bits}-bit codes and no adapters"
+        raise _too_small(size, least + FRAME_BYTES, what, _in_float(prepared, draft.plan))
     return max(0, size - least - frame) * 8 / draft.weights
 
 
@@ -85,8 +81,12 @@ def _bytes_without_adapters(prepared: PreparedModel, base: PlanTemplate, bits: i
     return predict_bytes(prepared, replace(run, preset="nearest", search="UniformRanks"))
 
 
-def _too_small(size: int, least: int, what: str) -> BudgetError:
+def _in_float(prepared: PreparedModel, plan: Plan) -> str:
+    return float_parts(prepared.model, {name: prepared.geometry(name).matrix_shape for name in plan.coded()})
+
+
+def _too_small(size: int, least: int, what: str, parts: str) -> BudgetError:
     return BudgetError(
         f"a file of {format_size(size)} is not possible; the smallest with {what} is {format_size(least)} "
-        f"({least} bytes)"
+        f"({least} bytes){parts}"
     )

@@ -9,7 +9,7 @@ import copy
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors
@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from corank.errors import ArtifactError, ConfigError, ModelError, OutputError
 from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
+from corank.layers.meta import materialise
 from corank.matrix import Geometry
 from corank.storage.bits import packed_bytes, unpack
 from corank.storage.contents import FORMAT, ArtifactContents, contents_of, digest, input_codes, plain_tensors
 from corank.storage.entropy_coding import CODED_FORMAT, CodeStream, decode_contents, encode_contents
+from corank.storage.given_model import check_dtype, take_dtype, wrapping
 from corank.storage.header import DTYPES, blob_sizes, parse_header, read_run, read_tensors
 from corank.storage.model_record import ATTRIBUTE, ModelRecord, run_of
 from corank.storage.stored_layers import slot_tensors
@@ -92,21 +94,29 @@ def read_coded(path: str | Path) -> tuple[ModelRecord, ArtifactContents, tuple[C
     return _decoded(path, *_opened(path))
 
 
-def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: str | torch.device = "cpu") -> nn.Module:
+def load(
+    path: str | Path,
+    model: nn.Module | Callable[[], nn.Module],
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
     """The quantized model of an artifact, giving bit-identical outputs to the one saved.
 
     Args:
         path: of the file.
         model: the float network's code, as a module (it is copied; its weights do not matter) or a function without
-            arguments that makes one. References found in the file are never executed.
+            arguments that makes one, on the meta device if you like. References found in the file are never executed.
         device: where the result goes.
+        dtype: precision of the result; None: that of the model that was saved, with a
+            :class:`~corank.errors.CorankWarning` where ``model`` has another one. Codes are the same in any.
 
     Raises:
         ArtifactError: for an unsound file, or one that does not fit the model.
-        ConfigError: when ``model`` is neither, or the file's codes need a package that is not installed.
+        ConfigError: when ``model`` is neither, another dtype, or the file's codes need a package that is not installed.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise ConfigError(f"load(path, model): the path of a file comes first, not {type(path).__name__}")
+    check_dtype(dtype)
     run, stored = _opened(path)
     given = model if isinstance(model, nn.Module) else model() if callable(model) else None
     if not isinstance(given, nn.Module):
@@ -120,6 +130,7 @@ def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: s
     contents = _decoded(path, run, stored)[1]
     built = copy.deepcopy(given).eval() if isinstance(model, nn.Module) else given.eval()
     try:
+        take_dtype(built, next(iter(run.layers)), DTYPES[contents.header["dtype"]], dtype)
         _build(built, run, contents)
     except (ArtifactError, ModelError, RuntimeError, TypeError, ValueError) as error:
         raise _misfit(path, built, error) from error
@@ -237,7 +248,7 @@ def _check_layers(model: nn.Module, run: ModelRecord) -> None:
     for name, layer_run in run.layers.items():
         layer = modules.get(name)
         if layer is None or layer is model:
-            raise ArtifactError(f"it has no layer {name!r}{_wrapping(name, modules)}")
+            raise ArtifactError(f"it has no layer {name!r}{wrapping(name, modules)}")
         if layer in seen:
             raise ArtifactError(f"its layer {name!r} is the layer {seen[layer]!r}")
         seen[layer] = name
@@ -250,23 +261,7 @@ def _check_layers(model: nn.Module, run: ModelRecord) -> None:
             raise ArtifactError(f"it has no norm {name!r}")
 
 
-def _wrapping(name: str, modules: Mapping[str, nn.Module]) -> str:
-    """What to do where the layer is there, but for the name of a wrapper in its path."""
-    for part, wrapper in (("module", "torch.nn.DataParallel"), ("_orig_mod", "torch.compile")):
-        parts = name.split(".")
-        if part in parts and ".".join(one for one in parts if one != part) in modules:
-            return (
-                f"; the model in the file was wrapped by {wrapper}: wrap this one as well, or quantize the one inside"
-            )
-        if name in {".".join(one for one in other.split(".") if one != part) for other in modules}:
-            return f"; this model is wrapped by {wrapper}, that in the file was not: give the one inside"
-    return ""
-
-
 def _build(model: nn.Module, run: ModelRecord, contents: ArtifactContents) -> None:
-    dtype = DTYPES[contents.header["dtype"]]
-    if dtype != torch.float32:
-        model.to(dtype)
     modules = dict(model.named_modules(remove_duplicate=False))
     for name in run.folded:
         remove_norm(model, modules[name])
@@ -282,6 +277,7 @@ def _build(model: nn.Module, run: ModelRecord, contents: ArtifactContents) -> No
             size = slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
             coded._buffers[slot_name] = (scales if slot.scale else codes).take(size)
         replace_module(model, layer, coded)
+    materialise(model)
     _fill_plain(model, tensors, contents)
 
 

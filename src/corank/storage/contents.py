@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -148,28 +148,34 @@ def predict_bytes(prepared: PreparedModel, run: ModelRecord) -> int:
         run: with the plan, and layers whose errors need not be known.
     """
     packed = scales = 0
-    skip = set()
     for name in run.layers:
         plan, layer = run.plan.layers[name], run.layers[name]
         assert plan.codec is not None
-        skip.add(f"{name}.weight")
         for slot in _slots(layer, run, name).values():
             packed += 0 if slot.scale else packed_bytes(slot.count, slot.bits)
             scales += slot.count if slot.scale else 0
     sizes = {"codes": packed, "scales": 2 * scales}
     index: dict[str, list[Any]] = {}
-    coded_biases = {f"{name}.bias" for name in run.layers}
-    for name, tensor in plain_tensors(prepared.model).items():
-        if name in skip:
-            continue
-        kind = "float16" if name in coded_biases else _stored(tensor)[0]
-        width = 2 if kind == "float16" else tensor.element_size()
-        sizes[kind] = sizes.get(kind, 0) + tensor.numel() * width
-        index.setdefault(kind, []).append([name, list(tensor.shape)])
+    for name, (kind, size, shape) in plain_sizes(prepared.model, run.layers).items():
+        sizes[kind] = sizes.get(kind, 0) + size
+        index.setdefault(kind, []).append([name, shape])
     text = json.dumps(header_of(run, index, "float32"), separators=(",", ":"))
     nothing = {name: torch.zeros(0, dtype=torch.uint8) for name in sizes}
     frame = len(safetensors.torch.save(nothing, metadata={"corank": text, "sha256": "0" * 64, "format": "pt"}))
     return frame + 12 * len(sizes) + sum(sizes.values())
+
+
+def plain_sizes(model: nn.Module, coded: Iterable[str]) -> dict[str, tuple[str, int, list[int]]]:
+    """Name to dtype, bytes and shape of every tensor that a file will hold beside the codes of those layers."""
+    weights = {f"{name}.weight" for name in coded}
+    biases = {f"{name}.bias" for name in coded}
+    found: dict[str, tuple[str, int, list[int]]] = {}
+    for name, tensor in plain_tensors(model).items():
+        if name not in weights:
+            kind = "float16" if name in biases else _stored(tensor)[0]
+            width = 2 if kind == "float16" else tensor.element_size()
+            found[name] = (kind, tensor.numel() * width, list(tensor.shape))
+    return found
 
 
 def placeholder_layers(prepared: PreparedModel, names: list[str]) -> dict[str, LayerRecord]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from corank.checkpoint import fingerprint
 from corank.codecs import CODECS, Codec, RateUniform, Uniform
-from corank.config import choose
+from corank.config import check_progress, choose
 from corank.errors import ConfigError, CorankError, OutputError
 from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, peak_memory_bytes
 from corank.presets import PRESETS, Preset
@@ -152,6 +152,7 @@ def compare(
         ConfigError: for bad settings, or an ``out`` made with another network, other samples or another seed.
         OutputError: when ``out`` cannot be written.
     """
+    check_progress(progress)
     if type(jobs) is not int or jobs < 1:
         raise ConfigError(f"jobs={jobs!r}: a positive whole number, e.g. jobs=2")
     chosen = list(wanted) if wanted is not None else cases()

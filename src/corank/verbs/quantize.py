@@ -20,6 +20,7 @@ from corank.calibration.collect import Progress
 from corank.checkpoint import Checkpoint, fingerprint
 from corank.codecs import Codec
 from corank.compiled import uncompiled
+from corank.config import check_progress
 from corank.errors import ConfigError
 from corank.layers import PreparedModel, prepare
 from corank.losses import Loss, output_distance, token_distance
@@ -33,7 +34,7 @@ from corank.refine import PostTraining, Refinement, remaining, tune
 from corank.search import Allocation, Search
 from corank.statistics import LayerStatistics, OutputGradient
 from corank.storage.model_record import ATTRIBUTE, ModelRecord
-from corank.verbs.arguments import check_kinds, check_loss, check_request, read_samples
+from corank.verbs.arguments import check_kinds, check_loss, check_range, check_request, read_samples
 
 __all__ = ["quantize"]
 
@@ -127,9 +128,11 @@ def quantize(
     """
     started = time.perf_counter()
     check_kinds(model, budget=budget, layers=layers, plan=plan, refinement=refinement, device=device)
+    check_progress(progress)
     join()
     others = {"bits": bits, "size": None if rate == AUTO else size, "plan": plan}
     recipe = chosen_preset(preset, codec, activation_range, rate, others)
+    check_range(activations, activation_range, plan, [recipe.layer, recipe.edge, *(layers or {}).values()])
     finder = chosen_search(recipe, search)
     tuning = refinement or recipe.refinement or Refinement(iterations=0)
     room, size = room_for(rate, size, tuning)

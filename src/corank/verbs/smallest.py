@@ -12,6 +12,7 @@ from torch import nn
 
 from corank.calibration.collect import Progress, labelled
 from corank.codecs import Codec
+from corank.config import check_progress
 from corank.data import ImageSet, TokenSet
 from corank.errors import BudgetError, ConfigError
 from corank.evaluation import Evaluation, evaluate
@@ -113,6 +114,7 @@ def quantize_smallest(
         ConfigError: for a negative ``max_drop`` and for another ``rate``. BudgetError: when not even the most bits keep
             within it.
     """
+    check_progress(progress)
     if not max_drop >= 0:
         raise ConfigError(f"max_drop={max_drop!r}: points that may be lost, e.g. max_drop=0.5")
     candidates = _candidates(rate, preset, codec)

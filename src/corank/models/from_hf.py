@@ -13,6 +13,7 @@ from corank.data.tokens import Tokenization
 from corank.errors import ConfigError, ModelError
 from corank.models.loader import LoadedModel, Request
 from corank.models.weights import hash_files
+from corank.models.weights_file import check_whole, weight_files
 
 __all__ = ["load_hf"]
 
@@ -59,6 +60,8 @@ def load_hf(request: Request) -> LoadedModel:
     files = sorted(folder.glob("*.safetensors")) if is_local else []
     if is_local and not files:
         raise ModelError(f"{folder} has no .safetensors file; convert its weights, or pass --weights FILE")
+    for file in weight_files(folder) if files else []:  # transformers' own words about these say nothing of the cause
+        check_whole(file)
     digest = hash_files(files) if files else None
     return LoadedModel(_trained(auto, name, is_local), preprocessing, name, digest, tokenization)
 

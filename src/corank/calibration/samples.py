@@ -164,6 +164,8 @@ def _hint(model: nn.Module, batch: Any, said: str) -> str:
     """What to try, where the model's own words do not tell."""
     if any(part.is_meta for part in model.parameters()):
         return "; the model is on the meta device and has no values: load its weights"
+    if "indices" in said and any(leaf.is_floating_point() for leaf in tree_leaves(batch)):
+        return "; the model looks up token ids: give whole numbers (N, T), and on the command line --length"
     channels = _CHANNELS.search(said)
     if channels is not None and isinstance(batch, Tensor) and batch.dim() == 4:
         wanted, given = channels.groups()

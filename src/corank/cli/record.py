@@ -11,7 +11,7 @@ from torch import nn
 from corank import __version__, evaluate
 from corank.cli.progress import Callback, renamed
 from corank.cli.screen import NATS
-from corank.data import ImageSet, TokenSet
+from corank.data import BatchSet, ImageSet, TokenSet
 from corank.evaluation import Evaluation, peak_memory_bytes
 from corank.models import ResolvedModel
 from corank.reports.cells import show_bits
@@ -52,10 +52,15 @@ class Scores:
         return cls(value, found.nats, found.agreement, found.kl, found.tokens, NATS)
 
 
-def score(original: nn.Module, quantized: nn.Module, samples: ImageSet | TokenSet, progress: Callback | None) -> Scores:
+def score(
+    original: nn.Module,
+    quantized: nn.Module,
+    samples: ImageSet | TokenSet | BatchSet,
+    progress: Callback | None,
+) -> Scores:
     """Scores both models; the float one by itself only where there are labels, or tokens to predict."""
     found = evaluate(quantized, samples, original, progress=renamed(progress, "scoring"))
-    if isinstance(samples, ImageSet) and samples.labels is None:
+    if found.top1 is None and found.nats is None:
         return Scores.of(found)
     return Scores.of(found, evaluate(original, samples, progress=renamed(progress, "scoring the float model")))
 

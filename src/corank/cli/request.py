@@ -12,7 +12,7 @@ from torch import nn
 
 import corank
 from corank.cli.progress import Callback
-from corank.data import ImageSet, TokenSet
+from corank.data import BatchSet, ImageSet, TokenSet
 from corank.errors import ConfigError
 from corank.presets import AUTO, chosen_codec
 from corank.storage.entropy_coding import check_coder
@@ -95,8 +95,8 @@ class Request:
     def __call__(
         self,
         model: nn.Module,
-        images: ImageSet | TokenSet,
-        scored: ImageSet | TokenSet | None,
+        images: ImageSet | TokenSet | BatchSet,
+        scored: ImageSet | TokenSet | BatchSet | None,
         progress: Callback | None,
     ) -> tuple[nn.Module, tuple[Trial, ...]]:
         """Does it; also returns the files tried, where several were."""

@@ -101,8 +101,8 @@ def mixed_prefix(given: Collection[str], missing: Collection[str], file: Path) -
         found = [name for name in with_it if name.removeprefix(prefix) in missing]
         if found and len(with_it) < len(given):
             return (
-                f"; {len(with_it)} of its {len(given)} names begin with {prefix!r} and the others do not, so it is more "
-                f"than one network; to take those alone give {file}:{prefix[:-1]}"
+                f"; {len(with_it)} of its {len(given)} names begin with {prefix!r} and the others do not, so it is "
+                f"more than one network; to take those alone give {file}:{prefix[:-1]}"
             )
     return ""
 

@@ -69,9 +69,9 @@ def check_kind(option: str, path: Path | None, *own: str) -> None:
     suffix = "" if path is None else path.suffix.lower()
     if path is None or suffix not in KINDS or suffix in own:
         return
-    wanted = f"a {own[0]} file" if own else "a folder"
+    wanted = own[0] if own else "a folder"
     example = path.with_suffix(own[0] if own else "")
-    raise ConfigError(f"{option} {path}: {wanted} is written there, and {suffix} is {KINDS[suffix]}; give {example}")
+    raise ConfigError(f"{option} {path}: {suffix} is {KINDS[suffix]}, and what is written is {wanted}; give {example}")
 
 
 def check_report(folder: Path | None) -> None:
@@ -113,11 +113,13 @@ def check_distinct(outputs: Sequence[Path | None], inputs: Sequence[Path | str |
 
 def _files_of(given: Path | str) -> set[Path]:
     """The files that a path, or a reference to a model or data, reads."""
-    given = str(given)
-    if Path(given).is_file():
-        return {Path(given).resolve()}
-    if Path(given).is_dir():
-        return {Path(given).resolve()}
+    place = Path(given)
+    if place.is_file():
+        return {place.resolve()}
+    if isinstance(given, Path):
+        if place.is_dir():  # of weights
+            return {path.resolve() for path in place.iterdir()}
+        given = str(given)  # perhaps FILE:KEY
     if given.startswith("hf:") and (folder := Path(given.removeprefix("hf:"))).is_dir():
         return {path.resolve() for path in folder.iterdir()}
     parts = re.sub(r"\[[^\[\]]*\]$", "", given).split(":")

@@ -22,8 +22,8 @@ from corank.export.traceable import traceable, zero_masked_rows  # noqa: E402
 
 def small_llama(**more: Any) -> nn.Module:
     config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, use_cache=False,
-        tie_word_embeddings=True, **more,
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        tie_word_embeddings=True, use_cache=False, **more,
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config).eval()
 

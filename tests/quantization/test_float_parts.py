@@ -22,7 +22,9 @@ class Reader(nn.Module):
 @pytest.mark.parametrize("options", [{}, {"bits": 4}, {"rate": "auto"}])
 def test_a_size_that_cannot_be_names_what_is_in_float(options: dict[str, object]) -> None:
     ids = torch.randint(500, (32, 8))
-    with pytest.raises(corank.BudgetError, match=r"of it 64\.1 KB stay in float: table\.weight 64\.0 KB, a\.bias 64 bytes"):
+    with pytest.raises(
+        corank.BudgetError, match=r"of it 64\.1 KB stay in float: table\.weight 64\.0 KB, a\.bias 64 bytes"
+    ):
         corank.quantize(Reader(), ids, size="5KB", preset="fast", **options)  # pyright: ignore[reportArgumentType]
 
 

@@ -72,7 +72,7 @@ INSIDE = {
         ("loop", "blocks"),
         ("post_training",),
     ),
-    "quantization": (("template",), ("request",), ("to_size",), ("encode",), ("to_rate",)),
+    "quantization": (("template", "float_parts"), ("request",), ("to_size",), ("encode",), ("to_rate",)),
     "verbs": (("arguments", "jobs"), ("opening", "scoring"), ("finishing",), ("quantize",), ("smallest", "compare")),
 }
 TIERS = {name: tier for tier, names in enumerate(ORDER) for name in names}

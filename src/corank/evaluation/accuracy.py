@@ -10,8 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from corank.calibration import run, token_ids
+from corank.config import check_progress
 from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import DataError, ModelError
@@ -79,6 +81,7 @@ def evaluate(
         DataError: when there is nothing to score: no samples, or neither labels nor a reference.
         ModelError: when the output is not logits.
     """
+    check_progress(progress)
     where = torch.device(device) if device is not None else device_of(model)
     counts = _Counts()
     total = len(data) if isinstance(data, (ImageSet, TokenSet)) else 0
@@ -174,6 +177,11 @@ def _batches(data: ImageSet | TokenSet | Iterable[Any], batch_size: int) -> Iter
 
 
 def _rows(output: Any, inputs: Any, labels: Tensor | None) -> _Rows:
+    if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(output)):
+        raise ModelError(
+            "the model is on the meta device, which keeps shapes and no values; load its weights first, or let "
+            "corank.load(path, model) fill it from a quantized file"
+        )
     ids, sequences = token_ids(inputs), sequence_logits(output)
     if ids is not None and sequences is not None and sequences.shape[:2] == ids.shape:
         return _token_rows(sequences, ids, inputs, labels)

@@ -51,7 +51,7 @@ ORDER = (
 # The same inside the packages where a call comes by: modules of the package, low to high; others stand in none.
 INSIDE = {
     "calibration": (
-        ("samples", "thread_state"),
+        ("samples", "thread_state", "layer_rows"),
         ("context", "paused", "teacher", "collect"),
         ("interleaved", "repeated", "streamed"),
         ("layerwise",),
@@ -66,7 +66,7 @@ INSIDE = {
         ("joint",),
     ),
     "refine": (
-        ("augment", "norms", "refinement"),
+        ("augment", "block_inputs", "norms", "refinement"),
         ("trainable_layer",),
         ("trainable_model",),
         ("loop", "blocks"),
@@ -91,6 +91,7 @@ ARGUMENTS = 5
 
 # What users call may take more: the public functions, and the functions that are commands.
 PUBLIC_CALLS = {
+    ("data/resolve.py", "load_samples"),
     ("evaluation/accuracy.py", "evaluate"),
     ("export/onnx.py", "export_onnx"),
     ("export/openvino.py", "export_openvino"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -81,7 +82,7 @@ def float_graph(
     weights = {weight_name(name): _weight(plain, name) for name in names}
     inputs = {name: _long_enough(tensor, dynamic) for name, tensor in named_inputs(example).items()}
     outputs = list(outputs_of(plain, inputs))
-    graph = _trace(plain, inputs, weights, outputs, opset, dynamic)
+    graph = _trace(plain, inputs, weights, _Form(outputs, opset, dynamic))
     _tidy(graph)
     zero_masked_rows(graph.graph)
     _inputs_to_initializers(graph.graph, weights)
@@ -143,17 +144,19 @@ class _Traced(nn.Module):
         return tuple(named_outputs(result).values())
 
 
-def _trace(
-    plain: nn.Module,
-    inputs: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
-    outputs: Sequence[str],
-    opset: int,
-    dynamic: Sequence[int],
-) -> ModelProto:
+@dataclass(frozen=True)
+class _Form:
+    """Names of a graph's outputs, the version of its operators, and the axes of its inputs that are left open."""
+
+    outputs: Sequence[str]
+    opset: int
+    dynamic: Sequence[int]
+
+
+def _trace(plain: nn.Module, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor], form: _Form) -> ModelProto:
     given = (list(inputs.values()), list(weights.values()))
     left_open = [
-        {axis: torch.export.Dim.DYNAMIC for axis in dynamic if axis < tensor.dim()} for tensor in inputs.values()
+        {axis: torch.export.Dim.DYNAMIC for axis in form.dynamic if axis < tensor.dim()} for tensor in inputs.values()
     ]
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
@@ -167,8 +170,8 @@ def _trace(
                 dynamo=True,
                 dynamic_shapes=(left_open, [None] * len(weights)),
                 input_names=[*inputs, *weights],
-                output_names=outputs,
-                opset_version=opset,
+                output_names=form.outputs,
+                opset_version=form.opset,
                 verbose=False,
             )
     except Exception as error:  # torch.onnx raises errors of many kinds
@@ -176,7 +179,7 @@ def _trace(
         hint = "; with the axes of its inputs left open it must run at any length of them: dynamic=() fixes all"
         raise ModelError(
             f"torch.onnx cannot export this {type(plain).__name__}: {first[0] if first else type(error).__name__}"
-            f"{hint if dynamic else ''}"
+            f"{hint if form.dynamic else ''}"
         ) from error
     finally:
         quiet.setLevel(level)

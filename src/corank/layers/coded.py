@@ -77,7 +77,7 @@ class CodedLayer(nn.Module):
         has_bias = layer.bias is not None if bias is None else bias
         empty = torch.zeros(rows, dtype=reference.dtype, device=reference.device)
         self.register_parameter("bias", nn.Parameter(empty, requires_grad=False) if has_bias else None)
-        self.register_buffer("_float", torch.zeros(0, dtype=reference.dtype), persistent=False)
+        self.register_buffer("_float", torch.zeros(0, dtype=reference.dtype, device=reference.device), persistent=False)
         for name, slot in self.slots().items():
             size = slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
             dtype = torch.float16 if slot.scale else torch.uint8

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from corank.layers.coded import base_class
+from corank.layers.kinds import base_class
 
 __all__ = ["Observation", "names_of", "observe"]
 

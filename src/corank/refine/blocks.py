@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import cast
 
@@ -174,9 +175,11 @@ class _Block:
             if how.drop > 0:
                 kept = torch.rand(inputs.shape, generator=generator).to(inputs.device) < how.drop
                 inputs = torch.where(kept, self._expected[draw], inputs)
-            for soft in self._soft.values():
-                soft.relax()
-            loss = (self._module(inputs) - self._targets[draw]).square().sum(1).mean()
+            with ExitStack() as lent:
+                for soft in self._soft.values():
+                    lent.enter_context(soft.layer.computing_with(soft.weight(), soft.inputs))
+                output = self._module(inputs)
+            loss = _differences(output, self._targets[draw]).sum(1).mean()
             done = (number / how.iterations - how.warm_start) / (1 - how.warm_start)
             if done >= 0:
                 exponent = _SOFTEST + (_SHARPEST - _SOFTEST) * (1 + math.cos(math.pi * done)) / 2
@@ -200,17 +203,15 @@ class _Block:
             yield from order[: len(order) - len(order) % size].split(size)
 
     def _error(self) -> float:
-        for soft in self._soft.values():
-            soft.layer._cache = None
         with torch.no_grad():
             given, targets = self._given[:_JUDGED], self._targets[:_JUDGED]
             lost = sum(
-                float((self._module(part) - target).square().sum())
+                float(_differences(self._module(part), target).sum())
                 for part, target in zip(
                     given.split(self._how.batch_size), targets.split(self._how.batch_size), strict=True
                 )
             )
-        return lost / max(float(targets.square().sum()), 1e-30)
+        return lost / max(float(_differences(targets, torch.zeros_like(targets)).sum()), 1e-30)
 
 
 class _Soft:
@@ -219,6 +220,7 @@ class _Soft:
     def __init__(self, layer: CodedLayer, weight: Tensor) -> None:
         self.layer, self._code = layer, layer.code()
         self._geometry: Geometry = layer.geometry
+        self.inputs = self._code.inputs
         book = self._code.weight.codebook
         target = self._geometry.to_matrix(weight.detach().float()).flatten(0, 1)
         self._adapter = self._code.adapter.product() if self._code.adapter else torch.zeros_like(target)
@@ -229,9 +231,9 @@ class _Soft:
         part = ((target - self._low) / torch.where(self._step > 0, self._step, 1.0)).clamp(0, 1)
         self.latent = nn.Parameter(torch.logit((part - _LOW) / (_HIGH - _LOW)))
 
-    def relax(self) -> None:
-        """Gives the layer its soft weight, differentiable in the latent."""
-        self.layer._cache = self._geometry.from_matrix(self._low + self._share() * self._step + self._adapter)
+    def weight(self) -> Tensor:
+        """The soft weight in the layer's own shape, differentiable in the latent."""
+        return self._geometry.from_matrix(self._low + self._share() * self._step + self._adapter)
 
     def undecided(self, exponent: float) -> Tensor:
         """``sum(1 - |2h - 1|^b)``."""
@@ -245,3 +247,9 @@ class _Soft:
 
     def _share(self) -> Tensor:
         return (self.latent.sigmoid() * (_HIGH - _LOW) + _LOW).clamp(0, 1)
+
+
+def _differences(output: Tensor, target: Tensor) -> Tensor:
+    """Squared, in float32 or wider: the squares of half-precision numbers may be beyond their range."""
+    wide = torch.promote_types(output.dtype, torch.float32)
+    return (output.to(wide) - target.to(wide)).square()

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "src" / "corank"
 ORDER = (
     ("errors",),
     ("config",),
-    ("matrix", "processes", "compiled"),
+    ("processes", "compiled", "precision", "transfer"),
+    ("matrix",),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.errors import DataError
+from corank.transfer import sent
 
 __all__ = ["Samples", "live_numbers", "run", "token_ids"]
 
@@ -145,7 +146,7 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
     Raises:
         DataError: when the model cannot take the batch, with the model's own words.
     """
-    batch = tree_map(lambda leaf: leaf.to(device), batch)
+    batch = tree_map(lambda leaf: sent(leaf, device), batch)
     try:
         return model(**batch) if isinstance(batch, dict) else model(batch)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:

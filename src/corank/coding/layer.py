@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from corank.adapters import CodedLowRank, code_factors, decompose, full_rank
 from corank.codecs import Codebook, Codec
 from corank.coded_weight import CodedWeight
+from corank.coding.place import code_at, coding_device, statistics_at
 from corank.layers import CodedLayer, CodedLayerState, coded_class
 from corank.matrix import Geometry
 from corank.plan import LayerPlan
@@ -30,7 +31,7 @@ class LayerResult:
         code: codes, codebook and adapter.
         bias: the new bias ``(G * R,)`` float32, or None for a layer without one.
         relative_output_error: ``mean |y - y_q|^2 / mean |y|^2`` on the calibration inputs.
-        energies: error along each adapter direction, before the adapter, descending.
+        energies: error along each adapter direction, before the adapter, descending; where the layer was coded.
     """
 
     code: CodedLayerState
@@ -60,8 +61,19 @@ def code_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics:
         statistics: of the layer, holding at least a :class:`~corank.statistics.Gram`.
 
     Returns:
-        The round of least output error, if the plan asks for several.
+        The round of least output error, if the plan asks for several; where the weight is, wherever it was coded.
     """
+    home, place = weight.device, coding_device(weight, plan)
+    if place == home:
+        return _coded(weight, bias, plan, statistics)
+    offset = None if bias is None else bias.to(place)
+    result = _coded(weight.to(place), offset, plan, statistics_at(statistics, place))
+    new_bias = None if result.bias is None else result.bias.to(home)
+    return replace(result, code=code_at(result.code, home), bias=new_bias)
+
+
+def _coded(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics: LayerStatistics) -> LayerResult:
+    """As :func:`code_layer`, where weight and statistics are."""
     drift = statistics.get(CrossMoments)
     shape = (weight.shape[0], weight.shape[1], weight.shape[2])
     wanted = weight

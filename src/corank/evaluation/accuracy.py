@@ -16,6 +16,7 @@ from corank.calibration import run, token_ids
 from corank.data import ImageSet, TokenSet
 from corank.errors import DataError, ModelError
 from corank.losses import kl_divergence, logits_of, sequence_logits
+from corank.precision import exact_float32
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -49,6 +50,7 @@ class Evaluation:
         return None if self.nats is None else math.exp(self.nats)
 
 
+@exact_float32()
 def evaluate(
     model: nn.Module,
     data: ImageSet | TokenSet | Iterable[Any],
@@ -59,6 +61,9 @@ def evaluate(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
     """Scores a classifier, or a language model by the next token.
+
+    A float32 model computes in exact float32 on every device, so that a score does not depend on where it was taken
+    (:func:`corank.exact_float32`).
 
     Args:
         model: gives logits ``(N, classes)``, alone or under "logits"; or, for token ids ``(N, T)``, logits

@@ -58,7 +58,7 @@ def problem_of(
             if measures:
                 view = layer_view(layer_plan, bias is not None, statistics[name])
                 directions = decompose(weight - lossy, layer_plan.fit, view)
-                gains = directions.energies * sensitivity(layer_plan, view)
+                gains = directions.energies.cpu() * sensitivity(layer_plan, view)  # they are read one by one
             layers[name] = AdaptableLayer(geometry, lossy, directions, cost, gains)
         else:
             fixed[name] = geometry.from_matrix(lossy)

@@ -156,5 +156,5 @@ def _outcome(draft: ModelRecord, plan: Plan, results: Mapping[str, LayerResult])
 
 
 def _layer_run(result: LayerResult, known: LayerRecord) -> LayerRecord:
-    spectrum = tuple(float(energy) for energy in result.energies[:64])
+    spectrum = tuple(result.energies[:64].tolist())
     return replace(known, relative_output_error=result.relative_output_error, spectrum=spectrum)

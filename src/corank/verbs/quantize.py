@@ -24,6 +24,7 @@ from corank.errors import ConfigError
 from corank.layers import PreparedModel, prepare
 from corank.losses import Loss, output_distance, token_distance
 from corank.plan import Plan
+from corank.precision import exact_float32
 from corank.presets import AUTO, Preset, chosen_preset, chosen_search
 from corank.processes import join
 from corank.quantization.encode import CodedModel, Encoder
@@ -41,6 +42,7 @@ _FISHER_SAMPLES = 512
 
 
 @uncompiled()
+@exact_float32()
 def quantize(
     model: nn.Module,
     data: Any,
@@ -72,7 +74,7 @@ def quantize(
     """A copy of a trained model whose weights are low-bit codes plus low-rank adapters of the residual (CoRa).
 
     No label is read, and without a ``refinement`` no weight is trained. The model is watched, never traced: any eager
-    module works.
+    module works. Float32 passes are exact float32 on every device (:func:`corank.exact_float32`).
 
     Args:
         model: the trained float network; it is not changed.

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from corank.calibration import run, token_ids
 from corank.data import ImageSet, TokenSet
 from corank.errors import DataError, ModelError
+from corank.evaluation.placed import placed
 from corank.losses import kl_divergence, logits_of, sequence_logits
 from corank.precision import exact_float32
 
@@ -73,7 +74,7 @@ def evaluate(
             inside of it are predicted; labels ``(N, T)`` say what position t predicts, -100 nothing.
         reference: usually the float model; adds agreement and KL.
         batch_size: for an image set; token sequences go in batches of at most 2048 tokens.
-        device: where to run; None: where the model is.
+        device: where to run; None: where the model is. Of a model or reference that is elsewhere a copy runs.
         progress: called with (what, done, total) where the total is known.
 
     Raises:
@@ -81,6 +82,7 @@ def evaluate(
         ModelError: when the output is not logits.
     """
     where = torch.device(device) if device is not None else _device(model)
+    model, reference = placed(model, where), None if reference is None else placed(reference, where)
     counts = _Counts()
     total = len(data) if isinstance(data, (ImageSet, TokenSet)) else 0
     training = {part: part.training for one in (model, reference) if one is not None for part in one.modules()}

@@ -23,12 +23,14 @@ class ComposedModel:
         known = {name: identity for identity, names_ in names_of(self.model).items() for name in names_}
         modules = {id(module): module for module in self.model.modules()}
         self._layers = {name: modules[known[name]] for name in names}
+        self._dtypes = {name: layer.get_parameter("weight").dtype for name, layer in self._layers.items()}
         for layer in self._layers.values():
             layer.__dict__["weight"] = layer._parameters.pop("weight")
 
     def set_weight(self, name: str, weight: Tensor) -> None:
-        """Gives the layer a weight in its own shape; gradients flow into it."""
-        self._layers[name].__dict__["weight"] = weight
+        """Gives the layer a weight in its own shape and of any float, which it takes in its own; gradients flow into
+        what was given."""
+        self._layers[name].__dict__["weight"] = weight.to(self._dtypes[name])
 
     @property
     def device(self) -> torch.device:

@@ -20,7 +20,7 @@ from corank.checkpoint import fingerprint
 from corank.codecs import CODECS, Codec, RateUniform, Uniform
 from corank.config import choose
 from corank.errors import ConfigError, CorankError, OutputError
-from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, peak_memory_bytes
+from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, peak_memory_bytes, placed
 from corank.presets import PRESETS, Preset
 from corank.rounding import ROUNDERS, Nearest, Rounder
 from corank.search import Greedy, Search
@@ -157,7 +157,7 @@ def compare(
     chosen = list(wanted) if wanted is not None else cases()
     task = _Task(model, data, kept_samples(evaluation), samples, search, seed, device)
     book = _Book(None if out is None else Path(out), task.identity())
-    recorder = Recorder(model)
+    recorder = Recorder(model if task.where is None else placed(model, task.where))
     float_scores = _scores(evaluate(recorder, task.evaluation, device=task.where))
     task = replace(task, float_outputs=recorder.outputs)
     if book.comparison is None:

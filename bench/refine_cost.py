@@ -25,9 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import corank
-from corank.calibration import Samples
-from corank.layers import prepare
-from corank.losses import output_distance
+from corank.calibration import Context, Samples
+from corank.layers import PreparedModel, prepare
 from corank.refine import Refinement
 from corank.refine.augment import flip_and_shift
 from corank.refine.loop import _Steps
@@ -74,7 +73,7 @@ def measure(batch: int, repeat: int, precision: str) -> dict[str, float]:
         known = plain(images)
     teachers = {"refinement": plain, "refinement, outputs cached": Given(known)}
     steps = {
-        name: _Steps(TrainableModel(coded, how), teacher, samples, how, output_distance, 0)
+        name: _Steps(TrainableModel(coded, how), teacher, how, Context(PreparedModel(plain), samples))
         for name, teacher in teachers.items()
     }
     calls: dict[str, Callable[[], object]] = {"float": float_step(plain, images, precision)}

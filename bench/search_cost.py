@@ -22,15 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corank.calibration import Samples, collect, collect_gradients, run
+from corank.calibration import Context, Samples, collect, collect_gradients, run
 from corank.layers import prepare
 from corank.losses import output_distance
 from corank.models.weights import load_weights
 from corank.presets import PRESETS
-from corank.quantization.allocation import problem_of
 from corank.quantization.template import PlanTemplate
 from corank.search import AllocationProblem, CoRa
 from corank.search.cora import _Run, butterworth
+from corank.search.posed import extra_bits, problem_of
 from corank.statistics import OutputGradient
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -58,11 +58,12 @@ def make_problem(model: nn.Module, batch: int) -> AllocationProblem:
     images = torch.randn(4 * batch, 3, 32, 32)
     samples = Samples.of(images, len(images), batch)
     prepared = prepare(model, lambda one: run(one, samples.first(2)))
-    plan = PlanTemplate(PRESETS["fast"])(prepared, 2)
+    plan = PlanTemplate(PRESETS["fast"]).plan(prepared, 2)
     statistics_ = collect(prepared.model, prepared.targets, samples)
     for name, gradient in collect_gradients(prepared.model, prepared.targets, samples).items():
         statistics_[name][OutputGradient] = gradient
-    return problem_of(prepared, plan, statistics_, samples, 0.4, output_distance, 0)
+    context = Context(prepared, samples)
+    return problem_of(plan, extra_bits(prepared, plan, 0.4), context, statistics_)
 
 
 def two_branch_step(problem: AllocationProblem, search: CoRa, batch: Tensor) -> Callable[[], None]:
@@ -76,7 +77,7 @@ def two_branch_step(problem: AllocationProblem, search: CoRa, batch: Tensor) -> 
         parent = state.composed.model.get_submodule(name.rpartition(".")[0])
         parent._modules[name.rpartition(".")[2]] = branches[name]
     with torch.no_grad():
-        target = problem.model(batch)
+        target = problem.context.model(batch)
 
     def step() -> None:
         for place, (name, branch) in enumerate(branches.items()):

@@ -19,9 +19,8 @@ import torch
 from torch import nn
 
 import corank
-from corank.calibration import Samples
+from corank.calibration import Context, Samples
 from corank.layers import prepare
-from corank.losses import output_distance
 from corank.presets import PRESETS, Preset
 from corank.refine import Refinement, refine
 
@@ -62,8 +61,8 @@ def refined(small: nn.Module, task: CifarTask, seed: int) -> None:
     images = Samples.of((batch for batch, _ in chosen.batches(32)), 1600)
     probe = images.first(2)
     with torch.no_grad():
-        teacher = prepare(task.model, lambda model: model(probe)).model
-    refine(small, teacher, images, Refinement(), output_distance, seed)
+        prepared = prepare(task.model, lambda model: model(probe))
+    refine(small, prepared.model, Refinement(), Context(prepared, images, seed=seed))
 
 
 def main() -> None:

@@ -16,8 +16,10 @@ PACKAGE = ROOT / "src" / "corank"
 # of src/corank, without `.py`; `storage.bits` is the one part of a package with a place of its own.
 ORDER = (
     ("errors",),
+    ("registry",),
     ("config",),
-    ("processes", "compiled", "precision", "transfer"),
+    ("progress", "sizes", "bisection"),
+    ("processes", "compiled", "devices", "files", "memory", "notes", "precision", "transfer", "watching"),
     ("matrix",),
     ("statistics",),
     ("codecs",),
@@ -26,6 +28,7 @@ ORDER = (
     ("plan",),
     ("storage.bits",),
     ("checkpoint",),
+    ("identity",),
     ("layers",),
     ("losses",),
     ("calibration",),
@@ -46,6 +49,33 @@ ORDER = (
     ("cli",),
     ("__main__",),
 )
+# The same inside the packages where a call comes by: modules of the package, low to high; others stand in none.
+INSIDE = {
+    "calibration": (
+        ("samples", "context", "thread_state"),
+        ("collect", "paused", "teacher"),
+        ("interleaved", "repeated", "streamed"),
+        ("layerwise",),
+    ),
+    "coding": (("place",), ("layer", "layer_inputs", "waiting"), ("install", "kept"), ("sequence",), ("plan",)),
+    "search": (
+        ("allocation",),
+        ("problem",),
+        ("base", "posed", "knapsack", "composed"),
+        ("candidates", "greedy", "uniform_ranks"),
+        ("cora", "rates"),
+        ("joint",),
+    ),
+    "refine": (
+        ("augment", "norms", "refinement"),
+        ("trainable_layer",),
+        ("trainable_model",),
+        ("loop", "blocks"),
+        ("post_training",),
+    ),
+    "quantization": (("template",), ("request",), ("to_size",), ("encode",), ("to_rate",)),
+    "verbs": (("arguments", "jobs"), ("opening", "scoring"), ("finishing",), ("quantize",), ("smallest", "compare")),
+}
 TIERS = {name: tier for tier, names in enumerate(ORDER) for name in names}
 ANYTHING = "corank"  # the package's own __init__ may import anything, as may corank.testing
 
@@ -58,6 +88,24 @@ REGISTRIES = (
 
 FILE_LINES = 320
 FUNCTION_LINES = 60
+ARGUMENTS = 5
+
+# What users call may take more: the public functions, and the functions that are commands.
+PUBLIC_CALLS = {
+    ("evaluation/accuracy.py", "evaluate"),
+    ("export/onnx.py", "export_onnx"),
+    ("export/openvino.py", "export_openvino"),
+    ("hub/repository.py", "from_pretrained"),
+    ("hub/repository.py", "push_to_hub"),
+    ("runtime.py", "session"),
+    ("verbs/compare.py", "compare"),
+    ("verbs/quantize.py", "quantize"),
+    ("verbs/smallest.py", "quantize_smallest"),
+    *(
+        (f"cli/{name}.py", name)
+        for name in ("compare", "diff", "evaluate", "export", "import_peft", "inspect", "quantize")
+    ),
+}
 
 
 def source_files() -> list[Path]:
@@ -128,6 +176,25 @@ def order_errors(source: str, module: str, is_package: bool) -> list[str]:
     return errors
 
 
+def inner_errors(package: str, source: str, module: str) -> list[str]:
+    """What is wrong with the imports of one module inside its own package, one sentence each."""
+    tiers = {name: tier for tier, names in enumerate(INSIDE[package]) for name in names}
+    own = module.split(".")[2]
+    if own not in tiers:
+        return [f"{module} has no place in its package; add it to INSIDE"]
+    errors = []
+    for line, name in imported_modules(source, module, is_package=False):
+        parts = name.split(".")
+        if parts[1:2] != [package]:
+            continue
+        other = parts[2] if len(parts) > 2 else None
+        if other is None:
+            errors.append(f"{module}:{line} imports its own package; name the module")
+        elif tiers.get(other, -1) >= tiers[own]:
+            errors.append(f"{module}:{line} imports {name}, but {other!r} does not stand below {own!r}")
+    return errors
+
+
 def oversized_functions(source: str) -> Iterator[tuple[str, int, int]]:
     """Name, line and length, docstring not counted, of the functions that are too long."""
     for node in ast.walk(ast.parse(source)):
@@ -137,6 +204,17 @@ def oversized_functions(source: str) -> Iterator[tuple[str, int, int]]:
             length -= len(documentation.splitlines()) if documentation else 0
             if length > FUNCTION_LINES:
                 yield node.name, node.lineno, length
+
+
+def long_argument_lists(source: str) -> Iterator[tuple[str, int, int]]:
+    """Name, line and number of arguments of the functions that take too many; `self` does not count."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            names = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            count = len([name for name in names if name not in ("self", "cls")])
+            if count > ARGUMENTS:
+                yield node.name, node.lineno, count
 
 
 def registered() -> Iterator[tuple[str, str, type]]:
@@ -150,6 +228,29 @@ def test_imports_point_one_way() -> None:
     for path in source_files():
         errors += order_errors(path.read_text(), module_name(path), path.name == "__init__.py")
     assert not errors, "\n".join(errors)
+
+
+@pytest.mark.parametrize("package", INSIDE)
+def test_imports_point_one_way_inside(package: str) -> None:
+    errors = []
+    for path in sorted((PACKAGE / package).glob("*.py")):
+        if path.name != "__init__.py":
+            errors += inner_errors(package, path.read_text(), module_name(path))
+    assert not errors, "\n".join(errors)
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "allowed"),
+    [
+        ("corank.quantization.template", "from corank.quantization.encode import encode", False),
+        ("corank.quantization.encode", "from corank.quantization.template import PlanTemplate", True),
+        ("corank.quantization.encode", "from corank.quantization import template", True),
+        ("corank.quantization.encode", "import corank.quantization", False),
+        ("corank.quantization.nowhere", "import torch", False),
+    ],
+)
+def test_inner_errors_sees(module: str, statement: str, allowed: bool) -> None:
+    assert (inner_errors("quantization", statement, module) == []) is allowed
 
 
 @pytest.mark.parametrize(
@@ -189,6 +290,21 @@ def test_files_and_functions_stay_readable() -> None:
         for name, line, length in oversized_functions(source):
             errors.append(f"{path.relative_to(ROOT)}:{line} {name}: {length} lines, at most {FUNCTION_LINES}")
     assert not errors, "\n".join(errors)
+
+
+def test_nothing_inside_takes_a_long_argument_list() -> None:
+    errors = []
+    for path in source_files():
+        place = path.relative_to(PACKAGE).as_posix()
+        for name, line, count in long_argument_lists(path.read_text()):
+            if (place, name) not in PUBLIC_CALLS:
+                errors.append(f"{place}:{line} {name} takes {count} arguments, at most {ARGUMENTS}")
+    assert not errors, "\n".join(errors)
+
+
+def test_long_argument_lists_counts_all_kinds() -> None:
+    assert list(long_argument_lists("def f(self, a, b, /, c, *, d, e, f): ...")) == [("f", 1, 6)]
+    assert not list(long_argument_lists("def f(self, a, b, /, c, *rest, d, e, **more): ..."))
 
 
 def test_oversized_functions_counts_code_not_docstring() -> None:

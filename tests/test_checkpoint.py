@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -145,3 +148,50 @@ def test_another_model_does_not_continue(images: Tensor, tmp_path: Path) -> None
 def test_live_numbers_count_inner_outputs() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     assert live_numbers(model, torch.zeros(7, 4)) == 3 + 3 + 2
+
+
+@pytest.mark.parametrize("call", ["Checkpoint(sys.argv[1], {})", "Checkpoint(sys.argv[1], {}).save('one', {})"])
+def test_a_folder_of_a_run_that_was_killed_while_it_wrote_goes_on(call: str, tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom corank.checkpoint import Checkpoint\nreal = os.replace\n"
+        "def killed(*paths):\n"
+        f"    if 'save' in {call!r} and str(paths[1]).endswith('.json'):\n        return real(*paths)\n"
+        "    os._exit(9)\n"
+        f"os.replace = killed\n{call}\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "kept")]).returncode == 9
+    assert any(path.name.endswith(".tmp") for path in (tmp_path / "kept").iterdir())
+    kept = Checkpoint(tmp_path / "kept", {})
+    assert kept.load("one") is None
+    kept.save("one", {"a": torch.ones(2)})
+    assert kept.load("one") is not None
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["one.safetensors", "run.json"]
+
+
+def distances(power: float) -> list[Callable[..., Tensor]]:
+    return [
+        lambda output, reference: (output - reference).abs().pow(power).mean(),
+        lambda output, reference: (output - reference).abs().pow(power).amax(),
+    ]
+
+
+def test_another_loss_does_not_continue(images: Tensor, tmp_path: Path) -> None:
+    def run(loss: Callable[..., Tensor]) -> torch.nn.Module:
+        search = corank.CoRa(iterations=2, batch_size=16)
+        return corank.quantize(
+            digits_net(), images[:32], bits=2, budget=0.2, preset="paper", search=search, loss=loss,
+            checkpoint=tmp_path / "kept",
+        )  # fmt: skip
+
+    first = run(distances(2.0)[0])
+    for other in (distances(2.0)[1], distances(1.5)[0]):
+        with pytest.raises(corank.ConfigError, match="loss differs"):
+            run(other)
+    assert run(distances(2.0)[0]).corank_run.plan == first.corank_run.plan
+
+
+def test_the_number_of_processes_tells_runs_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Checkpoint(tmp_path, {})
+    monkeypatch.setattr("corank.checkpoint.number_of_processes", lambda: 2)
+    with pytest.raises(corank.ConfigError, match="processes differs"):
+        Checkpoint(tmp_path, {})

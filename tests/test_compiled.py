@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import corank
+from corank.compiled import uncompiled
 from corank.storage.model_record import run_of
 
 
@@ -54,3 +55,21 @@ def test_the_compiler_is_not_loaded_without_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stdout + done.stderr
+
+
+def test_threads_that_overlap_leave_torch_as_it_was() -> None:
+    import torch._dynamo
+
+    def stance() -> str:
+        return torch._dynamo.eval_frame._stance.stance
+
+    before, first, second = stance(), uncompiled(), uncompiled()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert stance() == "force_eager"  # the second is within still
+    second.__exit__(None, None, None)
+    assert stance() == before
+    with uncompiled(), uncompiled():
+        assert stance() == "force_eager"
+    assert stance() == before

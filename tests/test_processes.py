@@ -16,7 +16,7 @@ import corank
 from corank.calibration import Samples, collect, collect_gradients
 from corank.data import load as load_images
 from corank.models.digits import digits_net
-from corank.processes import all_reduce, is_main, number_of_processes, shard
+from corank.processes import all_reduce, from_main, is_main, number_of_processes, processes_here, shard
 from corank.refine import Refinement
 from corank.statistics import Gram
 
@@ -27,9 +27,9 @@ import sys, torch, corank
 from safetensors.torch import save_file
 sys.path.insert(0, sys.argv[2])
 from test_processes import found
-from corank.processes import is_main, join
+from corank.processes import init_processes, is_main
 torch.set_num_threads(1)
-join()
+init_processes()
 tensors = found()
 if is_main():
     save_file(tensors, sys.argv[1])
@@ -77,3 +77,43 @@ def test_one_process_shares_with_nobody() -> None:
     values = torch.ones(3)
     all_reduce([values])
     assert torch.equal(values, torch.ones(3))
+
+
+APART = """
+import sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from corank.checkpoint import Checkpoint
+from corank.errors import ConfigError
+from corank.processes import init_processes
+init_processes()
+folder = Path(sys.argv[1]) / str(dist.get_rank())  # disks of their own
+kept = Checkpoint(folder, {"seed": 1})
+kept.save("one", {"a": torch.full((2,), 3.0)}, {"rank": 2})
+found = kept.load("one")
+assert found is not None and found[0]["a"].tolist() == [3.0, 3.0] and found[1] == {"rank": 2}
+assert kept.load("two") is None
+try:
+    Checkpoint(folder, {"seed": 2})
+    raise SystemExit("it was not refused")
+except ConfigError as error:
+    assert "seed differs" in str(error)
+dist.barrier()
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="needs accelerate")
+def test_all_processes_know_what_the_main_one_kept(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(APART)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run([*launcher, str(script), str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["0"]
+
+
+def test_the_only_process_decides() -> None:
+    assert from_main(lambda: 3) == 3 and processes_here() == 1
+    with pytest.raises(ValueError, match="no"):
+        from_main(lambda: int("no"))

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from corank.codecs import Codec, Uniform
+from corank.codecs import Codec, Uniform, register_codec
 from corank.diff import diff
 from corank.errors import (
     ArtifactError,
@@ -24,7 +24,7 @@ from corank.refine import BlockReconstruction, Refinement
 from corank.rounding import Gptq, Nearest, Rounder
 from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 from corank.storage.artifact import load, save
-from corank.verbs.compare import compare
+from corank.verbs.compare import Case, cases, compare
 from corank.verbs.quantize import quantize
 from corank.verbs.smallest import quantize_smallest
 
@@ -34,6 +34,7 @@ __all__ = [
     "ArtifactError",
     "BlockReconstruction",
     "BudgetError",
+    "Case",
     "CoRa",
     "Codec",
     "ConfigError",
@@ -54,6 +55,7 @@ __all__ = [
     "Search",
     "Uniform",
     "UniformRanks",
+    "cases",
     "compare",
     "diff",
     "evaluate",
@@ -64,6 +66,7 @@ __all__ = [
     "push_to_hub",
     "quantize",
     "quantize_smallest",
+    "register_codec",
     "save",
     "save_pretrained",
     "to_float",

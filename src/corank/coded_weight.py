@@ -21,8 +21,3 @@ class CodedWeight:
     def decode(self) -> Tensor:
         """The weight ``(R, C)`` float32."""
         return self.codebook.values(self.codes)
-
-    @property
-    def size_bits(self) -> int:
-        """All bits stored: codes, scales, offsets."""
-        return self.codes.numel() * self.codebook.code_bits + self.codebook.size_bits

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from corank.errors import ConfigError
+from corank.registry import Registry
 
 __all__ = ["choose", "from_json", "to_json"]
 
@@ -33,19 +34,23 @@ def to_json(value: Any, table: Mapping[str, type]) -> Json:
 
     Fields at their default are left out, so that a person reads only what was chosen.
     """
-    for kind, entry in table.items():
-        if type(value) is entry:
-            chosen = {field.name: getattr(value, field.name) for field in fields(value)}
-            defaults = {field.name: field.default for field in fields(value)}
-            return {
-                "kind": kind,
-                **{
-                    name: list(item) if isinstance(item, tuple) else item
-                    for name, item in chosen.items()
-                    if item != defaults[name]
-                },
-            }
-    raise ConfigError(f"{type(value).__name__} is not registered; known: {', '.join(sorted(table))}")
+    chosen = {field.name: getattr(value, field.name) for field in fields(value)}
+    defaults = {field.name: field.default for field in fields(value)}
+    told = {name: item for name, item in chosen.items() if item != defaults[name]}
+    listed = {name: list(item) if isinstance(item, tuple) else item for name, item in told.items()}
+    return {"kind": _kind_of(value, table), **listed}
+
+
+def _kind_of(value: Any, table: Mapping[str, type]) -> str:
+    """The name of a value's class."""
+    kinds = {entry: kind for kind, entry in table.items()}
+    if type(value) not in kinds and isinstance(table, Registry):
+        table.load_installed()
+        kinds = {entry: kind for kind, entry in table.items()}
+    if type(value) in kinds:
+        return kinds[type(value)]
+    hint = f"; {table.hint(type(value))} registers it" if isinstance(table, Registry) else ""
+    raise ConfigError(f"{type(value).__name__} is not registered; known: {', '.join(sorted(table))}{hint}")
 
 
 def from_json(data: Any, table: Mapping[str, type[T]], what: str) -> T:

@@ -89,6 +89,8 @@ def run_record(run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
         "folded": list(run.folded),
         "skipped": dict(run.skipped),
         "search_history": [dict(entry) for entry in run.history],
+        "samples": run.samples,
+        "notes": list(run.notes),
         "plan": run.plan.to_json(),
     }
 

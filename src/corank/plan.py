@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,8 @@ from typing import Any
 from corank.adapters import FITS, full_rank
 from corank.codecs import CODECS, Codec
 from corank.config import from_json, to_json
-from corank.errors import ConfigError, ModelError, OutputError
+from corank.errors import ConfigError, ModelError
+from corank.files import read_at_most, write_whole
 from corank.rounding import ROUNDERS, Nearest, Rounder
 from corank.statistics.input_ranges import RANGES as INPUT_RANGES
 
@@ -88,6 +88,10 @@ class LayerPlan:
         of a depthwise layer would be larger than its weight."""
         return self.codec is not None and self.codec.bits < 8 and full_rank(shape) > 0
 
+    def on_layer(self, name: str) -> LayerPlan:
+        """The plan as it is carried out on the layer of that name: a rounder that draws has draws of its own there."""
+        return replace(self, rounder=self.rounder.drawing_for(name))
+
     def to_json(self) -> dict[str, Any]:
         """Every field, plain."""
         return {
@@ -137,6 +141,11 @@ class Plan:
         """The layers that are quantized."""
         return {name: layer for name, layer in self.layers.items() if layer.codec is not None}
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether any layer gets one."""
+        return any(layer.rank for layer in self.coded().values())
+
     def to_json(self) -> dict[str, Any]:
         """``{"format", "default", "layers"}``; each layer lists only what differs from the default."""
         full = {name: layer.to_json() for name, layer in self.layers.items()}
@@ -181,26 +190,14 @@ class Plan:
         Raises:
             OutputError: when the path cannot be written.
         """
-        scratch = Path(f"{path}.tmp")
-        try:
-            scratch.write_text(json.dumps(self.to_json(), indent=1) + "\n")
-            os.replace(scratch, path)
-        except OSError as error:
-            scratch.unlink(missing_ok=True)
-            raise OutputError(f"cannot write a plan to {path}: {error.strerror}") from error
+        write_whole(path, json.dumps(self.to_json(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
         """Reads a plan written by :meth:`save`, or by a person."""
         try:
-            with Path(path).open("rb") as file:
-                text = file.read(_LARGEST_BYTES + 1)
-            if len(text) > _LARGEST_BYTES:
-                raise ConfigError(f"cannot read a plan from {path}: it is larger than {_LARGEST_BYTES // 10**6} MB")
-            data = json.loads(text)
+            data = json.loads(read_at_most(path, _LARGEST_BYTES))
         except (OSError, ValueError, RecursionError) as error:
-            if isinstance(error, ConfigError):
-                raise
             raise ConfigError(f"cannot read a plan from {path}: {error}") from error
         return cls.from_json(data)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from corank.codecs import CODECS, Codec, RateUniform, Uniform
@@ -123,32 +122,22 @@ distillation over scales, biases and adapters."""
 
 
 def chosen_preset(
-    preset: str | Preset,
-    codec: str | Codec | None,
-    input_range: str,
-    rate: float | str | None = None,
-    others: Mapping[str, object] | None = None,
+    preset: str | Preset, codec: str | Codec | None, input_range: str, rate: float | str | None = None
 ) -> Preset:
     """The preset, or the one of that name, with another codec, range of inputs or rate where they are given.
 
-    Args:
-        preset: a recipe or its name.
-        codec, input_range, rate: as for :func:`corank.quantize`; "auto" is 2 until the rate is found.
-        others: arguments that exclude a rate, by name; None where not given.
+    ``codec``, ``input_range`` and ``rate`` are as for :func:`corank.quantize`; "auto" is 2 until the rate is found.
     """
     recipe = preset if isinstance(preset, Preset) else choose(preset, PRESETS, "preset")
     if codec is not None:
         recipe = recipe.with_codec(codec)
     if rate is not None:
-        recipe = recipe.at_rate(_checked_rate(rate, {"codec": codec, **(others or {})}))
+        recipe = recipe.at_rate(_checked_rate(rate))
     return recipe.with_input_range(input_range)
 
 
-def _checked_rate(rate: float | str, others: Mapping[str, object]) -> float:
-    """Raises ConfigError for what is no rate, or beside other ways to say how codes are made."""
-    given = [name for name, value in others.items() if value is not None]
-    if given:
-        raise ConfigError(f"rate and {', '.join(given)} were given; choose one: the rate says how codes are made")
+def _checked_rate(rate: float | str) -> float:
+    """Raises ConfigError for what is no rate."""
     if rate == AUTO:
         return 2.0
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.1 <= rate <= 6:

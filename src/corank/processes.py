@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from corank.errors import ConfigError
 
-__all__ = ["all_reduce", "is_main", "join", "number_of_processes", "shard"]
+__all__ = ["all_reduce", "from_main", "init_processes", "is_main", "number_of_processes", "processes_here", "shard"]
 
 T = TypeVar("T")
 
 
-def join() -> None:
+def init_processes() -> None:
     """Joins the processes that a launcher started, through Hugging Face accelerate; nothing where it started one.
 
     Raises:
@@ -37,6 +37,11 @@ def number_of_processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def processes_here() -> int:
+    """How many of them share this machine's memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if dist.is_initialized() else 1
+
+
 def is_main() -> bool:
     """Whether this process is the one that writes files and speaks."""
     return not dist.is_initialized() or dist.get_rank() == 0
@@ -48,6 +53,26 @@ def shard(items: Sequence[T]) -> list[tuple[int, T]]:
         return list(enumerate(items))
     count, rank = dist.get_world_size(), dist.get_rank()
     return [(place, item) for place, item in enumerate(items) if place % count == rank]
+
+
+def from_main(decide: Callable[[], T]) -> T:
+    """What ``decide`` gives or raises in the main process, in all of them: so that none goes on where another waits.
+
+    It is called in the main process alone, and all must come by.
+    """
+    if number_of_processes() == 1:
+        return decide()
+    found: list[tuple[T | None, Exception | None]] = [(None, None)]
+    if is_main():
+        try:
+            found = [(decide(), None)]
+        except Exception as error:  # raised below, in every process
+            found = [(None, error)]
+    dist.broadcast_object_list(found, src=0)
+    result, error = found[0]
+    if error is not None:
+        raise error
+    return cast(T, result)
 
 
 def all_reduce(tensors: Iterable[Tensor]) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from corank.adapters import FITS, decompose, full_rank
-from corank.adapters.low_rank import LowRank, fit_needs
+from corank.adapters.low_rank import LowRank, lost_energy
 from corank.errors import ConfigError
 from corank.matrix import Geometry
 from corank.statistics import Gram, LayerStatistics, OutputGradient
@@ -180,8 +180,16 @@ def test_full_rank(shape: tuple[int, int, int], rank: int) -> None:
     assert full_rank(shape) == rank
 
 
-def test_needs_and_errors() -> None:
-    assert [fit_needs(fit) for fit in ("svd", "output", "loss")] == [(), (Gram,), (Gram, OutputGradient)]
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_what_is_lost_is_the_sum_of_the_energies(shape: tuple[int, int, int], fit: str) -> None:
+    groups, rows, columns = shape
+    residual, found = torch.randn(shape), statistics(groups, rows, columns, positions=3)
+    energies = decompose(residual, fit, found).energies
+    assert lost_energy(residual, fit, found) == pytest.approx(float(energies.double().sum()), rel=1e-4)
+
+
+def test_errors() -> None:
     residual = torch.randn(1, 3, 4)
     with pytest.raises(ConfigError, match="'svd', 'output', 'loss'"):
         decompose(residual, "plain", {})

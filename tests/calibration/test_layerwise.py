@@ -6,28 +6,13 @@ import threading
 
 import pytest
 import torch
+from reference.networks import Branching, Keeping, keeping_batches, targets_of
 from torch import Tensor, nn
 
+import corank
 from corank.calibration import LayerwisePasses
 from corank.errors import DataError
-
-
-class Branching(nn.Module):
-    """Takes its second layer only where the batch's mean is positive; uses its first one twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        hidden = self.first(self.first(inputs)).relu()
-        if float(inputs.mean()) > 0:
-            hidden = self.second(hidden)
-        return self.last(hidden)
-
-
-def targets_of(model: nn.Module) -> dict[str, nn.Module]:
-    return dict(model.named_children())
+from corank.notes import collected_notes
 
 
 def test_every_layer_sees_what_a_plain_pass_gives_it() -> None:
@@ -97,3 +82,46 @@ def test_leaving_early_ends_all_passes_and_keeps_the_thread_count() -> None:
         lockstep.begin(3, "first")
     assert threading.active_count() == before
     assert torch.get_num_threads() == threads
+
+
+def given_alone(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    handles = [
+        layer.register_forward_pre_hook(lambda _m, args, name=name: found.__setitem__(name, args[0].clone()))
+        for name, layer in targets_of(model).items()
+    ]
+    with torch.no_grad():
+        model(batch)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_a_module_keeps_between_layers_is_its_own_batchs(ahead: bool) -> None:
+    model, batches = Keeping(), keeping_batches()
+    with collected_notes() as notes, LayerwisePasses(model, targets_of(model), batches) as passes:
+        for name in targets_of(model):
+            for number, batch in enumerate(batches):
+                if ahead:
+                    for one in range(len(batches)):
+                        passes.begin(one, name)
+                inputs = passes.inputs(number, name)
+                assert inputs is not None
+                assert torch.allclose(inputs, given_alone(model, batch)[name], rtol=1e-5, atol=1e-6), (name, number)
+    assert any("keeps something on itself" in text for text in notes.texts)
+    assert not any(layer._forward_pre_hooks for layer in model.children())
+
+
+def test_two_networks_that_compute_the_same_get_the_same_codes() -> None:
+    data = torch.cat(keeping_batches() * 4)
+    models = [Keeping(on_itself) for on_itself in (False, True)]
+    models[1].load_state_dict(models[0].state_dict())
+    plain, kept = (corank.quantize(model, data, bits=3, budget=0, batch_size=8) for model in models)
+    for name in ("a", "b", "c", "head"):
+        assert torch.equal(plain.get_submodule(name).code().weight.codes, kept.get_submodule(name).code().weight.codes)
+        errors = [model.corank_run.layers[name].relative_output_error for model in (plain, kept)]
+        assert errors[0] == pytest.approx(errors[1], rel=1e-4)
+    assert not plain.corank_run.notes
+    assert [text for text in kept.corank_run.notes if "keeps something on itself" in text]
+    assert corank.inspect(kept)["notes"] == list(kept.corank_run.notes) and corank.inspect(kept)["samples"] == 64

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from corank.calibration import Samples, collect, collect_gradients
+from corank.calibration import Context, Samples, collect, collect_gradients
 from corank.codecs import Uniform
 from corank.coding.layer import code_layer
-from corank.coding.plan import apply_plan
+from corank.coding.plan import code_plan
 from corank.errors import ConfigError
 from corank.layers import CodedLayer, prepare
 from corank.plan import LayerPlan, Plan
@@ -123,7 +123,7 @@ def model_and_samples() -> tuple[nn.Module, Samples]:
     return model.eval(), Samples.of(torch.randn(20, 2, 6, 6), 20, 8)
 
 
-def test_apply_plan_replaces_the_planned_layers() -> None:
+def test_code_plan_replaces_the_planned_layers() -> None:
     model, samples = model_and_samples()
     prepared = prepare(model, lambda net: net(samples.first(4)))
     statistics: dict[str, LayerStatistics] = dict(collect(prepared.model, prepared.targets, samples))
@@ -132,7 +132,8 @@ def test_apply_plan_replaces_the_planned_layers() -> None:
     layers = {name: replace(PLANS["loss"], codec=Uniform(6)) for name in prepared.targets}
     layers["3"] = LayerPlan(None)
     told: list[int] = []
-    results = apply_plan(prepared, Plan(layers), statistics, lambda _, done, total: told.append(done * 10 + total))
+    context = Context(prepared, samples, progress=lambda _, done, total: told.append(done * 10 + total))
+    results = code_plan(Plan(layers), statistics, context)
     assert list(results) == ["0", "5", "7"] and told == [13, 23, 33]
     for name, layer in prepared.model.named_children():
         assert isinstance(layer, CodedLayer) == (name in results)
@@ -154,9 +155,9 @@ def test_errors_name_the_layer() -> None:
         name: {Gram: found[Gram]} for name, found in collect(prepared.model, prepared.targets, samples).items()
     }
     with pytest.raises(KeyError, match="OutputGradient") as caught:
-        apply_plan(prepared, Plan({"0": PLANS["loss"]}), statistics)
+        code_plan(Plan({"0": PLANS["loss"]}), statistics, Context(prepared, samples))
     assert "while coding layer '0'" in caught.value.__notes__
     prepared.targets["3"].get_parameter("weight").data.fill_(float("nan"))
     with pytest.raises(ConfigError, match="NaN") as caught:
-        apply_plan(prepared, Plan({"3": PLANS["nearest"]}), statistics)
+        code_plan(Plan({"3": PLANS["nearest"]}), statistics, Context(prepared, samples))
     assert "while coding layer '3'" in caught.value.__notes__

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import corank
-from corank.calibration import Samples
-from corank.layers import CodedLayer
+from corank.calibration import Context, Samples
+from corank.layers import CodedLayer, PreparedModel
 from corank.models.digits import digits_net
 from corank.refine.blocks import BlockReconstruction, _differences, _Soft, blocks_of, reconstruct
 
@@ -68,7 +68,7 @@ def test_the_regulariser_is_least_where_all_is_decided(rough: nn.Module, teacher
 def test_brings_every_block_nearer(rough: nn.Module, teacher: nn.Module, images: Tensor, drop: float) -> None:
     model = copy.deepcopy(rough)
     how = BlockReconstruction(80, 32, learning_rate=1e-2, drop=drop)
-    history = reconstruct(model, teacher, Samples.of(images, 256), how, seed=1)
+    history = reconstruct(model, teacher, how, Context(PreparedModel(teacher), Samples.of(images, 256), seed=1))
     assert len(history) == len(blocks_of(model))
     assert sum(entry["after"] < entry["before"] for entry in history) > len(history) // 2
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_scales_and_biases_stay_and_seeds_decide(rough: nn.Module, teacher: nn.M
     found = []
     for seed in (1, 1, 2):
         model = copy.deepcopy(rough)
-        reconstruct(model, teacher, Samples.of(images, 256), how, seed)
+        reconstruct(model, teacher, how, Context(PreparedModel(teacher), Samples.of(images, 256), seed=seed))
         found.append(model)
     assert torch.equal(found[0](images), found[1](images))
     assert not torch.equal(found[0](images), found[2](images))

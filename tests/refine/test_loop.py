@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import corank
-from corank.calibration import Samples
-from corank.layers import CodedLayer
+from corank.calibration import Context, Samples
+from corank.layers import CodedLayer, PreparedModel
 from corank.losses import output_distance
 from corank.models.digits import digits_net
 from corank.refine import Refinement, loop, refine
@@ -30,7 +30,7 @@ def distance(model: nn.Module, teacher: nn.Module, images: Tensor) -> float:
 
 def tuned(rough: nn.Module, teacher: nn.Module, images: Tensor, how: Refinement, seed: int = 0) -> nn.Module:
     model = copy.deepcopy(rough)
-    refine(model, teacher, Samples.of(images, len(images)), how, output_distance, seed)
+    refine(model, teacher, how, Context(PreparedModel(teacher), Samples.of(images, len(images)), seed=seed))
     return model
 
 
@@ -74,7 +74,7 @@ def test_the_last_step_says_how_the_result_was_judged(
 ) -> None:
     model, samples = copy.deepcopy(rough), Samples.of(images, len(images))
     how = Refinement(12, 32, precision="float32", augment=augment)
-    course = refine(model, teacher, samples, how, output_distance, 3)
+    course = refine(model, teacher, how, Context(PreparedModel(teacher), samples, seed=3))
     assert [step["iteration"] for step in course] == list(range(1, 13))
     assert all(set(step) == {"iteration", "divergence"} for step in course[:-1])
     views = torch.Generator().manual_seed(3)
@@ -125,6 +125,7 @@ def test_features_are_matched(rough: nn.Module, teacher: nn.Module, images: Tens
         pairs = zip(features(model), expected, strict=True)
         errors.append(sum(float((given - due).square().sum() / due.square().sum()) for given, due in pairs))
     assert errors[1] < errors[0]
+    assert not any(module._forward_hooks for module in teacher.modules())
 
 
 class TwoHeads(nn.Module):

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from corank import Gptq, LayerPlan, Nearest, Uniform
-from corank.coding.layer import code_layer, coded_module, matrices
-from corank.layers import CodedLayer
+from corank.coding.install import coded_module
+from corank.coding.layer import code_layer
+from corank.layers import CodedLayer, PreparedModel
 from corank.matrix import Geometry
 from corank.refine import Refinement
 from corank.refine.trainable_layer import TrainableLayer
@@ -29,7 +30,8 @@ def coded(layer: nn.Module, codec: Uniform, rank: int) -> CodedLayer:
     groups, _, columns = geometry.matrix_shape
     gram = Gram(groups, columns)
     gram.update(torch.randn(groups, 100, columns), 100)
-    weight, bias = matrices(layer)
+    prepared = PreparedModel(layer, {"it": layer})
+    weight, bias = prepared.weight("it"), prepared.bias("it")
     rounder = Nearest() if codec.bits == 1 else Gptq()
     result = code_layer(weight, bias, LayerPlan(codec, rounder, rank=rank, fit="output"), {Gram: gram})
     module = coded_module(layer, result)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from corank.codecs import Codebook, Uniform
 from corank.errors import ConfigError
+from corank.notes import collected_notes
 from corank.rounding import ROUNDERS, Gptq, Nearest
 from corank.rounding.gptq import inverse_factor
 from corank.statistics import Gram
@@ -175,3 +176,15 @@ def test_errors() -> None:
     broken = gram_of(torch.full((1, 4, 3), float("nan")))
     with pytest.raises(ConfigError, match="finite"):
         Gptq()(weight, codebook, {Gram: broken})
+
+
+def test_damping_that_had_to_grow_is_noted() -> None:
+    inputs = torch.randn(1, 200, 1).expand(1, 200, 24) * (1 + 3e-7 * torch.randn(1, 200, 24))
+    gram, weight = gram_of(inputs), torch.randn(8, 24)
+    book = Uniform(3).fit(weight)
+    with collected_notes() as notes:
+        Gptq(damping=1e-9)(weight, book, {Gram: gram})
+    assert any("damping of" in text and "not 1e-09" in text for text in notes.texts)
+    with collected_notes() as notes:
+        Gptq()(weight, book, {Gram: gram_of(correlated(1, 200, 24))})
+    assert not notes.texts

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
+from torch import Tensor, nn
 
-from corank.codecs import DenseShift, Quantiles, Uniform
+import corank
+from corank.codecs import Codebook, DenseShift, Quantiles, Uniform
+from corank.coding.layer import code_layer
 from corank.errors import ConfigError
-from corank.rounding import Stochastic
+from corank.plan import LayerPlan, Plan
+from corank.rounding import ROUNDERS, Rounder, Stochastic
+from corank.statistics import Gram, LayerStatistics
 from corank.testing import check_rounder
 
 
@@ -46,3 +53,42 @@ def test_seeds() -> None:
     for seed in (-1, 1.5, True, 2**63):
         with pytest.raises(ConfigError, match="seed"):
             Stochastic(seed)  # pyright: ignore[reportArgumentType]
+
+
+def test_every_layer_and_round_has_draws_of_its_own() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(16, 16), nn.Linear(16, 16)
+    second.load_state_dict(first.state_dict())
+    small = corank.quantize(
+        nn.Sequential(first, nn.ReLU(), second), torch.randn(32, 16),
+        plan=Plan({name: LayerPlan(Uniform(2), Stochastic()) for name in ("0", "2")}),
+    )  # fmt: skip
+    codes = [small.get_submodule(name).code().weight.codes for name in ("0", "2")]
+    assert not torch.equal(*codes)
+    parts = [Stochastic().drawing_for("a"), Stochastic().drawing_for("b"), Stochastic(1).drawing_for("a"), Stochastic()]
+    assert len({*parts, parts[0].drawing_for("round 0"), parts[0].drawing_for("round 1")}) == 6
+    assert parts[0] == Stochastic().drawing_for("a")
+
+
+def test_rounds_draw_anew() -> None:
+    """What the adapter of one round gives back is rounded by other draws in the next."""
+    seen: list[Tensor] = []
+
+    @dataclass(frozen=True)
+    class Noted(Stochastic):
+        def drawing_for(self, part: str) -> Rounder:
+            return Noted(Stochastic(self.seed).drawing_for(part).seed)
+
+        def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
+            seen.append(torch.tensor(self.seed))
+            return super().__call__(weight, codebook, statistics)
+
+    gram = Gram(1, 16)
+    gram.update(torch.randn(1, 64, 16), 64)
+    code_layer(torch.randn(1, 16, 16), None, LayerPlan(Uniform(2), Noted(), rank=2, rounds=3), {Gram: gram})
+    assert len({int(seed) for seed in seen}) == 3
+
+
+@pytest.mark.parametrize("name", sorted(set(ROUNDERS) - {"stochastic"}))
+def test_those_that_do_not_draw_stay_as_they_are(name: str) -> None:
+    assert ROUNDERS[name]().drawing_for("layer") == ROUNDERS[name]()

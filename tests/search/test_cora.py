@@ -12,7 +12,7 @@ from torch import Tensor
 from corank.errors import ConfigError
 from corank.search import SEARCHES, CoRa, Greedy, butterworth, spent_bits
 from corank.search.composed import ComposedModel
-from corank.search.cora import Teacher, _Run, compose, harden
+from corank.search.cora import _Run, compose, harden
 from corank.testing import check_search, small_problem
 
 
@@ -86,11 +86,11 @@ def test_compose_at_the_ends_of_the_mask() -> None:
 
 def test_full_rank_is_the_float_model() -> None:
     problem = small_problem(0)
-    composed = ComposedModel(problem.model, problem.layers)
-    inputs = problem.samples.batches[0]
+    composed = ComposedModel(problem.context.model, problem.layers)
+    inputs = problem.context.samples.batches[0]
     for name, layer in problem.layers.items():
         composed.set_weight(name, compose(layer, torch.ones(layer.full_rank)))
-    assert torch.allclose(composed.model(inputs), problem.model(inputs), atol=1e-5)
+    assert torch.allclose(composed.model(inputs), problem.context.model(inputs), atol=1e-5)
 
 
 def cutoff_gradients(budget_bits: int, gamma: float) -> tuple[Tensor, float]:
@@ -159,7 +159,8 @@ def test_same_seed_same_course() -> None:
     assert first == second
     assert [entry["iteration"] for entry in first.history] == list(range(1, 13))
     assert first.iterations == 12
-    other = search(replace(small_problem(3000), seed=7))
+    problem = small_problem(3000)
+    other = search(replace(problem, context=replace(problem.context, seed=7)))
     assert [entry["loss"] for entry in other.history] != [entry["loss"] for entry in first.history]
 
 
@@ -174,40 +175,32 @@ def test_course_comes_down_to_the_budget() -> None:
 
 def test_kept_ranks_are_no_worse_than_the_start() -> None:
     problem = small_problem(2500)
-    composed = ComposedModel(problem.model, {**problem.layers, **problem.fixed})
+    composed = ComposedModel(problem.context.model, {**problem.layers, **problem.fixed})
     for name, weight in problem.fixed.items():
         composed.set_weight(name, weight)
-    inputs = torch.cat(list(problem.samples.batches))
+    inputs = torch.cat(list(problem.context.samples.batches))
 
     def divergence(ranks: dict[str, int]) -> float:
         for name, rank in ranks.items():
             layer = problem.layers[name]
             composed.set_weight(name, compose(layer, (torch.arange(layer.full_rank) < rank).float()))
         with torch.no_grad():
-            return float(problem.loss(composed.model(inputs), problem.model(inputs)))
+            return float(problem.context.loss(composed.model(inputs), problem.context.model(inputs)))
 
     found = dict(CoRa(iterations=30)(problem).ranks)
     assert divergence(found) <= divergence(dict(Greedy()(problem).ranks)) * (1 + 1e-5)
 
 
-def test_teacher_remembers_the_float_outputs() -> None:
-    problem = small_problem(0)
-    load = problem.samples.loader()
-    teacher = Teacher(problem.model, problem.samples, torch.device("cpu"), problem.loss)
-    draw = torch.tensor([5, 1, 17])
-    assert torch.allclose(teacher(draw, load), problem.model(load(draw)), atol=1e-6)
-
-
 def test_composed_model_leaves_the_original_alone() -> None:
     problem = small_problem(0)
-    composed = ComposedModel(problem.model, problem.layers)
+    composed = ComposedModel(problem.context.model, problem.layers)
     weight = torch.zeros(6, 2, 3, 3, requires_grad=True)
     for name, layer in problem.layers.items():
         composed.set_weight(name, weight if name == "0" else layer.geometry.from_matrix(layer.coded))
-    composed.model(problem.samples.batches[0]).sum().backward()
+    composed.model(problem.context.samples.batches[0]).sum().backward()
     assert weight.grad is not None
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in problem.model.parameters())
-    assert "weight" in problem.model.get_submodule("0")._parameters
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in problem.context.model.parameters())
+    assert "weight" in problem.context.model.get_submodule("0")._parameters
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ BITS, GROUPS = (1, 2, 3), (0, 4)
 
 
 def lost(problem: AllocationProblem, found: Allocation) -> float:
-    known = problem.alternatives
+    known = problem.candidates
     assert known is not None
     total = 0.0
     for name, codec in known.codecs.items():
@@ -26,8 +26,8 @@ def lost(problem: AllocationProblem, found: Allocation) -> float:
 
 
 def spent(problem: AllocationProblem, found: Allocation) -> int:
-    assert problem.alternatives is not None
-    return spent_bits(problem, found.ranks) + problem.alternatives.code_bits(found.codecs)
+    assert problem.candidates is not None
+    return spent_bits(problem, found.ranks) + problem.candidates.code_bits(found.codecs)
 
 
 @pytest.mark.parametrize("search", [Joint(), Joint(BITS, GROUPS), Joint(then=CoRa(iterations=3, batch_size=8))])
@@ -39,7 +39,7 @@ def test_conformance(search: Joint) -> None:
 @pytest.mark.parametrize("budget", [0, 400, 1500])
 def test_no_other_codecs_and_ranks_of_no_more_bits_lose_less(budget: int) -> None:
     problem = small_problem(budget)
-    known = problem.alternatives
+    known = problem.candidates
     assert known is not None
     found = Joint(BITS, GROUPS)(problem)
     options = []
@@ -96,9 +96,9 @@ def test_a_search_that_follows_starts_there_and_spends_no_more() -> None:
     assert spent(problem, later) <= spent(problem, first)
 
 
-def test_without_alternatives_there_is_nothing_to_choose() -> None:
-    with pytest.raises(ConfigError, match="no alternatives"):
-        Joint()(replace(small_problem(100), alternatives=None))
+def test_without_candidates_there_is_nothing_to_choose() -> None:
+    with pytest.raises(ConfigError, match="no candidates"):
+        Joint()(replace(small_problem(100), candidates=None))
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from corank.testing import check_search, small_problem
 def rated(rate: float = 2.0) -> AllocationProblem:
     """The small problem, its layers coded at a rate."""
     problem = small_problem(0)
-    assert problem.alternatives is not None
-    codecs = dict.fromkeys(problem.alternatives.codecs, RateUniform(4, rate))
-    return replace(problem, alternatives=replace(problem.alternatives, codecs=codecs))  # pyright: ignore
+    assert problem.candidates is not None
+    codecs = dict.fromkeys(problem.candidates.codecs, RateUniform(4, rate))
+    return replace(problem, candidates=replace(problem.candidates, codecs=codecs))  # pyright: ignore
 
 
 def test_conformance() -> None:
@@ -38,7 +38,7 @@ def test_other_codecs_are_left() -> None:
 
 def test_the_mean_over_weights_stays_and_layers_that_are_not_free_keep_theirs() -> None:
     problem = rated()
-    known = problem.alternatives
+    known = problem.candidates
     assert known is not None
     found = Rates()(problem)
     assert set(found.codecs) == set(known.free) and len(found.codecs) > 1

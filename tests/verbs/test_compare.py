@@ -72,6 +72,39 @@ def test_what_is_there_is_not_run_again(task, tmp_path: Path, monkeypatch: pytes
         compare(model, images, scored, wanted, out=out)
 
 
+def test_other_data_are_not_continued(task, tmp_path: Path) -> None:
+    model, images, scored = task
+    out, wanted = tmp_path / "compare.json", [Case("uniform", "nearest", 3)]
+    compare(model, images, scored, wanted, out=out)
+    others = [
+        ("data", images + 1, scored),
+        ("evaluation", images, [(images, 3 - scored[0][1])]),
+        ("evaluation", images, [(images * 2, scored[0][1])]),
+    ]
+    for part, data, evaluation in others:
+        with pytest.raises(ConfigError, match=f"differs in {part};"):
+            compare(model, data, evaluation, wanted, out=out)
+    again = compare(model, images.split(32), scored, wanted, out=out)  # the same samples, given otherwise
+    assert again.results["uniform nearest 3"]["bits"] == 3
+
+
+def test_every_case_sees_data_that_can_be_read_once(task) -> None:
+    model, images, scored = task
+    wanted = [Case("uniform", "gptq", 3), Case("uniform", "gptq", 2)]
+    once = compare(model, (part for part in images.split(16)), iter(scored), wanted)
+    often = compare(model, list(images.split(16)), scored, wanted)
+    for label, one in once.results.items():
+        assert "error" not in one and {**one, "seconds": 0} == {**often.results[label], "seconds": 0}
+
+
+def test_a_large_file_of_results_is_not_read(task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images, scored = task
+    (tmp_path / "compare.json").write_text(" " * 2000)
+    monkeypatch.setattr(importlib.import_module("corank.verbs.compare"), "_LARGEST_BYTES", 1000)
+    with pytest.raises(ConfigError, match="larger than"):
+        compare(model, images, scored, [Case("uniform", "nearest", 3)], out=tmp_path / "compare.json")
+
+
 def test_cases_at_the_same_time_give_the_same(task) -> None:
     model, images, scored = task
     wanted = [Case("uniform", rounder, bits) for bits in (4, 3, 2) for rounder in ("nearest", "gptq")]

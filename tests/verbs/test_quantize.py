@@ -16,7 +16,7 @@ import corank
 from corank.data import load as load_images
 from corank.layers import CodedLayer, prepare
 from corank.models.digits import digits_net
-from corank.quantization.to_size import parse_size
+from corank.sizes import parse_size
 from corank.storage.contents import predict_bytes
 from corank.storage.model_record import run_of
 

@@ -70,7 +70,7 @@ def test_goes_on_from_a_checkpoint(few: Tensor, tmp_path: Path) -> None:
         pass
 
     def stop(what: str, done: int, total: int) -> None:
-        seen.add(what.split(":")[0])
+        seen.update({what.split(":")[0]} if " bits" in what else ())
         if len(seen) == 3:
             raise Stopped
 
@@ -78,7 +78,7 @@ def test_goes_on_from_a_checkpoint(few: Tensor, tmp_path: Path) -> None:
     model, scored = digits_net(), load_images("digits:test")
     with pytest.raises(Stopped):
         corank.quantize_smallest(model, few, 1.0, scored, rate="auto", checkpoint=tmp_path / "kept", progress=stop)
-    assert {path.name for path in (tmp_path / "kept").iterdir()} >= {"2+0", "1.2+0"}
+    assert {path.name.split("-")[0] for path in (tmp_path / "kept").iterdir()} >= {"2+0", "1.2+0"}
     again = corank.quantize_smallest(model, few, 1.0, scored, rate="auto", checkpoint=tmp_path / "kept")
     straight = corank.quantize_smallest(model, few, 1.0, scored, rate="auto")
     assert again.tried == straight.tried

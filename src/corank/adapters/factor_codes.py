@@ -34,7 +34,9 @@ class CodedLowRank:
 
     @property
     def size_bits(self) -> int:
-        return self.left.size_bits + self.right.size_bits
+        """All bits stored: codes and scales of both sides."""
+        sides = (self.left, self.right)
+        return sum(side.codes.numel() * side.codebook.code_bits + side.codebook.size_bits for side in sides)
 
     def product(self) -> Tensor:
         """``(G * R, C)`` float32."""

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from corank.errors import ConfigError
-from corank.statistics import Gram, LayerStatistics, OutputGradient, Statistic, require
+from corank.statistics import Gram, LayerStatistics, OutputGradient, require
 
-__all__ = ["FITS", "LowRank", "decompose", "fit_needs", "full_rank"]
+__all__ = ["FITS", "LowRank", "decompose", "full_rank", "lost_energy"]
+
+_DAMPING = 0.1
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,24 @@ def decompose(residual: Tensor, fit: str, statistics: LayerStatistics) -> LowRan
     return _cut(inverse @ vectors, right, energies.sum(0) * gram.positions, residual)
 
 
-FITS: dict[str, tuple[type[Statistic], ...]] = {"svd": (), "output": (Gram,), "loss": (Gram, OutputGradient)}
+FITS = ("svd", "output", "loss")
 
 
-def fit_needs(fit: str) -> tuple[type[Statistic], ...]:
-    """The statistics that :func:`decompose` needs for ``fit``."""
-    return FITS[fit]
+def lost_energy(residual: Tensor, fit: str, statistics: LayerStatistics) -> float:
+    """What all directions of :func:`decompose` take off together: the error itself, as ``fit`` weighs it.
+
+    The sum of the energies is a trace, so no direction needs to be found: ``tr(E E^T)``, ``tr(E Sigma E^T)`` and
+    ``tr(Gamma E Sigma E^T)`` for the three fits.
+    """
+    if fit == "svd":
+        return float(residual.double().square().sum())
+    gram = require(statistics, Gram, f"fit={fit!r}")
+    covariance = residual @ gram.matrix @ residual.transpose(1, 2)
+    if fit == "output":
+        weighted = covariance.diagonal(dim1=1, dim2=2)
+    else:
+        weighted = covariance * _damped(require(statistics, OutputGradient, "fit='loss'").matrix).transpose(1, 2)
+    return max(float(weighted.double().sum()), 0.0) * gram.positions
 
 
 def _cut(left: Tensor, right: Tensor, energies: Tensor, residual: Tensor) -> LowRank:
@@ -102,10 +116,15 @@ def _descending(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     return energies.flip(-1).float(), vectors.flip(-1).float()
 
 
-def _roots(matrix: Tensor, damping: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Square root of the damped matrix, and its inverse."""
+def _damped(matrix: Tensor) -> Tensor:
+    """The matrix in float64 plus a tenth of its mean diagonal: outputs that no loss minds still count a little."""
     mean = matrix.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=1e-30)
-    damped = matrix.double() + damping * mean.double() * torch.eye(matrix.shape[-1], device=matrix.device)
+    return matrix.double() + _DAMPING * mean.double() * torch.eye(matrix.shape[-1], device=matrix.device)
+
+
+def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Square root of the damped matrix, and its inverse."""
+    damped = _damped(matrix)
     energies, vectors = torch.linalg.eigh((damped + damped.transpose(1, 2)) / 2)
     root = energies.clamp(min=1e-38).sqrt()
     forward = (vectors * root[:, None]) @ vectors.transpose(1, 2)

@@ -6,26 +6,20 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from corank.calibration.samples import Samples, run
+from corank.devices import device_of
 from corank.errors import ModelError
 from corank.losses import sensitivity_target
 from corank.matrix import Geometry
 from corank.processes import shard
+from corank.progress import Progress, silent
 from corank.statistics import Gram, OutputGradient, Statistic
+from corank.watching import input_of, watched
 
-__all__ = ["collect", "collect_gradients", "labelled", "position_limit"]
+__all__ = ["collect", "collect_gradients", "position_limit"]
 
-Progress = Callable[[str, int, int], None]
 _UNFOLDED_BYTES = 1 << 26  # of unfolded inputs held at once
-
-
-def labelled(progress: Progress | None, label: str) -> Progress | None:
-    """The callback, told what is being done with a label before it."""
-    if progress is None:
-        return None
-    return lambda what, done, total: progress(f"{label}: {what}", done, total)
 
 
 def collect(
@@ -33,7 +27,7 @@ def collect(
     targets: Mapping[str, nn.Module],
     samples: Samples,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, dict[type[Statistic], Statistic]]:
     """The :class:`~corank.statistics.Gram` of every target's inputs, in one pass.
 
@@ -53,33 +47,27 @@ def collect(
     Raises:
         ModelError: when a layer's inputs are not finite.
     """
-    device = _device(model)
+    device = device_of(model)
     generator = torch.Generator()
     grams = {name: _empty_gram(layer, device) for name, layer in targets.items()}
     total = len(samples)
 
-    def hook(name: str, geometry: Geometry) -> Callable[..., None]:
+    def hook(name: str) -> Callable[..., None]:
+        geometry = Geometry.of(targets[name])
+
         def feed(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], _output: Tensor) -> None:
-            inputs = args[0] if args else named["input"]
+            inputs = input_of(args, named)
             limit = position_limit(geometry, total, inputs.shape[0])
             rows = geometry.patches(inputs.detach(), limit, generator)
             grams[name].update(rows, geometry.output_positions(inputs))
 
         return feed
 
-    handles = [
-        layer.register_forward_hook(hook(name, Geometry.of(layer)), with_kwargs=True) for name, layer in targets.items()
-    ]
-    try:
-        with torch.no_grad():
-            for number, batch in shard(samples.batches):
-                generator.manual_seed((seed << 20) + number)  # the same positions whoever draws them
-                run(model, batch, device)
-                if progress is not None:
-                    progress("calibrating", number + 1, len(samples.batches))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched(targets, hook), torch.no_grad():
+        for number, batch in shard(samples.batches):
+            generator.manual_seed((seed << 20) + number)  # the same positions whoever draws them
+            run(model, batch, device)
+            progress("calibrating", number + 1, len(samples.batches))
     for name, gram in grams.items():
         gram.reduce()
         if not bool(torch.isfinite(gram.mean).all()):
@@ -99,22 +87,23 @@ def collect_gradients(
     targets: Mapping[str, nn.Module],
     samples: Samples,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, OutputGradient]:
     """The :class:`~corank.statistics.OutputGradient` of every target: the empirical Fisher information per position.
 
     Labels are drawn from the model's own softmax (see :func:`corank.losses.sensitivity_target`); one forward and one
     backward pass, weights are not differentiated.
     """
-    device = _device(model)
+    device = device_of(model)
     generator = torch.Generator()
     found: dict[str, OutputGradient] = {}
 
-    def hook(name: str, geometry: Geometry) -> Callable[..., Tensor]:
+    def hook(name: str) -> Callable[..., Tensor]:
+        geometry = Geometry.of(targets[name])
         groups, width, _ = geometry.matrix_shape
         statistic = found[name] = OutputGradient(groups, width, device)  # stays empty where no output depends on it
 
-        def feed(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        def feed(_module: nn.Module, _inputs: object, _named: object, output: Tensor) -> Tensor:
             if not output.requires_grad:
                 output = output.detach().requires_grad_(True).clone()
 
@@ -131,17 +120,14 @@ def collect_gradients(
 
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
-    handles = [layer.register_forward_hook(hook(name, Geometry.of(layer))) for name, layer in targets.items()]
     try:
-        for number, batch in shard(samples.batches):
-            generator.manual_seed((seed << 20) + number)
-            with torch.enable_grad():
-                sensitivity_target(run(model, batch, device), generator, samples.are_tokens).backward()
-            if progress is not None:
+        with watched(targets, hook):
+            for number, batch in shard(samples.batches):
+                generator.manual_seed((seed << 20) + number)
+                with torch.enable_grad():
+                    sensitivity_target(run(model, batch, device), generator, samples.are_tokens).backward()
                 progress("sensitivity", number + 1, len(samples.batches))
     finally:
-        for handle in handles:
-            handle.remove()
         for parameter in trainable:
             parameter.requires_grad_(True)
     for statistic in found.values():
@@ -152,9 +138,3 @@ def collect_gradients(
 def _empty_gram(layer: nn.Module, device: torch.device) -> Gram:
     groups, _, columns = Geometry.of(layer).matrix_shape
     return Gram(groups, columns, device)
-
-
-def _device(model: nn.Module) -> torch.device:
-    for tensor in tree_leaves([list(model.parameters()), list(model.buffers())]):
-        return tensor.device
-    return torch.device("cpu")

@@ -1,147 +1,62 @@
-"""Forward passes that pause at every layer: sequential calibration at the cost of one pass, without tracing.
-
-Each batch runs through the model in a thread of its own. At every target layer the thread waits until it is told to
-go on, so all batches stand before the same layer while that layer is coded, and then see its coded weights. Threads
-only compute; who waits for whom is fixed, so the result does not depend on scheduling.
-"""
+"""Forward passes that pause at every layer: sequential calibration at the cost of one pass, without tracing."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from corank.calibration.samples import run
+from corank.calibration.interleaved import interleaving_of
+from corank.calibration.paused import PausedPasses
+from corank.calibration.repeated import RepeatedPasses
+from corank.notes import note
 
 __all__ = ["LayerwisePasses"]
 
-
-class _Stopped(BaseException):
-    """Ends a paused pass."""
-
-
-class _Pass:
-    """One batch on its way through the model."""
-
-    def __init__(self, model: nn.Module, batch: Any, device: torch.device) -> None:
-        self.layer: int = -1
-        self.inputs: Tensor | None = None
-        self.finished = False
-        self.error: BaseException | None = None
-        self._stop = False
-        self._go, self._paused = threading.Semaphore(0), threading.Semaphore(0)
-        self._work = (model, batch, device)
-        self._visited: set[int] = set()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-        self._paused.acquire()
-
-    def begin(self) -> None:
-        """Lets it run on; :meth:`wait` for where it stops."""
-        self.inputs = None
-        self._go.release()
-
-    def wait(self) -> None:
-        self._paused.acquire()
-        if self.error is not None:
-            raise self.error
-
-    def stop(self) -> None:
-        if not self.finished:
-            self._stop = True
-            self._go.release()
-        self.thread.join()
-
-    def pause(self, layer: int, inputs: Tensor) -> None:
-        if layer in self._visited:  # a shared layer's later calls
-            return
-        self._visited.add(layer)
-        self.layer, self.inputs = layer, inputs
-        self._paused.release()
-        self._go.acquire()
-        if self._stop:
-            raise _Stopped
-
-    def _run(self) -> None:
-        torch.set_num_threads(1)  # a team of workers for every pass would fight over the cores
-        self._paused.release()
-        self._go.acquire()
-        model, batch, device = self._work
-        try:
-            if not self._stop:
-                with torch.no_grad():
-                    run(model, batch, device)
-        except _Stopped:
-            pass
-        except BaseException as error:  # handed to the thread that waits
-            self.error = error
-        self.finished = True
-        self._paused.release()
+_ANEW = (
+    "the network keeps something on itself between its layers, so that batches cannot walk through it side by side: "
+    "each ran anew for every layer, which is slow and right; a forward() that keeps such values in local variables is "
+    "calibrated at the cost of one pass"
+)
 
 
 class LayerwisePasses:
-    """All batches walking through a model together; use as a context manager."""
+    """All batches walking through a model together; use as a context manager.
+
+    Each batch waits before the layer that is asked for until all have been there, so that every batch runs once.
+    Networks that this would change, which two samples tell, are run anew for every layer instead, with a note.
+
+    Args:
+        model: in evaluation mode; its weights may change between two layers.
+        targets: layers to wait before, by name, in the order they run.
+        batches: of inputs.
+    """
 
     def __init__(self, model: nn.Module, targets: Mapping[str, nn.Module], batches: Sequence[Any]) -> None:
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-        self._order = {name: place for place, name in enumerate(targets)}
-        self._by_thread: dict[int, _Pass] = {}
-        self._changes: dict[int, Callable[[Tensor], Tensor]] = {}
-        self._handles = [
-            layer.register_forward_pre_hook(self._hook(self._order[name]), with_kwargs=True)
-            for name, layer in targets.items()
-        ]
-        threads = torch.get_num_threads()
-        self._passes = [_Pass(model, batch, device) for batch in batches]
-        torch.set_num_threads(threads)
-        self._begun: set[int] = set()
-        for one in self._passes:
-            assert one.thread.ident is not None
-            self._by_thread[one.thread.ident] = one
+        seen = interleaving_of(model, targets, batches, device)
+        if seen.sound:
+            self._passes = PausedPasses(model, targets, batches, device, ahead=seen.at_once)
+        else:
+            note(_ANEW)
+            self._passes = RepeatedPasses(model, targets, batches, device)
 
     def __enter__(self) -> LayerwisePasses:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one in self._passes:
-            one.stop()
-        for handle in self._handles:
-            handle.remove()
+        self._passes.close()
 
     def begin(self, batch: int, name: str) -> None:
         """Sends a batch on towards layer ``name`` without waiting for it."""
-        one = self._passes[batch]
-        if batch not in self._begun and not one.finished and one.layer < self._order[name]:
-            self._begun.add(batch)
-            one.begin()
+        self._passes.begin(batch, name)
 
     def inputs(self, batch: int, name: str) -> Tensor | None:
         """What layer ``name`` is about to be called with on that batch; None where the batch does not come by it."""
-        one, place = self._passes[batch], self._order[name]
-        while batch in self._begun or (not one.finished and one.layer < place):
-            self.begin(batch, name)
-            one.wait()
-            self._begun.discard(batch)
-        return one.inputs if not one.finished and one.layer == place else None
+        return self._passes.inputs(batch, name)
 
     def change(self, name: str, change: Callable[[Tensor], Tensor]) -> None:
         """From now on layer ``name`` computes from ``change(inputs)``, in every call of every batch."""
-        self._changes[self._order[name]] = change
-
-    def _hook(self, place: int):
-        def pause(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]):
-            one = self._by_thread.get(threading.get_ident())
-            if one is None:
-                return None
-            one.pause(place, args[0] if args else named["input"])
-            change = self._changes.get(place)
-            if change is None:
-                return None
-            if args:
-                return (change(args[0]), *args[1:]), named
-            return args, {**named, "input": change(named["input"])}
-
-        return pause
+        self._passes.change(name, change)

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.errors import DataError
 from corank.transfer import sent
+from corank.watching import watched
 
 __all__ = ["Samples", "live_numbers", "run", "token_ids"]
 
@@ -181,18 +182,13 @@ def live_numbers(model: nn.Module, batch: Any, device: torch.device | str = "cpu
     kept, more or less."""
     total = 0
 
-    def count(_module: nn.Module, _inputs: object, output: Any) -> None:
+    def count(_module: nn.Module, _inputs: object, _named: object, output: Any) -> None:
         nonlocal total
         total += sum(leaf.numel() for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
 
-    inner = [module for module in model.modules() if not any(True for _ in module.children())]
-    handles = [module.register_forward_hook(count) for module in inner]
-    try:
-        with torch.no_grad():
-            run(model, tree_map(lambda leaf: leaf[:1], batch), device)
-    finally:
-        for handle in handles:
-            handle.remove()
+    inner = {name: module for name, module in model.named_modules() if not any(True for _ in module.children())}
+    with watched(inner, lambda _: count), torch.no_grad():
+        run(model, tree_map(lambda leaf: leaf[:1], batch), device)
     return max(1, total)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import nn
 
-from corank.calibration.collect import Progress, collect
-from corank.calibration.samples import Samples
+from corank.calibration.collect import collect
+from corank.calibration.context import Context
 from corank.matrix import Geometry
 from corank.statistics import LayerStatistics, Statistic
 
@@ -21,27 +21,17 @@ class StreamedStatistics(Mapping[str, LayerStatistics]):
     layers as fit in memory, and the layers of the pass before are forgotten.
 
     Args:
-        model: the float model, in evaluation mode; it must not change while it is asked.
-        targets: name to layer.
-        samples: calibration samples.
+        context: the float network, which must not change while it is asked, and its samples.
+        names: of the layers.
         further: statistics by layer name that are known already.
-        seed: draws the positions.
-        progress: called with (what, done, total).
         keep: :meth:`forget` frees nothing, for what is asked for again.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        targets: Mapping[str, nn.Module],
-        samples: Samples,
-        further: Mapping[str, LayerStatistics],
-        seed: int = 0,
-        progress: Progress | None = None,
-        keep: bool = False,
+        self, context: Context, names: Iterable[str], further: Mapping[str, LayerStatistics], keep: bool = False
     ) -> None:
-        self._model, self._targets, self._samples = model, dict(targets), samples
-        self._further, self._seed, self._progress, self._keep = further, seed, progress, keep
+        self._context, self._further, self._keep = context, further, keep
+        self._targets = {name: context.prepared.targets[name] for name in names}
         self._passes = _passes(self._targets)
         self._place = {name: number for number, names in enumerate(self._passes) for name in names}
         self._held: tuple[int, dict[str, dict[type[Statistic], Statistic]]] | None = None
@@ -51,7 +41,8 @@ class StreamedStatistics(Mapping[str, LayerStatistics]):
         if self._held is None or self._held[0] != number:
             self._held = None
             wanted = {other: self._targets[other] for other in self._passes[number]}
-            found = collect(self._model, wanted, self._samples, self._seed + number, self._progress)
+            known = self._context
+            found = collect(known.model, wanted, known.samples, known.seed + number, known.progress)
             self._held = (number, found)
         return {**self._held[1][name], **self._further.get(name, {})}
 

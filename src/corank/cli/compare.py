@@ -17,9 +17,9 @@ from corank.cli.progress import progress_bar
 from corank.cli.screen import results_console, show_lines
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
 from corank.errors import ConfigError
+from corank.files import make_directory, write_whole
 from corank.models import resolve
 from corank.reports.cells import show_bytes
-from corank.reports.files import make_directory, write_file
 from corank.reports.plots.codecs import draw_codecs
 from corank.reports.plots.style import image_bytes
 from corank.verbs.compare import Comparison, cases
@@ -78,10 +78,10 @@ def compare(
             source.model, images, scored, wanted, samples=samples, search=search, seed=seed, device=where,
             out=out / "compare.json", jobs=jobs, progress=progress,
         )  # fmt: skip
-    write_file(out / "compare.md", comparison_markdown(found).encode())
+    write_whole(out / "compare.md", comparison_markdown(found).encode())
     drawn = [one for one in found.results.values() if "error" not in one]
     if drawn:
-        write_file(out / "compare.png", image_bytes(draw_codecs(drawn, found.float_scores)))
+        write_whole(out / "compare.png", image_bytes(draw_codecs(drawn, found.float_scores)))
     if not quiet:
         console = results_console()
         console.print(_table(found))

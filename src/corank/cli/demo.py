@@ -15,14 +15,14 @@ import typer
 import corank
 import corank.cli.options as options
 from corank import __version__
-from corank.calibration.collect import labelled
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, check_report, write_all
-from corank.cli.progress import Callback, progress_bar
+from corank.cli.progress import progress_bar
 from corank.cli.record import float_record, label_of, record_of, score
 from corank.cli.screen import errors_console, results_console, show_lines
 from corank.data import ImageSet, load
 from corank.models import ResolvedModel, resolve
+from corank.progress import Progress, labelled
 from corank.reports import comparison_table, write_record, write_report
 
 __all__ = ["demo"]
@@ -125,7 +125,7 @@ def _run(
     one: DemoRun,
     seed: int,
     folder: Path,
-    progress: Callback | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     named = labelled(progress, one.label)
     quantized = corank.quantize(

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+import rich.progress
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from corank.cli.screen import errors_console
+from corank.progress import Progress, silent
 
-__all__ = ["Callback", "progress_bar", "renamed"]
-
-Callback = Callable[[str, int, int], None]
+__all__ = ["progress_bar", "renamed"]
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[Callback | None]:
-    """Gives the callback ``(what, done, total)`` that the library takes; None where nobody would see it."""
+def progress_bar(quiet: bool) -> Iterator[Progress]:
+    """Gives the callback ``(what, done, total)`` that the library takes, silent where nobody would see it."""
     console = errors_console()
     if quiet or not sys.stderr.isatty() or console.is_dumb_terminal:
-        yield None
+        yield silent
         return
     columns = (
         TextColumn("{task.description}"),
@@ -28,18 +28,16 @@ def progress_bar(quiet: bool) -> Iterator[Callback | None]:
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with rich.progress.Progress(*columns, console=console, transient=True) as bar:
         yield _callback(bar)
 
 
-def renamed(callback: Callback | None, name: str) -> Callback | None:
+def renamed(progress: Progress, name: str) -> Progress:
     """The same callback, with the name of what is being done given by the caller."""
-    if callback is None:
-        return None
-    return lambda _what, done, total: callback(name, done, total)
+    return lambda _what, done, total: progress(name, done, total)
 
 
-def _callback(bar: Progress) -> Callback:
+def _callback(bar: rich.progress.Progress) -> Progress:
     tasks: dict[str, TaskID] = {}
 
     def show(what: str, done: int, total: int) -> None:

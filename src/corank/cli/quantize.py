@@ -20,10 +20,10 @@ from corank.cli.record import Scores, record_of, score
 from corank.cli.request import Request
 from corank.cli.screen import results_console, show_lines, show_skipped, show_tried, summary_table
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
+from corank.files import write_whole
 from corank.models import resolve
 from corank.processes import is_main
 from corank.reports import write_record, write_report
-from corank.reports.files import write_file
 
 __all__ = ["quantize"]
 
@@ -103,7 +103,7 @@ def _write(
     plan_text = json.dumps(result["plan"], indent=1) + "\n"
     return write_all(
         (out, lambda path: corank.save(quantized, path, coder)),
-        (save_plan, lambda path: write_file(path, plan_text.encode())),
+        (save_plan, lambda path: write_whole(path, plan_text.encode())),
         (record, lambda path: write_record(path, result)),
         (report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
     )
@@ -116,4 +116,5 @@ def _show(result: Mapping[str, Any], written: Sequence[Path], quiet: bool) -> No
     console.print(summary_table(result))
     show_skipped(console, result["skipped"])
     show_tried(console, result)
+    show_lines(console, [f"note: {text}" for text in result["notes"]])
     show_lines(console, [f"wrote {path}" for path in written])

@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from corank import __version__, evaluate
-from corank.cli.progress import Callback, renamed
+from corank.cli.progress import renamed
 from corank.cli.screen import NATS
 from corank.data import ImageSet, TokenSet
 from corank.evaluation import Evaluation, peak_memory_bytes
 from corank.models import ResolvedModel
+from corank.progress import Progress
 from corank.reports.cells import show_bits
 from corank.reports.fields import file_bits, is_rated
 from corank.storage.contents import float_bytes
@@ -52,7 +53,7 @@ class Scores:
         return cls(value, found.nats, found.agreement, found.kl, found.tokens, NATS)
 
 
-def score(original: nn.Module, quantized: nn.Module, samples: ImageSet | TokenSet, progress: Callback | None) -> Scores:
+def score(original: nn.Module, quantized: nn.Module, samples: ImageSet | TokenSet, progress: Progress) -> Scores:
     """Scores both models; the float one by itself only where there are labels, or tokens to predict."""
     found = evaluate(quantized, samples, original, progress=renamed(progress, "scoring"))
     if isinstance(samples, ImageSet) and samples.labels is None:

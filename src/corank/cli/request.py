@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import corank
-from corank.cli.progress import Callback
 from corank.data import ImageSet, TokenSet
 from corank.errors import ConfigError
 from corank.presets import AUTO, chosen_codec
+from corank.progress import Progress
 from corank.storage.entropy_coding import check_coder
 from corank.verbs.smallest import Trial
 
@@ -97,7 +97,7 @@ class Request:
         model: nn.Module,
         images: ImageSet | TokenSet,
         scored: ImageSet | TokenSet | None,
-        progress: Callback | None,
+        progress: Progress,
     ) -> tuple[nn.Module, tuple[Trial, ...]]:
         """Does it; also returns the files tried, where several were."""
         model.to(self.device)

@@ -19,8 +19,9 @@ from corank.codecs.statsq import StatsQ
 from corank.codecs.ternary import Ternary
 from corank.codecs.uniform import Uniform
 from corank.codecs.uniform_grid import UniformGrid
+from corank.registry import Registry
 
-CODECS: dict[str, type[Codec]] = {
+_OWN: dict[str, type[Codec]] = {
     "additive-power-of-two": AdditivePowerOfTwo,
     "bcgd": Bcgd,
     "binary": Binary,
@@ -38,7 +39,26 @@ CODECS: dict[str, type[Codec]] = {
     "uniform": Uniform,
     "uniform-grid": UniformGrid,
 }
-"""Codecs by the name they have in plans and files."""
+CODECS: Registry[Codec] = Registry("codec", Codec, "corank.codecs", _OWN)
+"""Codecs by the name they have in plans and files; see :func:`register_codec`."""
+
+
+def register_codec(name: str, codec: type[Codec]) -> None:
+    """Makes a codec of one's own known by name, so that plans and files can hold it.
+
+    A file is read only where its codec is registered under that name, too. A package does that for its users by an
+    entry point in the group ``corank.codecs``: ``my-codec = "my_package.codecs:MyCodec"``.
+
+    Args:
+        name: lower case with hyphens, such as "quarter-steps".
+        codec: a frozen dataclass whose fields are numbers and texts with defaults;
+            :func:`corank.testing.check_codec` checks that it does what is asked of it.
+
+    Raises:
+        ConfigError: for a name of another form or that is taken, or a class that is no such codec.
+    """
+    CODECS.register(name, codec)
+
 
 __all__ = [
     "CODECS",
@@ -64,4 +84,5 @@ __all__ = [
     "Ternary",
     "Uniform",
     "UniformGrid",
+    "register_codec",
 ]

@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from corank.adapters import CodedLowRank, code_factors, decompose, full_rank
+from corank.adapters import CodedLowRank, LowRank, code_factors, decompose, full_rank
 from corank.codecs import Codebook, Codec
 from corank.coded_weight import CodedWeight
-from corank.coding.place import code_at, coding_device, statistics_at
-from corank.layers import CodedLayer, CodedLayerState, coded_class
-from corank.matrix import Geometry
+from corank.coding.place import code_at, coding_device, directions_at, statistics_at
+from corank.layers import CodedLayerState
 from corank.plan import LayerPlan
 from corank.rounding.pruned import Pruned, smallest
 from corank.rounding.refit import alternate, refit_scales
 from corank.statistics import CrossMoments, Gram, LayerStatistics, Statistic, require
 
-__all__ = ["LayerResult", "code_layer", "coded_module", "layer_view", "matrices"]
+__all__ = ["LayerResult", "code_and_decompose", "code_layer", "layer_view"]
 
 _RIDGE = 0.02  # of the pull towards the float weight, relative to the mean energy of an input
 
@@ -31,7 +30,8 @@ class LayerResult:
         code: codes, codebook and adapter.
         bias: the new bias ``(G * R,)`` float32, or None for a layer without one.
         relative_output_error: ``mean |y - y_q|^2 / mean |y|^2`` on the calibration inputs.
-        energies: error along each adapter direction, before the adapter, descending; where the layer was coded.
+        energies: error along each adapter direction, before the adapter, descending, where the layer was coded; empty
+            where no direction was looked for.
     """
 
     code: CodedLayerState
@@ -45,13 +45,15 @@ def layer_view(plan: LayerPlan, has_bias: bool, statistics: LayerStatistics) -> 
     if not (plan.bias_correction and has_bias):
         return statistics
     centred: dict[type[Statistic], Statistic] = {Gram: require(statistics, Gram, "bias correction").centred()}
-    drift = statistics.get(CrossMoments)
-    if isinstance(drift, CrossMoments):
-        centred[CrossMoments] = drift.centred()
+    moments = statistics.get(CrossMoments)
+    if isinstance(moments, CrossMoments):
+        centred[CrossMoments] = moments.centred()
     return {**statistics, **centred}
 
 
-def code_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics: LayerStatistics) -> LayerResult:
+def code_layer(
+    weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics: LayerStatistics, spectrum: bool = True
+) -> LayerResult:
     """Codes one layer.
 
     Args:
@@ -59,74 +61,79 @@ def code_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics:
         bias: ``(G * R,)`` float32 or None.
         plan: what to do; its codec is not None.
         statistics: of the layer, holding at least a :class:`~corank.statistics.Gram`.
+        spectrum: whether the energies are wanted where the plan has no rank that needs them.
 
     Returns:
         The round of least output error, if the plan asks for several; where the weight is, wherever it was coded.
     """
+    return code_and_decompose(weight, bias, plan, statistics, spectrum)[0]
+
+
+def code_and_decompose(
+    weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics: LayerStatistics, spectrum: bool = True
+) -> tuple[LayerResult, LowRank | None]:
+    """As :func:`code_layer`, with the full-rank adapter of what rounding lost; None where nobody asked for it."""
     home, place = weight.device, coding_device(weight, plan)
     if place == home:
-        return _coded(weight, bias, plan, statistics)
+        return _coded(weight, bias, plan, statistics, spectrum)
     offset = None if bias is None else bias.to(place)
-    result = _coded(weight.to(place), offset, plan, statistics_at(statistics, place))
+    result, found = _coded(weight.to(place), offset, plan, statistics_at(statistics, place), spectrum)
     new_bias = None if result.bias is None else result.bias.to(home)
-    return replace(result, code=code_at(result.code, home), bias=new_bias)
+    directions = None if found is None else directions_at(found, home)
+    return replace(result, code=code_at(result.code, home), bias=new_bias), directions
 
 
-def _coded(weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics: LayerStatistics) -> LayerResult:
-    """As :func:`code_layer`, where weight and statistics are."""
-    drift = statistics.get(CrossMoments)
+def _coded(
+    weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics: LayerStatistics, spectrum: bool
+) -> tuple[LayerResult, LowRank | None]:
+    """The same where weight and statistics are."""
+    moments = statistics.get(CrossMoments)
     shape = (weight.shape[0], weight.shape[1], weight.shape[2])
     wanted = weight
-    if isinstance(drift, CrossMoments):
-        wanted = drift.corrected(weight, plan.bias_correction and bias is not None, _RIDGE)
-        view = layer_view(plan, bias is not None, {**statistics, Gram: drift.gram})
+    if isinstance(moments, CrossMoments):
+        # The layer will be fed by coded layers: what is rounded is the weight that best gives the float outputs there.
+        wanted = moments.corrected(weight, plan.bias_correction and bias is not None, _RIDGE)
+        view = layer_view(plan, bias is not None, {**statistics, Gram: moments.gram})
     else:
         view = layer_view(plan, bias is not None, statistics)
     gram = require(view, Gram, "code_layer")
     rank = min(plan.rank, full_rank(shape))
-    best: tuple[float, CodedWeight, CodedLowRank | None, Tensor] | None = None
+    best: tuple[float, CodedLayerState, Tensor, LowRank | None] | None = None
     adapter: CodedLowRank | None = None
-    for _ in range(plan.rounds if rank else 1):
+    for turn in range(plan.rounds if rank else 1):
+        # In turn: codes of what the adapter leaves, then the adapter of what the codes leave.
         product = 0 if adapter is None else adapter.product().reshape(shape)
         given = (weight if plan.rounder.corrects_input_error else wanted) - product
         codebook, allowed = _fitted(plan, (wanted - product).flatten(0, 1), gram.matrix)
-        codes = plan.rounder(given.flatten(0, 1), allowed, view)
+        codes = plan.rounder.drawing_for(f"round {turn}")(given.flatten(0, 1), allowed, view)
         if plan.refits:
             codebook = refit_scales(codebook, codes, (wanted - product).flatten(0, 1), gram.matrix)
         coded = CodedWeight(codes, codebook)
-        directions = decompose(wanted - coded.decode().reshape(shape), plan.fit, view)
-        adapter = code_factors(directions.truncate(rank), plan.adapter_bits) if rank else None
-        whole = CodedLayerState(_codec(plan), coded, adapter, plan.adapter_bits).compose().reshape(shape)
+        values = coded.decode().reshape(shape)
+        directions = decompose(wanted - values, plan.fit, view) if rank or spectrum else None
+        adapter = code_factors(directions.truncate(rank), plan.adapter_bits) if rank and directions else None
+        whole = values if adapter is None else values + adapter.product().reshape(shape)
         error = float(_energy(wanted - whole, gram.matrix))
         if best is None or error < best[0]:
-            best = (error, coded, adapter, directions.energies)
+            code = CodedLayerState(_codec(plan).with_measured_size(codebook), coded, adapter, plan.adapter_bits)
+            best = (error, code, whole, directions)
     assert best is not None
-    _, coded, adapter, energies = best
-    code = CodedLayerState(_codec(plan).with_measured_size(coded.codebook), coded, adapter, plan.adapter_bits)
-    return _finish(code, weight, bias, plan, statistics, energies)
+    _, code, composed, directions = best
+    layer = _FloatLayer(weight, bias)
+    new_bias = _corrected_bias(layer, composed, statistics) if plan.bias_correction else bias
+    if new_bias is not None:
+        new_bias = new_bias.to(torch.float16).float()  # as it is stored
+    relative = _relative_error(layer, _FloatLayer(composed, new_bias), require(statistics, Gram, "code_layer"))
+    energies = torch.zeros(0, device=weight.device) if directions is None else directions.energies
+    return LayerResult(code, new_bias, relative, energies), directions
 
 
-def matrices(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weight ``(G, R, C)`` and bias ``(G * R,)`` of a float layer, detached, float32."""
-    weight = Geometry.of(layer).to_matrix(layer._parameters["weight"].detach().float())  # pyright: ignore
-    bias = layer._parameters.get("bias")
-    return weight, None if bias is None else bias.detach().float()
+@dataclass(frozen=True)
+class _FloatLayer:
+    """Weight ``(G, R, C)`` and bias ``(G * R,)``."""
 
-
-def coded_module(layer: nn.Module, result: LayerResult) -> CodedLayer:
-    """The coded counterpart of ``layer`` holding ``result``."""
-    adapter, inputs = result.code.adapter, result.code.inputs
-    rank = adapter.rank if adapter else 0
-    module = coded_class(layer, seen_alike=True)(
-        layer,
-        result.code.codec,
-        rank,
-        result.code.adapter_bits,
-        result.bias is not None,
-        inputs.bits if inputs else None,
-    )
-    module.fill(result.code, result.bias)
-    return module
+    weight: Tensor
+    bias: Tensor | None
 
 
 def _codec(plan: LayerPlan) -> Codec:
@@ -153,32 +160,26 @@ def _energy(matrix: Tensor, second_moment: Tensor) -> Tensor:
     return ((matrix @ second_moment) * matrix).sum()
 
 
-def _finish(
-    code: CodedLayerState,
-    weight: Tensor,
-    bias: Tensor | None,
-    plan: LayerPlan,
-    statistics: LayerStatistics,
-    energies: Tensor,
-) -> LayerResult:
-    """Corrects the bias and measures the error on the float network's inputs."""
-    gram, drift = require(statistics, Gram, "code_layer"), statistics.get(CrossMoments)
-    composed = code.compose().reshape(weight.shape)
-    new_bias = bias
-    if bias is not None:
-        if plan.bias_correction:
-            seen, expected = (
-                (drift.gram.mean, drift.float_mean) if isinstance(drift, CrossMoments) else (gram.mean, gram.mean)
-            )
-            new_bias = bias + (weight @ expected[:, :, None] - composed @ seen[:, :, None]).flatten()
-        assert new_bias is not None
-        new_bias = new_bias.to(torch.float16).float()  # as it is stored
-    lost = weight - composed
-    mean_error = (lost @ gram.mean[:, :, None]).flatten()
-    shift = torch.zeros_like(mean_error) if bias is None or new_bias is None else bias - new_bias
-    error = _energy(lost, gram.matrix) + (2 * mean_error * shift + shift.square()).sum()
-    mean_output = (weight @ gram.mean[:, :, None]).flatten()
-    offset = torch.zeros_like(mean_output) if bias is None else bias
-    output = _energy(weight, gram.matrix) + (2 * mean_output * offset + offset.square()).sum()
-    relative = float(error.clamp(min=0) / output.clamp(min=1e-30))
-    return LayerResult(code, new_bias, relative, energies)
+def _corrected_bias(layer: _FloatLayer, composed: Tensor, statistics: LayerStatistics) -> Tensor | None:
+    """The bias that gives the float outputs' mean from the composed weight and the inputs it will see."""
+    if layer.bias is None:
+        return None
+    moments = statistics.get(CrossMoments)
+    gram = require(statistics, Gram, "code_layer")
+    seen, expected = (gram.mean, gram.mean)
+    if isinstance(moments, CrossMoments):
+        seen, expected = moments.gram.mean, moments.float_mean
+    return layer.bias + (layer.weight @ expected[:, :, None] - composed @ seen[:, :, None]).flatten()
+
+
+def _relative_error(layer: _FloatLayer, coded: _FloatLayer, gram: Gram) -> float:
+    """Energy of the outputs' error over that of the outputs, both with their biases, on the float network's inputs."""
+
+    def energy(weight: Tensor, bias: Tensor | None) -> Tensor:
+        mean = (weight @ gram.mean[:, :, None]).flatten()
+        offset = torch.zeros_like(mean) if bias is None else bias
+        return _energy(weight, gram.matrix) + (2 * mean * offset + offset.square()).sum()
+
+    shift = None if layer.bias is None or coded.bias is None else layer.bias - coded.bias
+    error = energy(layer.weight - coded.weight, shift)
+    return float(error.clamp(min=0) / energy(layer.weight, layer.bias).clamp(min=1e-30))

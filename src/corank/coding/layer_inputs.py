@@ -8,53 +8,49 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from corank.calibration import LayerwisePasses, Samples, run
+from corank.calibration import Context, LayerwisePasses, run
 from corank.errors import ModelError
 from corank.layers import InputQuantizer, fit_inputs
 from corank.plan import LayerPlan
 from corank.processes import shard
 from corank.statistics import InputValues
+from corank.watching import input_of, watched
 
 __all__ = ["fitted_before", "fitted_here"]
 
 
-def fitted_before(
-    model: nn.Module, targets: Mapping[str, nn.Module], plans: Mapping[str, LayerPlan], samples: Samples, seed: int
-) -> dict[str, InputQuantizer]:
+def fitted_before(context: Context, plans: Mapping[str, LayerPlan]) -> dict[str, InputQuantizer]:
     """The quantizers of all layers named in ``plans``, from one pass through the float model."""
-    device = next(model.parameters()).device
+    if not plans:
+        return {}
+    samples, seed, device = context.samples, context.seed, context.device
     found = {name: InputValues(len(samples.batches), device) for name in plans}
     batch_number = 0
 
     def hook(name: str):
         def feed(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-            found[name].update(batch_number, args[0] if args else named["input"], _draws(seed, batch_number))
+            found[name].update(batch_number, input_of(args, named), _draws(seed, batch_number))
 
         return feed
 
-    handles = [targets[name].register_forward_pre_hook(hook(name), with_kwargs=True) for name in plans]
-    try:
-        with torch.no_grad():
-            for number, batch in shard(samples.batches):
-                batch_number = number
-                run(model, batch, device)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched({name: context.prepared.targets[name] for name in plans}, hook, before=True), torch.no_grad():
+        for number, batch in shard(samples.batches):
+            batch_number = number
+            run(context.model, batch, device)
     return {name: _fitted(name, values, plans[name]) for name, values in found.items()}
 
 
-def fitted_here(stream: LayerwisePasses, name: str, plan: LayerPlan, samples: Samples, seed: int, device: torch.device):
+def fitted_here(stream: LayerwisePasses, name: str, plan: LayerPlan, context: Context) -> InputQuantizer:
     """The quantizer of the layer that all batches of ``stream`` stand before."""
-    values = InputValues(len(samples.batches), device)
-    mine = shard(samples.batches)
+    values = InputValues(len(context.samples.batches), context.device)
+    mine = shard(context.samples.batches)
     for place, (number, _) in enumerate(mine):
         for ahead in (place, place + 1):  # the next batch runs on meanwhile
             if ahead < len(mine):
                 stream.begin(ahead, name)
         inputs = stream.inputs(place, name)
         if inputs is not None:
-            values.update(number, inputs, _draws(seed, number))
+            values.update(number, inputs, _draws(context.seed, number))
     return _fitted(name, values, plan)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from corank.adapters import CodedLowRank
+from corank.adapters import CodedLowRank, LowRank
 from corank.adapters.factor_codes import factor_codec
 from corank.codecs import Codec
 from corank.coded_weight import CodedWeight
@@ -20,7 +20,7 @@ from corank.layers import CodedLayerState
 from corank.plan import LayerPlan
 from corank.statistics import LayerStatistics
 
-__all__ = ["code_at", "coding_device", "statistics_at"]
+__all__ = ["code_at", "coding_device", "directions_at", "statistics_at"]
 
 _CPU = torch.device("cpu")
 # Weights of a layer from which a device is expected to be faster; reckoned, at 6 microseconds for the start of an
@@ -49,6 +49,11 @@ def code_at(code: CodedLayerState, device: torch.device) -> CodedLayerState:
         left, right = _weight_at(codec, adapter.left, device), _weight_at(codec, adapter.right, device)
         adapter = CodedLowRank(left, right, adapter.groups)
     return replace(code, weight=_weight_at(code.codec, code.weight, device), adapter=adapter)
+
+
+def directions_at(directions: LowRank, device: torch.device) -> LowRank:
+    """The same factors there; their energies stay, for they are read one by one."""
+    return LowRank(directions.left.to(device), directions.right.to(device), directions.energies)
 
 
 def _weight_at(codec: Codec, weight: CodedWeight, device: torch.device) -> CodedWeight:

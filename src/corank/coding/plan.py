@@ -2,236 +2,58 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
-
-from corank.calibration import LayerwisePasses, Samples, StreamedStatistics, position_limit, run
-from corank.checkpoint import Checkpoint
-from corank.codecs import CODECS
-from corank.coding.layer import LayerResult, code_layer, coded_module, matrices
-from corank.coding.layer_inputs import fitted_before, fitted_here
-from corank.config import from_json, to_json
-from corank.errors import ConfigError, ModelError
-from corank.layers import InputQuantizer, PreparedModel, coded_class, replace_module
-from corank.matrix import Geometry
+from corank.calibration import Context
+from corank.coding.install import install
+from corank.coding.kept import kept_or_coded
+from corank.coding.layer import LayerResult, code_layer
+from corank.coding.layer_inputs import fitted_before
+from corank.coding.sequence import code_in_sequence
+from corank.errors import ModelError
 from corank.plan import LayerPlan, Plan
-from corank.processes import number_of_processes, shard
-from corank.statistics import CrossMoments, Gram, LayerStatistics, Statistic
+from corank.statistics import LayerStatistics
 
-__all__ = ["apply_plan"]
+__all__ = ["code_plan"]
 
 
-def apply_plan(
-    prepared: PreparedModel,
-    plan: Plan,
-    statistics: Mapping[str, LayerStatistics],
-    progress: Callable[[str, int, int], None] | None = None,
-    samples: Samples | None = None,
-    seed: int = 0,
-    checkpoint: Checkpoint | None = None,
-) -> dict[str, LayerResult]:
-    """Codes every planned layer of the prepared copy and puts the coded layers in place.
+def code_plan(plan: Plan, statistics: Mapping[str, LayerStatistics], context: Context) -> dict[str, LayerResult]:
+    """Codes every planned layer of the context's model and puts the coded layers in place.
 
     Args:
-        prepared: its model is changed.
         plan: layer name to what to do; layers it does not name stay float.
         statistics: by layer name; sequential coding collects the moments of the inputs itself.
-        progress: called with (what, done, total).
-        samples: calibration samples, for layers whose plan is sequential.
-        seed: draws the positions of sequential calibration.
-        checkpoint: keeps each layer as it is coded; layers found in it are not coded again.
+        context: its model is changed; its checkpoint keeps each layer as it is coded, and layers found in it are not
+            coded again.
 
     Raises:
-        ModelError: for a layer that the model does not have. ConfigError: for a sequential plan without samples.
+        ModelError: for a layer that the model does not have.
     """
     coded = plan.coded()
-    unknown = sorted(set(coded) - set(prepared.targets))
+    unknown = sorted(set(coded) - set(context.prepared.targets))
     if unknown:
         raise ModelError(f"the plan names {unknown[0]!r}, which is not a layer that can be coded")
     if any(layer.sequential for layer in coded.values()):
-        if samples is None:
-            raise ConfigError("the plan is sequential: apply_plan(..., samples=...) needs the calibration samples")
-        return _apply_in_sequence(prepared, plan, statistics, samples, seed, progress, checkpoint or Checkpoint(None))
-    results: dict[str, LayerResult] = {}
-    kept = checkpoint or Checkpoint(None)
-    rounding = {name: layer for name, layer in coded.items() if layer.inputs is not None}
-    if rounding and samples is None:
-        raise ConfigError("the plan rounds inputs: apply_plan(..., samples=...) needs the calibration samples")
-    rounded = fitted_before(prepared.model, prepared.targets, rounding, samples, seed) if rounding and samples else {}
-    for number, (name, layer_plan) in enumerate(coded.items()):
-        layer = prepared.targets[name]
-        weight, bias = matrices(layer)
-
-        def fresh(name: str = name, plan: LayerPlan = layer_plan, weight: Tensor = weight, bias: Tensor | None = bias):
-            return _with_inputs(code_layer(weight, bias, plan, statistics[name]), rounded.get(name))
-
-        results[name] = _kept_or(fresh, kept, number, name, layer, layer_plan)
-        if progress is not None:
-            progress("coding", number + 1, len(coded))
-    for name, result in results.items():  # only now, so that statistics can still be collected from the float model
-        replace_module(prepared.model, prepared.targets[name], coded_module(prepared.targets[name], result))
+        results = code_in_sequence(plan, statistics, context)
+    else:
+        results = _code_each(plan, statistics, context)
+    install(context.prepared, results)
     return results
 
 
-def _apply_in_sequence(
-    prepared: PreparedModel,
-    plan: Plan,
-    statistics: Mapping[str, LayerStatistics],
-    samples: Samples,
-    seed: int,
-    progress: Callable[[str, int, int], None] | None,
-    checkpoint: Checkpoint,
-) -> dict[str, LayerResult]:
-    """Each layer is coded against what the layers before it, already coded, feed it."""
-    coded, results = plan.coded(), {}
-    if isinstance(statistics, StreamedStatistics):
-        statistics.forget()
-    model, targets = prepared.model, {name: prepared.targets[name] for name in coded}
-    floating = copy.deepcopy(model)
-    twins = dict(floating.named_modules(remove_duplicate=False))
-    affordable = _affordable(floating, [twins[name] for name in targets], samples)
-    samples = samples.take(number_of_processes() * affordable)
-    batches = [batch for _, batch in shard(samples.batches)]
-    with (
-        LayerwisePasses(floating, {name: twins[name] for name in targets}, batches) as ideal,
-        LayerwisePasses(model, targets, batches) as real,
-    ):
-        for number, (name, layer_plan) in enumerate(coded.items()):
-            layer = targets[name]
-            weight, bias = matrices(twins[name])
+def _code_each(plan: Plan, statistics: Mapping[str, LayerStatistics], context: Context) -> dict[str, LayerResult]:
+    """Each layer by itself, on the float network's inputs; the model stays float, so that it can still be looked at."""
+    coded, prepared = plan.coded(), context.prepared
+    quantizers = fitted_before(context, {name: layer for name, layer in coded.items() if layer.inputs is not None})
 
-            def fresh(
-                name: str = name, plan: LayerPlan = layer_plan, weight: Tensor = weight, bias: Tensor | None = bias
-            ):
-                inputs = fitted_here(real, name, plan, samples, seed, weight.device) if plan.inputs else None
-                seen = _seen(targets[name], name, ideal, real, samples, seed, plan.sequential, inputs)
-                return _with_inputs(code_layer(weight, bias, plan, {**_further(statistics, name), **seen}), inputs)
+    def code(name: str, layer: LayerPlan) -> LayerResult:
+        weight, bias = prepared.weight(name), prepared.bias(name)
+        result = code_layer(weight, bias, layer.on_layer(name), statistics[name], plan.has_adapters)
+        return replace(result, code=replace(result.code, inputs=quantizers.get(name)))
 
-            result = results[name] = _kept_or(fresh, checkpoint, number, name, layer, layer_plan)
-            if result.code.inputs is not None:
-                real.change(name, result.code.inputs)
-            composed = Geometry.of(layer).from_matrix(result.code.compose())
-            with torch.no_grad():  # the passes that wait before this layer go on with its coded weight
-                layer._parameters["weight"].copy_(composed)  # pyright: ignore[reportOptionalMemberAccess]
-                if result.bias is not None:
-                    layer._parameters["bias"].copy_(result.bias)  # pyright: ignore[reportOptionalMemberAccess]
-            if progress is not None:
-                progress("coding", number + 1, len(coded))
-    for name, result in results.items():
-        replace_module(model, targets[name], coded_module(targets[name], result))
+    results = {}
+    for number, (name, layer) in enumerate(coded.items()):
+        results[name] = kept_or_coded(context, number, name, layer, code)
+        context.progress("coding", number + 1, len(coded))
     return results
-
-
-def _affordable(model: nn.Module, layers: list[nn.Module], samples: Samples) -> int:
-    """How many samples may wait before the widest layer at once, in both networks, in about 2 GB."""
-    widest = 1
-
-    def note(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        nonlocal widest
-        inputs = args[0] if args else named["input"]
-        widest = max(widest, inputs[0].numel())
-
-    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
-    try:
-        with torch.no_grad():
-            run(model, samples.first(1), next(model.parameters()).device)
-    finally:
-        for handle in handles:
-            handle.remove()
-    live = 6 * 4 * widest  # bytes of a sample: about three tensors in each network
-    return max(1, (2 << 30) // live)
-
-
-def _with_inputs(result: LayerResult, inputs: InputQuantizer | None) -> LayerResult:
-    return replace(result, code=replace(result.code, inputs=inputs))
-
-
-def _further(statistics: Mapping[str, LayerStatistics], name: str) -> LayerStatistics:
-    """What is known of a layer beside the moments of its inputs, which need not be collected for it."""
-    return statistics.further(name) if isinstance(statistics, StreamedStatistics) else statistics.get(name, {})
-
-
-def _seen(
-    layer: nn.Module,
-    name: str,
-    ideal: LayerwisePasses,
-    real: LayerwisePasses,
-    samples: Samples,
-    seed: int,
-    drifts: bool,
-    rounded: InputQuantizer | None,
-) -> dict[type[Statistic], Statistic]:
-    """Moments of the layer's inputs in the float network and, if asked, of the coded network's beside them, rounded."""
-    geometry = Geometry.of(layer)
-    groups, _, columns = geometry.matrix_shape
-    where = cast(Tensor, layer._parameters["weight"]).device
-    gram, drift = Gram(groups, columns, where), CrossMoments(groups, columns, where)
-    mine = shard(samples.batches)
-    for place, (number, _) in enumerate(mine):
-        for stream in (ideal, real):  # the next batch runs on while this one is summed up
-            for ahead in (place, place + 1):
-                if ahead < len(mine):
-                    stream.begin(ahead, name)
-        expected, given = ideal.inputs(place, name), real.inputs(place, name)
-        if expected is None or given is None:
-            continue
-        given = given if rounded is None else rounded(given)
-        limit = position_limit(geometry, len(samples), expected.shape[0])
-        pair = [
-            geometry.patches(inputs, limit, torch.Generator().manual_seed(seed + number))
-            for inputs in (expected, given)
-        ]
-        every = 4 if drifts else 1  # beside a drift only the reported error rests on it
-        gram.update(pair[0][:, ::every], geometry.output_positions(expected))
-        if drifts:
-            drift.update_pair(pair[0], pair[1], geometry.output_positions(given))
-    gram.reduce()
-    drift.reduce()
-    if not bool(torch.isfinite(gram.mean).all()):
-        raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")
-    return {Gram: gram, CrossMoments: drift} if drifts else {Gram: gram}
-
-
-def _kept_or(
-    fresh: Callable[[], LayerResult],
-    checkpoint: Checkpoint,
-    number: int,
-    name: str,
-    layer: nn.Module,
-    plan: LayerPlan,
-) -> LayerResult:
-    """The layer as an earlier run coded it, or coded now and kept."""
-    step = f"layer-{number:04d}"
-    found = checkpoint.load(step)
-    if found is not None:
-        return _restored(found[0], found[1], layer, plan)
-    try:
-        result = fresh()
-    except Exception as error:
-        error.add_note(f"while coding layer {name!r}")
-        raise
-    module = coded_module(layer, result)
-    tensors = {f"slot.{slot}": cast(Tensor, module._buffers[slot]) for slot in module.slots()}
-    tensors["energies"] = result.energies
-    if result.bias is not None:
-        tensors["bias"] = result.bias
-    codec = to_json(result.code.codec, CODECS)
-    note = {"rank": module.rank, "codec": codec, "relative_output_error": result.relative_output_error}
-    checkpoint.save(step, tensors, note)
-    return result
-
-
-def _restored(tensors: dict[str, Tensor], note: dict[str, Any], layer: nn.Module, plan: LayerPlan) -> LayerResult:
-    where = cast(Tensor, layer._parameters["weight"]).device
-    codec = from_json(note["codec"], CODECS, "codec")
-    kind = coded_class(layer, seen_alike=True)
-    module = kind(layer, codec, int(note["rank"]), plan.adapter_bits, inputs=plan.inputs)
-    for slot in module.slots():
-        module._buffers[slot] = tensors[f"slot.{slot}"].to(where)
-    bias = tensors["bias"].to(where) if "bias" in tensors else None
-    return LayerResult(module.code(), bias, float(note["relative_output_error"]), tensors["energies"].to(where))

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from corank.calibration import run, token_ids
 from corank.data import ImageSet, TokenSet
+from corank.devices import device_of
 from corank.errors import DataError, ModelError
 from corank.evaluation.placed import placed
 from corank.losses import kl_divergence, logits_of, sequence_logits
 from corank.precision import exact_float32
+from corank.progress import Progress
+from corank.watching import evaluating
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -59,7 +61,7 @@ def evaluate(
     *,
     batch_size: int = 100,
     device: str | torch.device | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Scores a classifier, or a language model by the next token.
 
@@ -81,14 +83,11 @@ def evaluate(
         DataError: when there is nothing to score: no samples, or neither labels nor a reference.
         ModelError: when the output is not logits.
     """
-    where = torch.device(device) if device is not None else _device(model)
+    where = torch.device(device) if device is not None else device_of(model)
     model, reference = placed(model, where), None if reference is None else placed(reference, where)
     counts = _Counts()
     total = len(data) if isinstance(data, (ImageSet, TokenSet)) else 0
-    training = {part: part.training for one in (model, reference) if one is not None for part in one.modules()}
-    try:
-        for part in training:
-            part.training = False
+    with evaluating(*(one for one in (model, reference) if one is not None)):
         for inputs, labels in _batches(data, batch_size):
             with torch.no_grad():
                 rows = _rows(run(model, inputs, where), inputs, labels)
@@ -97,9 +96,6 @@ def evaluate(
                     counts.compare(rows, _rows(run(reference, inputs, where), inputs, labels))
             if progress is not None and total:
                 progress("evaluating", counts.samples, total)
-    finally:
-        for part, was in training.items():
-            part.training = was
     _check_counts(counts.rows, counts.labelled, reference is not None)
     return counts.evaluation(reference is not None)
 
@@ -218,9 +214,3 @@ def _token_rows(logits: Tensor, ids: Tensor, inputs: Any, labels: Tensor | None)
     labels = labels.to(logits.device)
     kept = labels != _NOTHING
     return _Rows(logits[kept], labels[kept], len(ids), of_tokens=True)
-
-
-def _device(model: nn.Module) -> torch.device:
-    for tensor in tree_leaves([list(model.parameters()), list(model.buffers())]):
-        return tensor.device
-    return torch.device("cpu")

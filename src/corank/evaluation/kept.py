@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from corank.data import ImageSet, TokenSet
 
-__all__ = ["Recorder", "Replay", "kept_samples"]
+__all__ = ["Recorder", "Replay", "kept_samples", "scored_tensors"]
 
 MOST_BYTES = 1 << 29
 
@@ -31,6 +31,17 @@ def kept_samples(data: Any, batch_size: int = 100, most_bytes: int = MOST_BYTES)
         if used > most_bytes:
             return data
     return held
+
+
+def scored_tensors(kept: Any, batch_size: int = 100) -> Iterator[Tensor]:
+    """All inputs and labels of what :func:`kept_samples` gives, in order; images that are not held are decoded anew."""
+    if isinstance(kept, TokenSet):
+        yield kept.ids
+        return
+    for batch in (
+        kept.batches(batch_size) if isinstance(kept, ImageSet) else [kept] if isinstance(kept, Tensor) else kept
+    ):
+        yield from (leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
 
 
 class Recorder(nn.Module):

@@ -14,6 +14,7 @@ from corank.errors import ModelError
 from corank.export.int8_ranges import Range
 from corank.layers import CodedLayer
 from corank.losses import sensitivity_target
+from corank.watching import input_of, watched
 
 __all__ = ["LayerError", "layer_errors", "round_to"]
 
@@ -71,19 +72,17 @@ def layer_errors(
     generator = torch.Generator().manual_seed(seed)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
-    handles = [layers[name].register_forward_hook(one.feed, with_kwargs=True) for name, one in sums.items()]
     try:
-        for batch in samples.batches:
-            with torch.enable_grad():
-                output = run(model, batch)
-                try:
-                    target = sensitivity_target(output, generator)
-                except ModelError:  # outputs without a gradient: shifts are found all the same
-                    continue
-                target.backward()
+        with watched({name: layers[name] for name in sums}, lambda name: sums[name].feed):
+            for batch in samples.batches:
+                with torch.enable_grad():
+                    output = run(model, batch)
+                    try:
+                        target = sensitivity_target(output, generator)
+                    except ModelError:  # outputs without a gradient: shifts are found all the same
+                        continue
+                    target.backward()
     finally:
-        for handle in handles:
-            handle.remove()
         for parameter in trainable:
             parameter.requires_grad_(True)
     return {name: LayerError(one.shift, one.harm, one.operations) for name, one in sums.items()}
@@ -101,7 +100,7 @@ class _Sum:
         self.shift, self.harm, self.operations = torch.zeros(groups * rows), 0.0, 0
 
     def feed(self, _module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
-        inputs = args[0] if args else named["input"]
+        inputs = input_of(args, named)
         share = output.shape[0] / self._total
         with torch.no_grad():
             error = self._whole(round_to(inputs, self._ends)) - output

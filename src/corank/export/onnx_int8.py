@@ -13,9 +13,9 @@ from corank.calibration import Samples
 from corank.errors import ModelError
 from corank.export.check import Arrays, check, expected_of
 from corank.export.example import named_inputs, outputs_of
-from corank.export.files import staged
 from corank.export.int8 import Int8, made_int8, need_onnx, read_samples
 from corank.export.result import ExportResult
+from corank.files import staged
 from corank.losses import logits_of
 from corank.storage.artifact import serialized
 from corank.storage.model_record import run_of

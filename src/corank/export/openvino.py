@@ -13,8 +13,8 @@ from torch import nn
 
 from corank.errors import ConfigError, ModelError
 from corank.export.check import Arrays, check, expected_of
-from corank.export.files import staged
 from corank.export.result import ExportResult
+from corank.files import staged
 from corank.storage.artifact import serialized
 from corank.storage.model_record import run_of
 

@@ -24,9 +24,9 @@ from corank.codecs import Uniform
 from corank.errors import ArtifactError, ConfigError, CorankError, ModelError, OutputError
 from corank.export.check import Arrays, Checked, check, expected_of, rounds_inputs
 from corank.export.example import outputs_of
-from corank.export.files import staged
 from corank.export.result import ExportResult
 from corank.export.to_torch import to_float
+from corank.files import staged
 from corank.inspect import inspect
 from corank.layers import CodedLayer, coded_class, names_of, remove_norm, replace_module
 from corank.matrix import Geometry

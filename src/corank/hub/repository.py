@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from corank.errors import ArtifactError, OutputError
-from corank.export.files import staged
 from corank.export.to_torch import to_float
+from corank.files import staged
 from corank.hub.card import WEIGHTS, Card, facts, hub_client, model_card
 from corank.inspect import inspect
 from corank.storage.artifact import load, save

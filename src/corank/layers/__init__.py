@@ -15,7 +15,7 @@ from corank.layers.kinds import coded_class
 from corank.layers.observe import Observation, names_of, observe
 from corank.layers.prepare import PreparedModel, prepare, remove_norm, replace_module
 from corank.layers.split import CoarseFineConv2d, centre_codecs, split_centres
-from corank.layers.state import CodedLayerState, TensorSpec, stored_tensors
+from corank.layers.state import CodedLayerState, LayerFormat, TensorSpec
 
 __all__ = [
     "CoarseFineConv2d",
@@ -29,6 +29,7 @@ __all__ = [
     "CodedLayerState",
     "CodedLinear",
     "InputQuantizer",
+    "LayerFormat",
     "Observation",
     "PreparedModel",
     "TensorSpec",
@@ -41,5 +42,4 @@ __all__ = [
     "remove_norm",
     "replace_module",
     "split_centres",
-    "stored_tensors",
 ]

@@ -10,11 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from corank.adapters import CodedLowRank
-from corank.codecs import Codebook, Codec, Uniform
-from corank.coded_weight import CodedWeight
+from corank.codecs import Codec
 from corank.layers.activation import InputQuantizer
-from corank.layers.state import CodedLayerState, TensorSpec, stored_tensors
+from corank.layers.state import CodedLayerState, LayerFormat, TensorSpec
 from corank.matrix import Geometry
 from corank.storage.bits import pack, packed_bytes, unpack
 
@@ -89,7 +87,12 @@ class CodedLayer(nn.Module):
 
     def slots(self) -> dict[str, TensorSpec]:
         """What this layer stores."""
-        return stored_tensors(self.geometry.matrix_shape, self.codec, self.rank, self.adapter_bits, self.inputs)
+        return self.format.tensors()
+
+    @property
+    def format(self) -> LayerFormat:
+        """How it stores that."""
+        return LayerFormat(self.geometry.matrix_shape, self.codec, self.rank, self.adapter_bits, self.inputs)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The float layer's output with the composed weight, of the inputs as they are rounded.
@@ -103,15 +106,7 @@ class CodedLayer(nn.Module):
     def fill(self, code: CodedLayerState, bias: Tensor | None) -> None:
         """Takes over codes, scales and bias."""
         self.codec = code.codec.with_measured_size(code.weight.codebook)
-        tensors = {"codes": code.weight.codes, **code.weight.codebook.tensors()}
-        if code.adapter is not None and self.rank:
-            tensors["left_codes"] = code.adapter.left.codes
-            tensors["left_scale"] = code.adapter.left.codebook.tensors()["scale"]
-            tensors["right_codes"] = code.adapter.right.codes
-            tensors["right_scale"] = code.adapter.right.codebook.tensors()["scale"]
-        if code.inputs is not None:
-            tensors["input_step"] = code.inputs.step.to(torch.float16)
-            tensors["input_offset"] = torch.tensor(code.inputs.offset)
+        tensors = code.tensors()
         for name, slot in self.slots().items():
             value = tensors[name]
             self._buffers[name] = (value.reshape(-1) if slot.scale else pack(value, slot.bits)).to(self._where())
@@ -121,28 +116,12 @@ class CodedLayer(nn.Module):
 
     def code(self) -> CodedLayerState:
         """The codes, codebook and adapter, unpacked."""
-        return replace(self._weight_code(), inputs=self.input_quantizer())
-
-    def _weight_code(self) -> CodedLayerState:
-        groups, rows, columns = self.geometry.matrix_shape
-        codebook = self._codebook(self.codec, groups * rows, columns)
-        weight = CodedWeight(self._codes("codes").reshape(groups * rows, columns), codebook)
-        if not self.rank:
-            return CodedLayerState(self.codec, weight, None, self.adapter_bits)
-        factor = Uniform(bits=self.adapter_bits, symmetric=True)
-        sides = []
-        for side, width in (("left", rows), ("right", columns)):
-            book = self._codebook(factor, groups * self.rank, width, f"{side}_")
-            sides.append(CodedWeight(self._codes(f"{side}_codes").reshape(groups * self.rank, width), book))
-        adapter = CodedLowRank(sides[0], sides[1], groups)
-        return CodedLayerState(self.codec, weight, adapter, self.adapter_bits)
+        return self.format.state({name: self._unpacked(name, spec) for name, spec in self.slots().items()})
 
     def input_quantizer(self) -> InputQuantizer | None:
         """What rounds the inputs; None where they stay float."""
-        if self.inputs is None:
-            return None
-        step = cast(Tensor, self._buffers["input_step"]).float().reshape(())
-        return InputQuantizer(self.inputs, step, int(self._codes("input_offset")))
+        specs = {name: spec for name, spec in self.slots().items() if name.startswith("input_")}
+        return self.format.input_quantizer({name: self._unpacked(name, spec) for name, spec in specs.items()})
 
     @property
     def weight(self) -> Tensor:
@@ -232,7 +211,8 @@ class CodedLayer(nn.Module):
             self.compose()
 
     def _composed(self) -> Tensor:
-        matrix = self._weight_code().compose().to(cast(Tensor, self._buffers["_float"]).dtype)
+        code = replace(self.format, inputs=None).state(self._weight_tensors())
+        matrix = code.compose().to(cast(Tensor, self._buffers["_float"]).dtype)
         return self.geometry.from_matrix(matrix).contiguous()
 
     def _rounded(self, inputs: Tensor) -> Tensor:
@@ -241,7 +221,7 @@ class CodedLayer(nn.Module):
         if torch.compiler.is_exporting() and self._feed is None:
             assert self.inputs is not None
             step = cast(Tensor, self._buffers["input_step"]).float().reshape(())
-            offset = self._codes("input_offset").float().reshape(())
+            offset = self._unpacked("input_offset", self.slots()["input_offset"]).float().reshape(())
             return (inputs / step).round().clamp(-offset, 2**self.inputs - 1 - offset).mul(step)
         self.compose()
         return cast(InputQuantizer, self._feed)(inputs)
@@ -249,16 +229,12 @@ class CodedLayer(nn.Module):
     def _where(self) -> torch.device:
         return cast(Tensor, self._buffers["_float"]).device
 
-    def _codes(self, name: str) -> Tensor:
-        slot = self.slots()[name]
-        return unpack(cast(Tensor, self._buffers[name]), slot.bits, slot.count)
+    def _weight_tensors(self) -> dict[str, Tensor]:
+        return {n: self._unpacked(n, spec) for n, spec in self.slots().items() if not n.startswith("input_")}
 
-    def _codebook(self, codec: Codec, rows: int, columns: int, prefix: str = "") -> Codebook:
-        tensors = {
-            name: cast(Tensor, self._buffers[prefix + name]).float() if slot.scale else self._codes(prefix + name)
-            for name, slot in codec.stored(rows, columns).items()
-        }
-        return codec.codebook(tensors, rows, columns)
+    def _unpacked(self, name: str, spec: TensorSpec) -> Tensor:
+        stored = cast(Tensor, self._buffers[name])
+        return stored if spec.scale else unpack(stored, spec.bits, spec.count)
 
 
 def _forget(module: nn.Module, _incompatible: object) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import corank.watching as watching
 from corank.layers.kinds import base_class
 
 __all__ = ["Observation", "names_of", "observe"]
@@ -72,31 +73,27 @@ def observe(model: nn.Module, run: Callable[[nn.Module], Any], watched: tuple[ty
         run: calls the model on a small batch and returns its output.
         watched: layer types whose outputs' readers are wanted.
     """
-    seen, mode, handles = Observation(), _Readers(), []
+    seen, mode = Observation(), _Readers()
+    modules = dict(enumerate(model.modules()))
 
-    def enter(module: nn.Module, _inputs: object) -> None:
+    def enter(module: nn.Module, _inputs: object, _named: object) -> None:
         mode.stack.append(id(module))
         seen.calls[id(module)] = seen.calls.get(id(module), 0) + 1
 
-    def leave(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+    def leave(module: nn.Module, inputs: tuple[object, ...], _named: object, output: object) -> None:
         seen.alike.update(_alike(module, inputs, output))
         mode.stack.pop()
         if isinstance(module, watched) and isinstance(output, Tensor):
             mode.watch(id(module), output)
 
-    training = {module: module.training for module in model.modules()}
-    try:
-        for module in model.modules():
-            handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(leave))
+    with (
+        watching.evaluating(model),
+        watching.watched(modules, lambda _: enter, before=True),
+        watching.watched(modules, lambda _: leave),
+    ):
         model.eval()
         with torch.no_grad(), mode:
             seen.outputs = run(model)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, was in training.items():
-            module.training = was
     for value in tree_leaves(seen.outputs):
         mode.note(value, _OUTSIDE)
     for layer, readers in mode.readers.items():

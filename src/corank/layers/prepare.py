@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -38,15 +38,30 @@ class PreparedModel:
     """
 
     model: nn.Module
-    targets: dict[str, nn.Module]
-    skipped: dict[str, str]
-    folded: tuple[str, ...]
-    edges: frozenset[str]
+    targets: dict[str, nn.Module] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    folded: tuple[str, ...] = ()
+    edges: frozenset[str] = frozenset()
     outputs: Any = None
 
     def geometry(self, name: str) -> Geometry:
         """The geometry of a target."""
         return Geometry.of(self.targets[name])
+
+    def weight(self, name: str) -> Tensor:
+        """The weight of a target as matrices ``(G, R, C)`` float32, detached."""
+        return self.geometry(name).to_matrix(_weight(self.targets[name]).detach().float())
+
+    def bias(self, name: str) -> Tensor | None:
+        """The bias ``(G * R,)`` float32 of a target, detached; None for a layer without one."""
+        found = self.targets[name]._parameters.get("bias")
+        return None if found is None else found.detach().float()
+
+    def copied(self) -> PreparedModel:
+        """The same with a copy of the model."""
+        model = copy.deepcopy(self.model)
+        layers = dict(model.named_modules(remove_duplicate=False))
+        return replace(self, model=model, targets={name: layers[name] for name in self.targets})
 
 
 def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True) -> PreparedModel:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from corank.adapters import CodedLowRank
-from corank.codecs import Codec, TensorSpec
+from corank.adapters.factor_codes import factor_codec
+from corank.codecs import Codebook, Codec, TensorSpec
 from corank.coded_weight import CodedWeight
 from corank.layers.activation import InputQuantizer
 
-__all__ = ["CodedLayerState", "TensorSpec", "stored_tensors"]
+__all__ = ["CodedLayerState", "LayerFormat", "TensorSpec"]
 
 
 @dataclass(frozen=True)
@@ -24,30 +27,77 @@ class CodedLayerState:
     adapter_bits: int
     inputs: InputQuantizer | None = None
 
-    @property
-    def size_bits(self) -> int:
-        """All bits stored for the layer: codes, scales, offsets, adapter, the inputs' step and offset."""
-        adapter = self.adapter.size_bits if self.adapter else 0
-        return self.weight.size_bits + adapter + (16 + self.inputs.bits if self.inputs else 0)
-
     def compose(self) -> Tensor:
         """The weight ``(G * R, C)`` float32: values plus adapter."""
         values = self.weight.decode()
         return values + self.adapter.product() if self.adapter else values
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is stored, by the names of :meth:`LayerFormat.tensors`: codes uint8, the rest fp16."""
+        found = {"codes": self.weight.codes, **self.weight.codebook.tensors()}
+        if self.adapter is not None:
+            for side, coded in (("left", self.adapter.left), ("right", self.adapter.right)):
+                found[f"{side}_codes"], found[f"{side}_scale"] = coded.codes, coded.codebook.tensors()["scale"]
+        if self.inputs is not None:
+            found["input_step"] = self.inputs.step.to(torch.float16)
+            found["input_offset"] = torch.tensor(self.inputs.offset)
+        return found
 
-def stored_tensors(
-    shape: tuple[int, int, int], codec: Codec, rank: int, adapter_bits: int, inputs: int | None = None
-) -> dict[str, TensorSpec]:
-    """Name to :class:`TensorSpec` of all that a layer stores for weight and inputs, known before anything is fitted."""
-    groups, rows, columns = shape
-    slots = {"codes": TensorSpec(groups * rows * columns, codec.bits, False), **codec.stored(groups * rows, columns)}
-    if rank:
-        slots["left_codes"] = TensorSpec(groups * rank * rows, adapter_bits, False)
-        slots["left_scale"] = TensorSpec(groups * rank, 16, True)
-        slots["right_codes"] = TensorSpec(groups * rank * columns, adapter_bits, False)
-        slots["right_scale"] = TensorSpec(groups * rank, 16, True)
-    if inputs is not None:
-        slots["input_step"] = TensorSpec(1, 16, True)
-        slots["input_offset"] = TensorSpec(1, inputs, False)
-    return slots
+
+@dataclass(frozen=True)
+class LayerFormat:
+    """What a layer stores for its weight and inputs, known before anything is fitted.
+
+    Attributes:
+        shape: ``(G, R, C)`` of its weight.
+        codec: of the weight.
+        rank: of the adapter, 0 for none.
+        adapter_bits: of the adapter's factors.
+        inputs: bits of its inputs; None where they stay float.
+    """
+
+    shape: tuple[int, int, int]
+    codec: Codec
+    rank: int = 0
+    adapter_bits: int = 8
+    inputs: int | None = None
+
+    def tensors(self) -> dict[str, TensorSpec]:
+        """Name to :class:`TensorSpec`, in the order of the file."""
+        groups, rows, columns = self.shape
+        specs = {"codes": TensorSpec(groups * rows * columns, self.codec.bits, False)}
+        specs.update(self.codec.stored(groups * rows, columns))
+        for side, width in (("left", rows), ("right", columns)) if self.rank else ():
+            specs[f"{side}_codes"] = TensorSpec(groups * self.rank * width, self.adapter_bits, False)
+            specs[f"{side}_scale"] = TensorSpec(groups * self.rank, 16, True)
+        if self.inputs is not None:
+            specs["input_step"] = TensorSpec(1, 16, True)
+            specs["input_offset"] = TensorSpec(1, self.inputs, False)
+        return specs
+
+    def state(self, tensors: Mapping[str, Tensor]) -> CodedLayerState:
+        """The inverse of :meth:`CodedLayerState.tensors`, from flat tensors that are unpacked."""
+        groups, rows, columns = self.shape
+        book = _codebook(self.codec, tensors, groups * rows, columns)
+        weight = CodedWeight(tensors["codes"].reshape(groups * rows, columns), book)
+        adapter = None
+        if self.rank:
+            sides, directions = [], groups * self.rank
+            for side, width in (("left", rows), ("right", columns)):
+                book = _codebook(factor_codec(self.adapter_bits), tensors, directions, width, f"{side}_")
+                sides.append(CodedWeight(tensors[f"{side}_codes"].reshape(directions, width), book))
+            adapter = CodedLowRank(sides[0], sides[1], groups)
+        return CodedLayerState(self.codec, weight, adapter, self.adapter_bits, self.input_quantizer(tensors))
+
+    def input_quantizer(self, tensors: Mapping[str, Tensor]) -> InputQuantizer | None:
+        """What rounds the inputs; None where they stay float."""
+        if self.inputs is None:
+            return None
+        step = tensors["input_step"].float().reshape(())
+        return InputQuantizer(self.inputs, step, int(tensors["input_offset"]))
+
+
+def _codebook(codec: Codec, tensors: Mapping[str, Tensor], rows: int, columns: int, prefix: str = "") -> Codebook:
+    stored = {name: tensors[prefix + name] for name in codec.stored(rows, columns)}
+    floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
+    return codec.codebook(floats, rows, columns)

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from corank.calibration import Samples
-from corank.calibration.collect import Progress
+from corank.calibration import Context
 from corank.checkpoint import Checkpoint
 from corank.codecs import CODECS
 from corank.coding.layer import LayerResult
-from corank.coding.plan import apply_plan
+from corank.coding.plan import code_plan
 from corank.config import from_json, to_json
 from corank.errors import ModelError
 from corank.layers import PreparedModel
-from corank.losses import Loss
+from corank.notes import collected_notes
 from corank.plan import Plan
-from corank.quantization.allocation import holds_an_adapter
-from corank.quantization.candidates import problem_for
-from corank.quantization.template import PlanTemplate, check_plan
-from corank.quantization.to_size import MOST_EXTRA_BITS, bits_for_size, budget_for_size, parse_size
-from corank.search import Allocation, Search
+from corank.quantization.request import MOST_EXTRA_BITS, FileSize, Given, QuantizeRequest, Width
+from corank.quantization.template import check_plan
+from corank.quantization.to_size import bits_for_size, budget_for_size, excess_bits
+from corank.search import Allocation, AllocationProblem
+from corank.search.candidates import candidate_problem
+from corank.search.posed import check_budget, extra_bits, holds_an_adapter, problem_of
 from corank.statistics import LayerStatistics
 from corank.storage.contents import placeholder_layers
 from corank.storage.histogram import histogram
 from corank.storage.model_record import LayerRecord, ModelRecord
 
-__all__ = ["CodedModel", "Encoder"]
+__all__ = ["CodedModel", "drafted", "encode", "redrafted"]
 
 
 @dataclass(frozen=True)
@@ -38,86 +37,130 @@ class CodedModel:
     """A model whose layers are coded, what was done to it, and what the search found."""
 
     model: nn.Module
-    run: ModelRecord
-    found: Allocation
+    record: ModelRecord
+    allocation: Allocation
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """What was asked for, to be done with one base plan or several.
+def drafted(request: QuantizeRequest, context: Context) -> ModelRecord:
+    """The record as far as it is known before anything is fitted: a plan without ranks, the layers' shapes."""
+    prepared, template = context.prepared, request.template
+    plan, bits = _plan(request, prepared)
+    _check_range(prepared, plan)
+    skipped = dict(prepared.skipped)
+    for name in prepared.targets:
+        if name not in plan.layers or plan.layers[name].codec is None:
+            skipped[name] = "the plan leaves it in float"
+    layers = {
+        name: replace(layer, histogram=histogram(prepared.targets[name].get_parameter("weight")))
+        for name, layer in placeholder_layers(prepared, list(plan.coded())).items()
+    }
+    record = ModelRecord(plan, layers, prepared.folded, skipped, bits=bits, activations=template.activations)
+    return replace(record, seed=context.seed, model=request.origin.reference, preset=request.origin.preset)
 
-    Attributes:
-        prepared: the float copy.
-        finder: searches ranks or codecs.
-        plan, bits, size, budget: as for :func:`corank.quantize`.
-        samples, loss, seed, progress: of calibration and search.
-        reference, preset, search: names, for the record.
-        statistics: by layer name.
+
+def redrafted(draft: ModelRecord, request: QuantizeRequest, context: Context) -> ModelRecord:
+    """The draft of another request whose plan codes the same layers: all but plan and width stays."""
+    plan, bits = _plan(request, context.prepared)
+    return replace(draft, plan=plan, bits=bits)
+
+
+def encode(
+    request: QuantizeRequest, draft: ModelRecord, statistics: Mapping[str, LayerStatistics], context: Context
+) -> CodedModel:
+    """Finds ranks and codecs, then codes the context's model in place.
+
+    Args:
+        request: what to reach.
+        draft: of that request.
+        statistics: of the float network, by layer name.
+        context: of the run; its checkpoint keeps the search and every layer.
     """
+    with collected_notes() as notes:
+        coded = _encoded(request, draft, statistics, context)
+    used = notes.numbers.get("samples", len(context.samples))
+    return replace(coded, record=replace(coded.record, samples=used, notes=tuple(notes.texts)))
 
-    prepared: PreparedModel
-    finder: Search
-    plan: Plan | None
-    bits: int | None
-    size: int | str | None
-    budget: float | None
-    samples: Samples
-    loss: Loss
-    seed: int
-    progress: Progress | None
-    reference: str | None
-    preset: str
-    search: str
-    statistics: Mapping[str, LayerStatistics] = field(default_factory=dict)
 
-    def draft(self, base: PlanTemplate) -> ModelRecord:
-        """The run as far as it is known before anything is fitted."""
-        bits, prepared = self.bits, self.prepared
-        if self.plan is not None:
-            checked = check_plan(self.plan, prepared)
-        else:
-            if bits is None and self.size is not None:
-                bits = bits_for_size(prepared, base, parse_size(self.size))
-            bits = base.recipe.codec.bits if bits is None else bits
-            checked = base(prepared, bits)
-        _check_range(prepared, checked)
-        skipped = dict(prepared.skipped)
-        for name in prepared.targets:
-            if name not in checked.layers or checked.layers[name].codec is None:
-                skipped[name] = "the plan leaves it in float"
-        layers = {
-            name: replace(layer, histogram=histogram(prepared.targets[name].get_parameter("weight")))
-            for name, layer in placeholder_layers(prepared, list(checked.coded())).items()
-        }
-        made = ModelRecord(checked, layers, prepared.folded, skipped, bits=bits, activations=base.activations)
-        return replace(made, seed=self.seed, model=self.reference, preset=self.preset)
+def _encoded(
+    request: QuantizeRequest, draft: ModelRecord, statistics: Mapping[str, LayerStatistics], context: Context
+) -> CodedModel:
+    allocation = Allocation({})
+    if not isinstance(request.target, Given):
+        budget = _budget(request, draft, context)
+        draft = replace(draft, budget=round(budget, 6), search=request.origin.search)
+        known = draft
+        allocation = _kept_or_found(
+            context.checkpoint, lambda: request.search(_problem(request, known, budget, statistics, context))
+        )
+    plan = draft.plan.with_codecs(allocation.codecs).with_ranks(allocation.ranks)
+    results = code_plan(plan, statistics, context)
+    plan = plan.with_codecs({name: result.code.codec for name, result in results.items()})  # with what they measured
+    layers = {name: _layer_record(draft.layers[name], result) for name, result in results.items()}
+    return CodedModel(context.model, replace(draft, plan=plan, layers=layers), allocation)
 
-    def __call__(self, base: PlanTemplate, prepared: PreparedModel, kept: Checkpoint) -> CodedModel:
-        """Codes ``prepared``, which is the float copy or a copy of it, in place; steps are kept."""
-        draft, found = self.draft(base), Allocation({})
-        if self.plan is None:
-            extra, most = self._spendable(draft, base.recipe.budget)
-            draft = replace(draft, budget=round(extra, 6), search=self.search)
-            common = (self.statistics, self.samples, extra, self.loss, self.seed, self.progress, most)
-            found = _found(kept, lambda: self.finder(problem_for(self.finder, base, self.prepared, draft, *common)))
-        final = draft.plan.with_codecs(found.codecs).with_ranks(found.ranks)
-        results = apply_plan(prepared, final, self.statistics, self.progress, self.samples, self.seed, kept)
-        return CodedModel(prepared.model, _outcome(draft, final, results), found)
 
-    def on_a_copy(self, base: PlanTemplate, kept: Checkpoint, rate: float, number: int) -> CodedModel:
-        """The same at another rate, for the attempt of that number; the float copy stays as it is."""
-        return self(base.at_rate(rate), copy.deepcopy(self.prepared), kept.within(f"attempt-{number}"))
+def _plan(request: QuantizeRequest, prepared: PreparedModel) -> tuple[Plan, int | None]:
+    """The plan without ranks, and the width that it was made for."""
+    target, template = request.target, request.template
+    if isinstance(target, Given):
+        return check_plan(target.plan, prepared), None
+    bits = target.bits if isinstance(target, (Width, FileSize)) else None
+    if isinstance(target, FileSize) and bits is None:
+        bits = bits_for_size(prepared, template, target.size)
+    bits = template.recipe.codec.bits if bits is None else bits
+    return template.plan(prepared, bits), bits
 
-    def _spendable(self, draft: ModelRecord, usual: float) -> tuple[float, int | None]:
-        """Extra bits per weight for adapters, and the bytes that the file may have, if that is what was asked for."""
-        if self.size is None:
-            if self.budget is not None:
-                return self.budget, None
-            return usual if holds_an_adapter(self.prepared, draft.plan, usual) else 0.0, None
-        size = parse_size(self.size)
-        extra = min(budget_for_size(self.prepared, draft, size), MOST_EXTRA_BITS)
-        spent = self.finder.chooses_codecs or holds_an_adapter(self.prepared, draft.plan, extra)
-        return (extra if spent else 0.0), size
+
+def _budget(request: QuantizeRequest, draft: ModelRecord, context: Context) -> float:
+    """Extra bits per weight that adapters (and other codecs) may store."""
+    target, prepared = request.target, context.prepared
+    if isinstance(target, FileSize):
+        left = min(budget_for_size(prepared, draft, target.size), MOST_EXTRA_BITS)
+        return left if request.search.chooses_codecs or holds_an_adapter(prepared, draft.plan, left) else 0.0
+    given = None if isinstance(target, Given) else target.budget
+    if given is not None:
+        return given
+    usual = request.template.recipe.budget
+    return usual if holds_an_adapter(prepared, draft.plan, usual) else 0.0
+
+
+def _problem(
+    request: QuantizeRequest,
+    draft: ModelRecord,
+    budget: float,
+    statistics: Mapping[str, LayerStatistics],
+    context: Context,
+) -> AllocationProblem:
+    """What the search is to solve, measured as far as it looks at it."""
+    prepared, search, target = context.prepared, request.search, request.target
+    bits = extra_bits(prepared, draft.plan, budget)
+    if search.chooses_codecs:
+        size = target.size if isinstance(target, FileSize) else None
+
+        def over(found: Allocation) -> int | None:
+            return None if size is None else excess_bits(prepared, draft, found, size)
+
+        free = request.template.free(prepared)
+        return replace(candidate_problem(draft.plan, free, statistics, context, over), budget_bits=bits)
+    check_budget(prepared, draft.plan, budget)
+    return problem_of(draft.plan, bits, context, statistics if search.needs_coded_weights and budget > 0 else None)
+
+
+def _kept_or_found(kept: Checkpoint, look: Callable[[], Allocation]) -> Allocation:
+    """What the search found, now or in an earlier run."""
+    earlier = kept.load("search")
+    if earlier is not None:
+        note = earlier[1]
+        codecs = {name: from_json(codec, CODECS, "codec") for name, codec in note["codecs"].items()}
+        return Allocation(note["ranks"], tuple(note["history"]), note["iterations"], codecs)
+    found = look()
+    if not kept.keeps:
+        return found
+    codecs = {name: to_json(codec, CODECS) for name, codec in found.codecs.items()}
+    note = {"ranks": dict(found.ranks), "history": list(found.history), "iterations": found.iterations}
+    note["codecs"] = codecs
+    kept.save("search", {"ranks": torch.tensor(list(found.ranks.values()))}, note)
+    return found
 
 
 def _check_range(prepared: PreparedModel, plan: Plan) -> None:
@@ -133,28 +176,6 @@ def _check_range(prepared: PreparedModel, plan: Plan) -> None:
                 )
 
 
-def _found(kept: Checkpoint, look: Callable[[], Allocation]) -> Allocation:
-    """What the search found, now or in an earlier run."""
-    earlier = kept.load("search")
-    if earlier is not None:
-        note = earlier[1]
-        codecs = {name: from_json(codec, CODECS, "codec") for name, codec in note["codecs"].items()}
-        return Allocation(note["ranks"], tuple(note["history"]), note["iterations"], codecs)
-    found = look()
-    codecs = {name: to_json(codec, CODECS) for name, codec in found.codecs.items()}
-    note = {"ranks": dict(found.ranks), "history": list(found.history), "iterations": found.iterations}
-    note["codecs"] = codecs
-    kept.save("search", {"ranks": torch.tensor(list(found.ranks.values()))}, note)
-    return found
-
-
-def _outcome(draft: ModelRecord, plan: Plan, results: Mapping[str, LayerResult]) -> ModelRecord:
-    """The run with what came of it, its codecs saying what they measured."""
-    plan = plan.with_codecs({name: result.code.codec for name, result in results.items()})
-    layers = {name: _layer_run(result, draft.layers[name]) for name, result in results.items()}
-    return replace(draft, plan=plan, layers=layers)
-
-
-def _layer_run(result: LayerResult, known: LayerRecord) -> LayerRecord:
+def _layer_record(known: LayerRecord, result: LayerResult) -> LayerRecord:
     spectrum = tuple(result.energies[:64].tolist())
     return replace(known, relative_output_error=result.relative_output_error, spectrum=spectrum)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-
-from torch import Tensor
 
 from corank.codecs import Codec
 from corank.errors import ConfigError, ModelError
@@ -37,8 +35,12 @@ class PlanTemplate:
     all_layers: bool = False
     activations: int | None = None
 
-    def __call__(self, prepared: PreparedModel, bits: int) -> Plan:
-        """Raises ModelError where a pattern matches nothing, or nothing is left to quantize."""
+    def plan(self, prepared: PreparedModel, bits: int) -> Plan:
+        """The plan of a prepared model whose codes have that width.
+
+        Raises:
+            ModelError: where a pattern matches nothing, or nothing is left to quantize.
+        """
         names = list(prepared.targets)
         plans = dict.fromkeys(names, self._layer(bits))
         if not self.all_layers and len(names) > 2:
@@ -104,12 +106,7 @@ def _with_shared(plan: Plan, prepared: PreparedModel) -> Plan:
     """The plan with what layers of the same codec share found in all of them."""
     users: dict[Codec, list[str]] = {}
     for name, layer in plan.layers.items():
-        if layer.codec is not None:
+        if layer.codec is not None and type(layer.codec).for_network is not Codec.for_network:
             users.setdefault(layer.codec, []).append(name)
-    found = {codec: codec.for_network(_weights(prepared, names)) for codec, names in users.items()}
+    found = {codec: codec.for_network(prepared.weight(name) for name in names) for codec, names in users.items()}
     return plan.with_codecs({name: found[codec] for codec, names in users.items() for name in names})
-
-
-def _weights(prepared: PreparedModel, names: Iterable[str]) -> Iterator[Tensor]:
-    for name in names:
-        yield prepared.geometry(name).to_matrix(prepared.targets[name].get_parameter("weight").detach().float())

@@ -2,64 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
-from corank.errors import BudgetError, ConfigError
+from corank.errors import BudgetError
 from corank.layers import PreparedModel
 from corank.quantization.template import PlanTemplate
+from corank.search import Allocation
+from corank.sizes import format_size
 from corank.storage.contents import placeholder_layers, predict_bytes
 from corank.storage.model_record import ModelRecord
 
-__all__ = ["FRAME_BYTES", "MOST_EXTRA_BITS", "bits_for_size", "budget_for_size", "format_size", "parse_size"]
+__all__ = ["FRAME_BYTES", "bits_for_size", "budget_for_size", "excess_bits"]
 
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 1000,
-    "MB": 1000**2,
-    "GB": 1000**3,
-    "KIB": 1024,
-    "MIB": 1024**2,
-    "GIB": 1024**3,
-}
-MOST_EXTRA_BITS = 32  # a weight, of all adapters
 FRAME_BYTES = 48  # a margin: ranks and errors in the header take a few digits more or less
 
 
-def parse_size(size: int | str) -> int:
-    """Bytes of ``120000``, "120KB" or "1.2 MB" (1 KB is 1000 bytes).
-
-    Raises:
-        ConfigError: for anything else.
-    """
-    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
-        return size
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size) if isinstance(size, str) else None
-    if found is None or found[2].upper() not in _UNITS or not 0 < float(found[1]) < 1e15:
-        raise ConfigError(f"size={size!r}: give bytes or a text like '1.2MB' or '95KB' (1 KB is 1000 bytes)")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
-
-
-def format_size(size: int) -> str:
-    """A size for a person: "83.1 KB"."""
-    for unit, factor in (("GB", 1000**3), ("MB", 1000**2), ("KB", 1000)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
-
-
-def bits_for_size(prepared: PreparedModel, base: PlanTemplate, size: int) -> int:
+def bits_for_size(prepared: PreparedModel, template: PlanTemplate, size: int) -> int:
     """The widest codes that the codec has, 1 to 8 bits, whose file without adapters fits.
 
     Raises:
         BudgetError: when none does, saying the smallest possible.
     """
-    widths = base.recipe.widths
+    widths = template.recipe.widths
     for bits in reversed(widths):
-        if _bytes_without_adapters(prepared, base, bits) <= size - FRAME_BYTES:
+        if _bytes_without_adapters(prepared, template, bits) <= size - FRAME_BYTES:
             return bits
-    least = _bytes_without_adapters(prepared, base, widths[0]) + FRAME_BYTES
+    least = _bytes_without_adapters(prepared, template, widths[0]) + FRAME_BYTES
     raise _too_small(size, least, f"{widths[0]}-bit codes and no adapters")
 
 
@@ -77,8 +45,15 @@ def budget_for_size(prepared: PreparedModel, draft: ModelRecord, size: int) -> f
     return max(0, size - least - frame) * 8 / draft.weights
 
 
-def _bytes_without_adapters(prepared: PreparedModel, base: PlanTemplate, bits: int) -> int:
-    plan = base(prepared, bits)
+def excess_bits(prepared: PreparedModel, draft: ModelRecord, found: Allocation, size: int) -> int:
+    """Bits by which the file with those codecs and ranks would be too large; negative for room that is left."""
+    plan = draft.plan.with_codecs(found.codecs).with_ranks(found.ranks)
+    digits = 2 * len(plan.layers)  # an error in the header may be longer than was reckoned with
+    return 8 * (predict_bytes(prepared, replace(draft, plan=plan)) + FRAME_BYTES + digits - size)
+
+
+def _bytes_without_adapters(prepared: PreparedModel, template: PlanTemplate, bits: int) -> int:
+    plan = template.plan(prepared, bits)
     run = ModelRecord(
         plan, placeholder_layers(prepared, list(plan.coded())), prepared.folded, prepared.skipped, bits=bits
     )

@@ -11,12 +11,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from corank.calibration import LayerwisePasses, Samples, run
+from corank.calibration import Context, LayerwisePasses, Samples, run
 from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
 from corank.layers import CodedLayer, CodedLayerState
 from corank.matrix import Geometry
 from corank.refine.trainable_model import coded_layers
+from corank.watching import watched
 
 __all__ = ["BlockReconstruction", "blocks_of", "reconstruct"]
 
@@ -76,29 +77,22 @@ def blocks_of(model: nn.Module) -> dict[str, list[str]]:
 
 
 def reconstruct(
-    model: nn.Module,
-    teacher: nn.Module,
-    samples: Samples,
-    how: BlockReconstruction,
-    seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    model: nn.Module, teacher: nn.Module, how: BlockReconstruction, context: Context
 ) -> tuple[Mapping[str, float], ...]:
     """Learns a coded model's codes in place; a block that does not come nearer to the float one is left as it was.
 
     Args:
         model: holds :class:`~corank.layers.CodedLayer` modules.
         teacher: the float model, norms folded as in ``model``.
-        samples: unlabelled calibration samples.
         how: see :class:`BlockReconstruction`.
-        seed: draws the batches.
-        progress: called with (what, done, total).
+        context: of the run: its samples, and a seed that draws the batches.
 
     Returns:
         One entry for each block: iteration (of all blocks), error before and after, relative to the float output.
     """
     device = next(iter(coded_layers(model).values())).weight.device
-    order, size = _observe(model, blocks_of(model), samples, device)
-    batches = samples.take(max(1, _CACHED_BYTES // (4 * size))).batches
+    order, size = _observe(model, blocks_of(model), context.samples, device)
+    batches = context.samples.take(max(1, _CACHED_BYTES // (4 * size))).batches
     students, teachers = (dict(one.named_modules(remove_duplicate=False)) for one in (model, teacher))
     history: list[Mapping[str, float]] = []
     with (
@@ -110,11 +104,10 @@ def reconstruct(
             seen = [(given, expected) for given, expected in pairs if given is not None and expected is not None]
             if seen:
                 given, expected = (torch.cat(side) for side in zip(*seen, strict=True))
-                block = _Block(name, students[name], teachers[name], given, expected, how)
-                before, after = block.learn(seed + number)
+                block = _Block(students[name], teachers[name], given, expected, how)
+                before, after = block.learn(context.seed + number)
                 history.append({"iteration": (number + 1) * how.iterations, "before": before, "after": after})
-            if progress is not None:
-                progress("reconstructing blocks", number + 1, len(order))
+            context.progress("reconstructing blocks", number + 1, len(order))
     return tuple(history)
 
 
@@ -132,13 +125,8 @@ def _observe(
 
         return hook
 
-    handles = [modules[name].register_forward_hook(note(name), with_kwargs=True) for name in blocks]
-    try:
-        with torch.no_grad():
-            run(model, samples.first(1), device)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched({name: modules[name] for name in blocks}, note), torch.no_grad():
+        run(model, samples.first(1), device)
     return list(found), max(found.values(), default=1)
 
 
@@ -147,7 +135,6 @@ class _Block:
 
     def __init__(
         self,
-        name: str,
         module: nn.Module,
         teacher: nn.Module,
         given: Tensor,

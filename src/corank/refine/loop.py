@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from corank.calibration import Samples, live_numbers, run
-from corank.checkpoint import Checkpoint
-from corank.losses import Loss
+from corank.calibration import Context, live_numbers, mean_loss, outputs_of, run
 from corank.processes import all_reduce, number_of_processes, shard
 from corank.refine.augment import flip_and_shift
 from corank.refine.refinement import Refinement
 from corank.refine.trainable_model import TrainableModel, coded_layers
+from corank.watching import watched
 
 __all__ = ["refine"]
 
@@ -28,14 +28,7 @@ _LIVE_BYTES = 3 << 30  # of activations that wait for the backward pass
 
 
 def refine(
-    model: nn.Module,
-    teacher: nn.Module,
-    samples: Samples,
-    refinement: Refinement,
-    loss: Loss,
-    seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
-    checkpoint: Checkpoint | None = None,
+    model: nn.Module, teacher: nn.Module, refinement: Refinement, context: Context
 ) -> tuple[Mapping[str, float], ...]:
     """Tunes a coded model in place: scales, biases, norms, adapter factors and, if asked, the codes themselves.
 
@@ -46,12 +39,9 @@ def refine(
     Args:
         model: holds :class:`~corank.layers.CodedLayer` modules.
         teacher: the float model, norms folded as in ``model``.
-        samples: unlabelled calibration samples.
         refinement: how.
-        loss: ``(output, reference_output) -> scalar``.
-        seed: draws batches and augmentation.
-        progress: called with (what, done, total).
-        checkpoint: keeps the state every 25 steps; a state found in it is continued.
+        context: of the run: its samples and its loss, a seed that draws batches and augmentation, and a checkpoint that
+            keeps the state every 25 steps; a state found in it is continued.
 
     Returns:
         One entry for each step: iteration, divergence; the last one also has the distances before and after on the
@@ -59,18 +49,17 @@ def refine(
     """
     if refinement.iterations == 0:
         return ()
-    steps = _Steps(TrainableModel(model, refinement), teacher, samples, refinement, loss, seed)
-    judge = _Judge(teacher, samples, loss, steps.device, refinement, seed)
+    steps = _Steps(TrainableModel(model, refinement), teacher, refinement, context)
+    judge = _Judge(teacher, refinement, context)
     plain, before = judge(model)
     steps.set_pace(refinement.pace(plain))
-    kept = checkpoint or Checkpoint(None)
+    kept = context.checkpoint
     history = steps.restore(kept.load(_STEP))
     for number in range(len(history), refinement.iterations):
         history.append({"iteration": number + 1, "divergence": steps.step(number)})
         if (number + 1) % _KEPT_EVERY == 0:
             kept.save(_STEP, steps.state(), {"history": history})
-        if progress is not None:
-            progress("refining", number + 1, refinement.iterations)
+        context.progress("refining", number + 1, refinement.iterations)
     unrefined = copy.deepcopy(model.state_dict())
     steps.student.harden_into(model)
     _, after = judge(model)
@@ -83,19 +72,11 @@ def refine(
 class _Steps:
     """One refinement under way."""
 
-    def __init__(
-        self,
-        student: TrainableModel,
-        teacher: nn.Module,
-        samples: Samples,
-        refinement: Refinement,
-        loss: Loss,
-        seed: int,
-    ) -> None:
-        self.student, self._teacher, self._loss, self._how = student, teacher, loss, refinement
+    def __init__(self, student: TrainableModel, teacher: nn.Module, refinement: Refinement, context: Context) -> None:
+        self.student, self._teacher, self._loss, self._how = student, teacher, context.loss, refinement
         self.device = next(iter(student.latents.values())).device
-        self._seed = seed
-        generator = torch.Generator().manual_seed(seed)
+        self._seed, samples = context.seed, context.samples
+        generator = torch.Generator().manual_seed(self._seed)
         self._draws = samples.draws(min(refinement.batch_size, len(samples)), generator)
         self._load = samples.loader()
         by_rate: dict[float, list[Tensor]] = {}  # all of a rate together: a step takes one pass over each group
@@ -168,7 +149,10 @@ class _Steps:
         return list(note["history"])
 
     def _backward(self, batch: Any, weight: float) -> float:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._how.uses_bfloat16(self.device)):
+        with (
+            nullcontext() if self._features is None else self._features.watching(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._how.uses_bfloat16(self.device)),
+        ):
             with torch.no_grad():
                 reference = run(self._teacher, batch, self.device)
             output = self.student(batch, self.device)
@@ -184,13 +168,20 @@ class _Features:
     """The coded layers' outputs in both networks during one pass."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
-        names = list(coded_layers(student))
+        self._student = dict(coded_layers(student))
+        modules = dict(teacher.named_modules(remove_duplicate=False))
+        self._teacher = {name: modules[name] for name in self._student}
         self._given: dict[str, Tensor] = {}
         self._expected: dict[str, Tensor] = {}
-        for network, found in ((student, self._given), (teacher, self._expected)):
-            modules = dict(network.named_modules(remove_duplicate=False))
-            for name in names:
-                modules[name].register_forward_hook(_keeper(found, name))
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Within, outputs are kept for :meth:`take`."""
+        with (
+            watched(self._student, lambda name: _keeper(self._given, name)),
+            watched(self._teacher, lambda name: _keeper(self._expected, name)),
+        ):
+            yield
 
     def take(self) -> Tensor:
         """The mean over layers of the squared error relative to the float output's energy."""
@@ -203,8 +194,8 @@ class _Features:
         return torch.stack(errors).mean()
 
 
-def _keeper(found: dict[str, Tensor], name: str) -> Callable[[nn.Module, object, Tensor], None]:
-    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+def _keeper(found: dict[str, Tensor], name: str) -> Callable[..., None]:
+    def keep(_module: nn.Module, _inputs: object, _named: object, output: Tensor) -> None:
         found[name] = output
 
     return keep
@@ -216,31 +207,20 @@ class _Judge:
     The codes were fitted to the samples as they are, what is refined was not: only both together are fair to both.
     """
 
-    def __init__(
-        self, teacher: nn.Module, samples: Samples, loss: Loss, device: torch.device, how: Refinement, seed: int
-    ) -> None:
-        self._loss, self._device = loss, device
-        plain = list(samples.take(_JUDGED).batches)
+    def __init__(self, teacher: nn.Module, how: Refinement, context: Context) -> None:
+        self._loss = context.loss
+        plain = list(context.samples.take(_JUDGED).batches)
         self._sets = [plain]
         if how.augment and all(isinstance(batch, Tensor) and batch.dim() == 4 for batch in plain):
-            views = torch.Generator().manual_seed(seed)
+            views = torch.Generator().manual_seed(context.seed)
             self._sets.append([flip_and_shift(batch, views) for batch in plain])
-        with torch.no_grad():
-            self._references = [[run(teacher, batch, device) for batch in batches] for batches in self._sets]
+        self._references = [outputs_of(teacher, batches) for batches in self._sets]
 
     def __call__(self, model: nn.Module) -> tuple[float, float]:
         """The distance on the samples as they are, and the one that decides: the mean of both."""
-        found = [self._mean(model, *pair) for pair in zip(self._sets, self._references, strict=True)]
+        pairs = zip(self._sets, self._references, strict=True)
+        found = [mean_loss(model, batches, references, self._loss) for batches, references in pairs]
         return found[0], sum(found) / len(found)
-
-    def _mean(self, model: nn.Module, batches: list[Any], references: list[Any]) -> float:
-        total, count = 0.0, 0
-        with torch.no_grad():
-            for batch, reference in zip(batches, references, strict=True):
-                size = len(tree_leaves(batch)[0])
-                total += float(self._loss(run(model, batch, self._device), reference)) * size
-                count += size
-        return total / count
 
 
 def _one_cycle(place: float, warm: float = 0.1) -> float:

@@ -7,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from corank.errors import ConfigError, DataError
+from corank.files import make_directory, write_whole
 from corank.reports.fields import Record
-from corank.reports.files import make_directory, write_file
 from corank.reports.page import PageView, page_of
 from corank.reports.svg import colour_rules
 
@@ -37,7 +37,7 @@ def write_report(path: str | Path, runs: Sequence[Record], title: str = "corank 
     content = _render(page_of(runs, title))
     target = page_path(Path(path))
     make_directory(target.parent)
-    write_file(target, content.encode("utf-8"))
+    write_whole(target, content.encode("utf-8"))
     return target
 
 

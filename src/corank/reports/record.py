@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from corank.errors import ArtifactError, ConfigError, DataError
+from corank.files import write_whole
 from corank.reports.fields import Record
-from corank.reports.files import write_file
 
 __all__ = ["FORMAT", "read_record", "write_record"]
 
@@ -72,7 +72,7 @@ def write_record(path: str | Path, record: Mapping[str, Any]) -> None:
     """
     plain = _plain({"format": FORMAT, **record}, "record", 0)
     content = json.dumps(plain, indent=2, allow_nan=False) + "\n"
-    write_file(Path(path), content.encode("ascii"))
+    write_whole(Path(path), content.encode("ascii"))
 
 
 def _read_bounded(path: Path) -> bytes:

@@ -32,6 +32,11 @@ class Rounder(ABC):
         """What stands in for it where codecs of a layer are only compared: itself, or one that takes less time."""
         return self
 
+    def drawing_for(self, part: str) -> Rounder:
+        """What rounds that part of a network, such as a layer or a round of one: itself or, where it draws, one whose
+        draws are independent of those for every other part."""
+        return self
+
     @abstractmethod
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
         """Codes ``(G * R, C)`` uint8 of ``weight`` ``(G * R, C)`` float32.

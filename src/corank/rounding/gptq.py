@@ -10,6 +10,7 @@ from torch import Tensor
 
 from corank.codecs import Codebook
 from corank.errors import ConfigError
+from corank.notes import note
 from corank.rounding.base import Rounder
 from corank.rounding.descent import descend
 from corank.rounding.walk import energy_order, walk
@@ -26,7 +27,8 @@ class Gptq(Rounder):
     fixed. Inputs that are always zero get a unit diagonal and are rounded as they are.
 
     Args:
-        damping: added to the diagonal of the Gram matrix, as a part of its mean.
+        damping: added to the diagonal of the Gram matrix, as a part of its mean; more, with a note, where the matrix
+            cannot be inverted in float32 all the same.
         block: columns updated together; changes the speed, not the result.
         sweeps: walks over the columns afterwards, each taking its best codes while all others stay, until one moves
             nothing. Not part of GPTQ.
@@ -68,8 +70,9 @@ def _ordered_spread(gram: Tensor, damping: float) -> tuple[Tensor, Tensor]:
 def inverse_factor(gram: Tensor, damping: float) -> Tensor:
     """Upper Cholesky factor ``(G, C, C)`` of the damped Gram matrix's inverse.
 
-    Damping grows tenfold, a few times, where the matrix is not positive definite in float32.
+    Damping grows tenfold, a few times and with a note, where the matrix is not positive definite in float32.
     """
+    asked = damping
     gram = gram.clone()
     diagonal = gram.diagonal(dim1=1, dim2=2)
     mean = diagonal.mean(1, keepdim=True)
@@ -80,6 +83,8 @@ def inverse_factor(gram: Tensor, damping: float) -> Tensor:
         if not bool(failed.any()):
             upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
             if not bool(failed.any()):
+                if damping > asked:
+                    note(f"the moments of its inputs took a damping of {damping:g}, not {asked:g}, to be inverted")
                 return upper
         damping *= 10
     raise ConfigError("the Gram matrix is not positive definite; are the calibration inputs finite?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,8 @@ class Stochastic(Rounder):
     no data, and loses twice as much as rounding to nearest does on average.
 
     Args:
-        seed: of the draws, from 0 to 2 ** 63 - 1; one seed always gives the same codes.
+        seed: of the draws, from 0 to 2 ** 63 - 1; one seed always gives the same codes of a network, and every layer
+            and round of it has draws of its own.
     """
 
     seed: int = 0
@@ -32,6 +34,10 @@ class Stochastic(Rounder):
     def __post_init__(self) -> None:
         if type(self.seed) is not int or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed={self.seed!r}: a whole number from 0 to 2**63 - 1")
+
+    def drawing_for(self, part: str) -> Rounder:
+        digest = hashlib.sha256(f"{self.seed}/{part}".encode()).digest()
+        return Stochastic(int.from_bytes(digest[:8], "little") >> 1)
 
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
         below, above = codebook.neighbours(weight)

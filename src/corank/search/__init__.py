@@ -1,17 +1,17 @@
 """Model and budget to ranks, and to codecs where that is asked for."""
 
-from corank.search.base import (
-    AdaptableLayer,
-    Allocation,
-    AllocationProblem,
-    Candidates,
-    RateDistortionCurve,
-    Search,
-    spent_bits,
-)
+from corank.search.allocation import Allocation
+from corank.search.base import Search
 from corank.search.cora import CoRa, butterworth
 from corank.search.greedy import Greedy
 from corank.search.joint import Joint
+from corank.search.problem import (
+    AdaptableLayer,
+    AllocationProblem,
+    CodecCandidates,
+    RateDistortionCurve,
+    spent_bits,
+)
 from corank.search.rates import Rates
 from corank.search.uniform_ranks import UniformRanks
 
@@ -28,8 +28,8 @@ __all__ = [
     "AdaptableLayer",
     "Allocation",
     "AllocationProblem",
-    "Candidates",
     "CoRa",
+    "CodecCandidates",
     "Greedy",
     "Joint",
     "RateDistortionCurve",

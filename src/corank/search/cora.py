@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
-from corank.calibration import Samples, run
+from corank.calibration import Teacher, mean_loss, outputs_of, run
 from corank.errors import ConfigError
-from corank.losses import Loss, read_part
-from corank.search.base import AdaptableLayer, Allocation, AllocationProblem, Search, spent_bits
+from corank.search.allocation import Allocation
+from corank.search.base import Search
 from corank.search.composed import ComposedModel
 from corank.search.greedy import Greedy, grow, shrink
+from corank.search.problem import AdaptableLayer, AllocationProblem, spent_bits
 
 __all__ = ["CoRa", "butterworth", "compose", "harden"]
-
-_REMEMBERED_BYTES = 1 << 28  # of the float model's outputs kept between steps
 
 
 def butterworth(cutoff: Tensor, full_rank: int, order: int = 4) -> Tensor:
@@ -139,7 +137,7 @@ class _Run:
 
     def __init__(self, search: CoRa, problem: AllocationProblem, greedy: Mapping[str, int] | None) -> None:
         self.search, self.problem = search, problem
-        self.composed = ComposedModel(problem.model, {**problem.layers, **problem.fixed})
+        self.composed = ComposedModel(problem.context.model, {**problem.layers, **problem.fixed})
         for name, weight in problem.fixed.items():
             self.composed.set_weight(name, weight)
         self.device = self.composed.device
@@ -158,11 +156,11 @@ class _Run:
         )
         self.names, self.fulls = names, fulls
         self.optimizer = torch.optim.Adam([self.cutoffs], lr=search.learning_rate)
-        generator = torch.Generator().manual_seed(problem.seed)
-        samples = problem.samples
+        generator = torch.Generator().manual_seed(problem.context.seed)
+        samples = problem.context.samples
         self.draws = samples.draws(min(search.batch_size, len(samples)), generator)
         self.load = samples.loader()
-        self.teacher = Teacher(problem.model, samples, self.device, problem.loss)
+        self.teacher = Teacher(problem.context.model, samples, problem.context.loss)
 
     def step(self, number: int) -> dict[str, float]:
         problem, search = self.problem, self.search
@@ -171,7 +169,7 @@ class _Run:
             mask = butterworth(self.cutoffs[place], self.fulls[place], search.order)
             self.composed.set_weight(name, compose(problem.layers[name], mask))
         output = run(self.composed.model, self.load(draw), self.device)
-        divergence = problem.loss(output, self.teacher(draw, self.load))
+        divergence = problem.context.loss(output, self.teacher(draw, self.load))
         # In units of parameters per weight, as the paper's: bits / m.
         extra = (self.cutoffs * self.costs).sum() / problem.weights / problem.adapter_bits
         budget = problem.budget_bits / problem.weights / problem.adapter_bits
@@ -182,8 +180,7 @@ class _Run:
         self.optimizer.step()
         with torch.no_grad():
             self.cutoffs.copy_(torch.minimum(torch.maximum(self.cutoffs, self.least), torch.ones_like(self.least)))
-        if problem.progress is not None:
-            problem.progress("searching ranks", number + 1, search.iterations)
+        problem.context.progress("searching ranks", number + 1, search.iterations)
         return {
             "iteration": number + 1,
             "loss": float(loss.detach()),
@@ -197,45 +194,12 @@ class _Run:
     def divergence(self, ranks: Mapping[str, int]) -> float:
         """Mean divergence of the truncated adapters over the first samples."""
         assert spent_bits(self.problem, ranks) <= self.problem.budget_bits
-        samples = self.problem.samples.rebatched(100).take(1000)
+        context = self.problem.context
+        batches = context.samples.rebatched(100).take(1000).batches
         with torch.no_grad():
             for name, rank in ranks.items():
                 layer = self.problem.layers[name]
                 mask = (torch.arange(layer.full_rank, device=self.device) < rank).float()
                 self.composed.set_weight(name, compose(layer, mask))
-            total = 0.0
-            for batch in samples.batches:
-                reference = run(self.problem.model, batch, self.device)
-                given = run(self.composed.model, batch, self.device)
-                total += float(self.problem.loss(given, reference)) * len(tree_leaves(batch)[0])
-        return total / len(samples)
-
-
-class Teacher:
-    """The float model's outputs for a draw, remembered where they are small enough."""
-
-    def __init__(self, model: torch.nn.Module, samples: Samples, device: torch.device, loss: Loss) -> None:
-        self._model, self._device, self._loss = model, device, loss
-        self._outputs = self._remember(samples) if samples.stacked else None
-
-    def __call__(self, draw: Tensor, load: Callable[[Tensor], object]) -> object:
-        if self._outputs is not None:
-            return tree_map(lambda leaf: leaf[draw.to(leaf.device)], self._outputs)
-        with torch.no_grad():
-            return run(self._model, load(draw), self._device)
-
-    def _remember(self, samples: Samples) -> object | None:
-        kept: list[object] = []
-        size = 0
-        with torch.no_grad():
-            for batch in samples.rebatched(64).batches:
-                output = read_part(run(self._model, batch, self._device), self._loss)
-                count = len(tree_leaves(batch)[0])
-                leaves = tree_leaves(output)
-                if any(not isinstance(leaf, Tensor) or leaf.dim() == 0 or len(leaf) != count for leaf in leaves):
-                    return None
-                size += sum(leaf.numel() * leaf.element_size() for leaf in leaves)
-                if size > _REMEMBERED_BYTES:
-                    return None
-                kept.append(output)
-        return tree_map(lambda *leaves: torch.cat(leaves), *kept) if len(kept) > 1 else kept[0]
+        references = outputs_of(context.model, batches)
+        return mean_loss(self.composed.model, batches, references, context.loss, self.device)

@@ -6,7 +6,9 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from corank.search.base import Allocation, AllocationProblem, Search, spent_bits
+from corank.search.allocation import Allocation
+from corank.search.base import Search
+from corank.search.problem import AllocationProblem, spent_bits
 
 __all__ = ["Greedy", "grow", "shrink"]
 
@@ -63,7 +65,7 @@ def shrink(problem: AllocationProblem, ranks: Mapping[str, int], minimum: int = 
 
 def _next(problem: AllocationProblem, name: str, rank: int) -> tuple[float, str] | None:
     layer = problem.layers[name]
-    if rank >= layer.full_rank:
+    if rank >= len(layer.gains):  # none are known where there is nothing to spend
         return None
     gain = float(layer.gains[rank])
     return (-gain / layer.bits_per_rank, name) if gain > 0 else None

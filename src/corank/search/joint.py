@@ -11,9 +11,11 @@ import torch
 from corank.codecs import Codec, RateUniform, Uniform
 from corank.codecs.scaled import ScaledLevels
 from corank.errors import ConfigError
-from corank.search.base import Allocation, AllocationProblem, Candidates, RateDistortionCurve, Search, spent_bits
+from corank.search.allocation import Allocation
+from corank.search.base import Search
 from corank.search.cora import CoRa
 from corank.search.knapsack import KnapsackItem, allocate
+from corank.search.problem import AllocationProblem, CodecCandidates, RateDistortionCurve, spent_bits
 
 __all__ = ["Joint"]
 
@@ -53,17 +55,16 @@ class Joint(Search):
             raise ConfigError(f"sensitivity={self.sensitivity!r}: 'fisher' or 'measured'")
 
     def __call__(self, problem: AllocationProblem) -> Allocation:
-        known = problem.alternatives
+        known = problem.candidates
         if known is None:
-            raise ConfigError("Joint chooses codecs, and this problem has no alternatives to choose from")
+            raise ConfigError("Joint chooses codecs, and this problem has no candidates to choose from")
         if any(isinstance(known.codecs[name], RateUniform) for name in known.free):
             raise ConfigError("search='joint' chooses widths, and codes of a rate have none; leave search out")
         curves: dict[str, tuple[RateDistortionCurve, ...]] = {}
         for number, (name, codec) in enumerate(known.codecs.items()):
             wanted = self._codecs(codec, known.shapes[name][2]) if name in known.free else (codec,)
             curves[name] = known.curves(name, wanted, self.sensitivity == "measured")
-            if problem.progress is not None:
-                problem.progress("measuring what every codec loses", number + 1, len(known.codecs))
+            problem.context.progress("measuring what every codec loses", number + 1, len(known.codecs))
         found = _fitting(curves, problem, known)
         if self.then is None:
             return found
@@ -93,7 +94,7 @@ class Joint(Search):
 
 
 def _fitting(
-    curves: Mapping[str, tuple[RateDistortionCurve, ...]], problem: AllocationProblem, known: Candidates
+    curves: Mapping[str, tuple[RateDistortionCurve, ...]], problem: AllocationProblem, known: CodecCandidates
 ) -> Allocation:
     """The best allocation; where a file's size is set, the best of those found whose file fits."""
     limit = problem.budget_bits + known.base_bits
@@ -113,7 +114,10 @@ def _fitting(
 
 
 def _allocation(
-    curves: Mapping[str, tuple[RateDistortionCurve, ...]], problem: AllocationProblem, known: Candidates, limit: int
+    curves: Mapping[str, tuple[RateDistortionCurve, ...]],
+    problem: AllocationProblem,
+    known: CodecCandidates,
+    limit: int,
 ) -> Allocation:
     items, meanings = [], []
     for own in curves.values():

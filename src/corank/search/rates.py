@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from corank.bisection import bisected
 from corank.codecs import Codec, RateUniform
 from corank.errors import ConfigError
-from corank.search.base import Allocation, AllocationProblem, Candidates, Search
+from corank.search.allocation import Allocation
+from corank.search.base import Search
+from corank.search.problem import AllocationProblem, CodecCandidates
 from corank.search.uniform_ranks import UniformRanks
 
 __all__ = ["Rates"]
@@ -45,23 +48,21 @@ class Rates(Search):
             raise ConfigError(f"spread={self.spread!r}: 0 (equal rates) to 1")
 
     def __call__(self, problem: AllocationProblem) -> Allocation:
-        known = problem.alternatives
+        known = problem.candidates
         if known is None:
-            raise ConfigError("Rates chooses codecs, and this problem has no alternatives to choose from")
+            raise ConfigError("Rates chooses codecs, and this problem has no candidates to choose from")
         codecs = self._codecs(known, problem)
         ranks = UniformRanks()(known.recoded(codecs, problem.budget_bits)).ranks if problem.budget_bits else {}
         return Allocation({name: ranks.get(name, 0) for name in problem.layers}, codecs=codecs)
 
-    def _codecs(self, known: Candidates, problem: AllocationProblem) -> dict[str, Codec]:
+    def _codecs(self, known: CodecCandidates, problem: AllocationProblem) -> dict[str, Codec]:
         rated = {name: codec for name, codec in known.codecs.items() if isinstance(codec, RateUniform)}
         rated = {name: codec for name, codec in rated.items() if name in known.free}
         wanted: dict[str, float] = {}
         for number, (name, codec) in enumerate(rated.items()):
-            lost = known.curves(name, (codec,), measured=False)[0].lost
-            each = max(lost, 1e-30) / math.prod(known.shapes[name])
+            each = max(known.lost(name, codec), 1e-30) / math.prod(known.shapes[name])
             wanted[name] = codec.most + self.spread * math.log2(each) / 2
-            if problem.progress is not None:
-                problem.progress("measuring what every layer loses", number + 1, len(rated))
+            problem.context.progress("measuring what every layer loses", number + 1, len(rated))
         weights = {name: math.prod(known.shapes[name]) for name in rated}
         limits = {name: (min(self.least, codec.most), codec.bits - 0.5) for name, codec in rated.items()}
         rates = levelled(wanted, weights, limits, {name: codec.most for name, codec in rated.items()})
@@ -80,9 +81,7 @@ def levelled(
     def rates(constant: float) -> dict[str, float]:
         return {name: min(max(wanted[name] - constant, limits[name][0]), limits[name][1]) for name in wanted}
 
-    low, high = -100.0, 100.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        spent = sum(rate * weights[name] for name, rate in rates(middle).items())
-        low, high = (middle, high) if spent > total else (low, middle)
-    return rates(high)
+    def kept(constant: float) -> bool:
+        return sum(rate * weights[name] for name, rate in rates(constant).items()) <= total
+
+    return rates(bisected(-100.0, 100.0, kept, _HALVINGS)[1])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from corank.search.base import Allocation, AllocationProblem, Search, spent_bits
+from corank.search.allocation import Allocation
+from corank.search.base import Search
+from corank.search.problem import AllocationProblem, spent_bits
 
 __all__ = ["UniformRanks"]
 

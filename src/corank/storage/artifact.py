@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +16,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from corank.errors import ArtifactError, ConfigError, ModelError, OutputError
+from corank.errors import ArtifactError, ConfigError, ModelError
+from corank.files import write_whole
 from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
 from corank.matrix import Geometry
 from corank.storage.bits import packed_bytes, unpack
@@ -55,19 +55,7 @@ def save(model: nn.Module, path: str | Path, coder: str = "auto") -> int:
             f"save(model, path) takes a quantized model, then a path, not {type(model).__name__}, {type(path).__name__}"
         )
     data = serialized(model, coder)
-    target = Path(path)
-    try:
-        descriptor, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            os.chmod(scratch, 0o644)
-            os.replace(scratch, target)
-        except BaseException:
-            os.unlink(scratch)
-            raise
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    write_whole(path, data)
     return len(data)
 
 

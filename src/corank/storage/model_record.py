@@ -10,7 +10,7 @@ from torch import nn
 
 from corank.adapters import full_rank
 from corank.errors import ModelError
-from corank.layers import TensorSpec, stored_tensors
+from corank.layers import LayerFormat, TensorSpec
 from corank.plan import LayerPlan, Plan
 from corank.storage.histogram import Histogram
 
@@ -26,8 +26,10 @@ class LayerRecord:
 
     Attributes:
         shape: ``(G, R, C)``.
-        relative_output_error: ``mean |y - y_q|^2 / mean |y|^2`` on the calibration inputs.
-        spectrum: error along each adapter direction before the adapter, descending; empty once read from a file.
+        relative_output_error: ``mean |y - y_q|^2 / mean |y|^2`` on the calibration inputs, of the layer as it was
+            coded: what a refinement moves afterwards, for the sake of the network's outputs, is not in it.
+        spectrum: error along each adapter direction before the adapter, descending, as it was coded; empty once read
+            from a file.
         histogram: of the float weights, norms folded; None once read from a file.
     """
 
@@ -55,7 +57,7 @@ class LayerRecord:
     def slots(self, plan: LayerPlan) -> dict[str, TensorSpec]:
         """What the layer stores by that plan, in order."""
         assert plan.codec is not None
-        return stored_tensors(self.shape, plan.codec, self.rank(plan), plan.adapter_bits, plan.inputs)
+        return LayerFormat(self.shape, plan.codec, self.rank(plan), plan.adapter_bits, plan.inputs).tensors()
 
     def rank(self, plan: LayerPlan) -> int:
         """The plan's rank, or the layer's full rank where that is less."""
@@ -79,6 +81,8 @@ class ModelRecord:
         iterations: gradient steps taken.
         seconds: that it took, evaluation left out; None once read from a file.
         history: one entry for each gradient step; empty once read from a file.
+        samples: calibration samples that the layers were coded from; None once read from a file.
+        notes: what else there is to know of the run, one or two sentences each; empty once read from a file.
     """
 
     plan: Plan
@@ -95,6 +99,8 @@ class ModelRecord:
     iterations: int = 0
     seconds: float | None = None
     history: tuple[Mapping[str, float], ...] = ()
+    samples: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def weights(self) -> int:

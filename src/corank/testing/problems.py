@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from corank.adapters import bits_per_rank, decompose
-from corank.calibration import Samples
+from corank.calibration import Context, Samples
 from corank.codecs import Codec, Uniform
+from corank.layers import PreparedModel
 from corank.losses import output_distance
 from corank.matrix import Geometry
-from corank.search import AdaptableLayer, Allocation, AllocationProblem, Candidates, RateDistortionCurve
+from corank.search import AdaptableLayer, AllocationProblem, CodecCandidates, RateDistortionCurve
 
 __all__ = ["small_problem"]
 
@@ -26,7 +27,7 @@ def small_problem(budget_bits: int, seed: int = 0, adapter_bits: int = 8) -> All
         seed: draws the weights and the samples, and is the problem's.
         adapter_bits: of the factors.
 
-    Its alternatives are coded to the nearest values; the first layer is not free to get another codec.
+    Its candidates are coded to the nearest values; the first layer is not free to get another codec.
     """
     generator = torch.Generator().manual_seed(seed)
     model = nn.Sequential(
@@ -46,48 +47,30 @@ def small_problem(budget_bits: int, seed: int = 0, adapter_bits: int = 8) -> All
     last = _layer(model.get_submodule("7"), adapter_bits)
     fixed = last.geometry.from_matrix(last.coded)
     inputs = torch.randn(24, 2, 6, 6, generator=generator)
-    problem = AllocationProblem(
-        model=model,
-        samples=Samples.of(inputs, 24, 8),
-        layers=layers,
-        fixed={"7": fixed},
-        budget_bits=budget_bits,
-        weights=sum(layer.coded.numel() for layer in layers.values()) + fixed.numel(),
-        adapter_bits=adapter_bits,
-        loss=output_distance,
-        seed=seed,
-    )
     shapes = {name: layer.geometry.matrix_shape for name, layer in layers.items()}
-    codecs = dict.fromkeys(layers, Uniform(2))
-    return replace(problem, alternatives=_Alternatives(codecs, shapes, set(list(layers)[1:]), problem))
+    context = Context(_prepared(model), Samples.of(inputs, 24, 8), output_distance, seed)
+    weights = sum(layer.coded.numel() for layer in layers.values()) + fixed.numel()
+    problem = AllocationProblem(context, layers, budget_bits, weights, adapter_bits, {"7": fixed})
+
+    def curve(name: str, codec: Codec, _measured: bool = False) -> RateDistortionCurve:
+        layer, (groups, rows, columns) = _layer(model.get_submodule(name), adapter_bits, codec), shapes[name]
+        stored, lost = codec.size_bits(groups * rows, columns), float(layer.gains.double().sum())
+        return RateDistortionCurve(codec, stored, layer.bits_per_rank, lost, layer.gains)
+
+    def recoded(codecs: Mapping[str, Codec], budget_bits: int) -> AllocationProblem:
+        again = {n: _layer(model.get_submodule(n), adapter_bits, codecs.get(n, c)) for n, c in plan.items()}
+        return replace(problem, layers=again, budget_bits=budget_bits)
+
+    plan: dict[str, Codec] = dict.fromkeys(layers, Uniform(2))
+    free = set(list(layers)[1:])
+    candidates = CodecCandidates(plan, shapes, free, lambda name, codec: curve(name, codec).lost, curve, recoded)
+    return replace(problem, candidates=candidates)
 
 
-@dataclass(frozen=True)
-class _Alternatives(Candidates):
-    codecs: Mapping[str, Codec]
-    shapes: Mapping[str, tuple[int, int, int]]
-    free: Collection[str]
-    problem: AllocationProblem
-
-    def curves(self, name: str, codecs: Sequence[Codec], measured: bool) -> tuple[RateDistortionCurve, ...]:
-        curves = []
-        for codec in codecs:
-            layer = _layer(self.problem.model.get_submodule(name), self.problem.adapter_bits, codec)
-            groups, rows, columns = self.shapes[name]
-            stored, lost = codec.size_bits(groups * rows, columns), float(layer.gains.double().sum())
-            curves.append(RateDistortionCurve(codec, stored, layer.bits_per_rank, lost, layer.gains))
-        return tuple(curves)
-
-    def recoded(self, codecs: Mapping[str, Codec], budget_bits: int) -> AllocationProblem:
-        bits, model = self.problem.adapter_bits, self.problem.model
-        layers = {
-            name: _layer(model.get_submodule(name), bits, codecs.get(name, codec))
-            for name, codec in self.codecs.items()
-        }
-        return replace(self.problem, layers=layers, budget_bits=budget_bits)
-
-    def over(self, found: Allocation) -> int | None:
-        return None
+def _prepared(model: nn.Module) -> PreparedModel:
+    names = [name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    targets = {name: model.get_submodule(name) for name in names}
+    return PreparedModel(model, targets, {}, (), frozenset((names[0], names[-1])))
 
 
 def _layer(module: nn.Module, adapter_bits: int, codec: Codec | None = None) -> AdaptableLayer:
@@ -96,6 +79,5 @@ def _layer(module: nn.Module, adapter_bits: int, codec: Codec | None = None) -> 
     codebook = (codec or Uniform(2)).fit(weight.flatten(0, 1))
     coded = codebook.values(codebook.nearest(weight.flatten(0, 1))).reshape(weight.shape)
     directions = decompose(weight - coded, "svd", {})
-    return AdaptableLayer(
-        geometry, coded, directions, bits_per_rank(geometry.matrix_shape, adapter_bits), directions.energies
-    )
+    cost = bits_per_rank(geometry.matrix_shape, adapter_bits)
+    return AdaptableLayer(geometry, cost, coded, directions, directions.energies)

@@ -29,16 +29,16 @@ def _check_codecs(search: Search, problem: AllocationProblem, found: Allocation,
     if not search.chooses_codecs:
         assert not found.codecs, f"{name}: codecs from a search whose chooses_codecs is False"
         return
-    assert problem.alternatives is not None
-    decided = set(found.codecs) - set(problem.alternatives.free)
+    assert problem.candidates is not None
+    decided = set(found.codecs) - set(problem.candidates.free)
     assert not decided, f"{name}: other codecs for {sorted(decided)}, which are not free to get any"
 
 
 def _check_found(search: Search, problem: AllocationProblem) -> None:
     name = f"{search}, budget {problem.budget_bits} bits"
-    before = copy.deepcopy(problem.model.state_dict())
-    flags = [module.training for module in problem.model.modules()]
-    trained = [parameter.requires_grad for parameter in problem.model.parameters()]
+    before = copy.deepcopy(problem.context.model.state_dict())
+    flags = [module.training for module in problem.context.model.modules()]
+    trained = [parameter.requires_grad for parameter in problem.context.model.parameters()]
     directions = {layer: problem.layers[layer].directions.product() for layer in problem.layers}
     found = search(problem)
     ranks = found.ranks
@@ -47,17 +47,19 @@ def _check_found(search: Search, problem: AllocationProblem) -> None:
         full = problem.layers[layer].full_rank
         assert type(rank) is int and 0 <= rank <= full, f"{name}: {layer} has rank {rank!r} of {full}"
     _check_codecs(search, problem, found, name)
-    more = problem.alternatives.code_bits(found.codecs) if problem.alternatives is not None else 0
+    more = problem.candidates.code_bits(found.codecs) if problem.candidates is not None else 0
     spent = spent_bits(problem, ranks) + more
     assert spent <= problem.budget_bits, f"{name}: the ranks and codecs take {spent} bits"
     again = search(problem)
     assert dict(again.ranks) == dict(ranks), f"{name}: the same seed gives other ranks"
     assert dict(again.codecs) == dict(found.codecs), f"{name}: the same seed gives other codecs"
-    after = problem.model.state_dict()
+    after = problem.context.model.state_dict()
     assert list(after) == list(before), f"{name}: the model has other tensors than before"
     assert all(torch.equal(after[key], before[key]) for key in before), f"{name}: the model's tensors were changed"
-    assert [module.training for module in problem.model.modules()] == flags, f"{name}: training flags were changed"
-    still = [parameter.requires_grad for parameter in problem.model.parameters()]
+    assert [module.training for module in problem.context.model.modules()] == flags, (
+        f"{name}: training flags were changed"
+    )
+    still = [parameter.requires_grad for parameter in problem.context.model.parameters()]
     assert still == trained, f"{name}: requires_grad was changed"
     for layer, product in directions.items():
         same = torch.equal(problem.layers[layer].directions.product(), product)

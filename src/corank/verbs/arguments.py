@@ -12,13 +12,12 @@ from torch.nn.parameter import is_lazy
 
 from corank.calibration import Samples
 from corank.data import ImageSet, TokenSet
-from corank.errors import BudgetError, ConfigError, ModelError
+from corank.errors import ConfigError, ModelError
 from corank.losses import Loss
 from corank.plan import Plan
-from corank.quantization.to_size import MOST_EXTRA_BITS, parse_size
 from corank.refine import BlockReconstruction, Refinement
 
-__all__ = ["check_kinds", "check_loss", "check_request", "read_samples"]
+__all__ = ["check_kinds", "check_loss", "check_numbers", "read_samples"]
 
 _SAMPLES, _TOKENS = 1600, 102_400  # of images or the like, and of token sequences, unless the caller says otherwise
 
@@ -86,46 +85,14 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def check_request(
-    bits: int | None,
-    budget: float | None,
-    size: int | str | None,
-    samples: int | None,
-    batch_size: int,
-    seed: int,
-    activations: int | None,
-    plan: Plan | None,
-) -> None:
-    """Raises ConfigError or BudgetError for what no model can be asked for."""
-    if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 8):
-        raise ConfigError(f"bits={bits!r}: a whole number from 1 to 8, e.g. quantize(model, data, bits=4)")
-    if budget is not None and size is not None:
-        raise ConfigError("budget and size were both given; choose one")
-    if budget is not None and not 0 <= budget <= MOST_EXTRA_BITS:
-        raise BudgetError(
-            f"budget={budget!r}: extra bits per weight, from 0 (no adapters) to {MOST_EXTRA_BITS}, e.g. budget=0.25"
-        )
-    if size is not None:
-        parse_size(size)
+def check_numbers(samples: int | None, batch_size: int, seed: int) -> None:
+    """Raises ConfigError for numbers of samples, a batch size or a seed that cannot be."""
     if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
         raise ConfigError(f"samples={samples!r}: a positive whole number, e.g. samples=1600")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"batch_size={batch_size!r}: a positive whole number, e.g. batch_size=32")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r}: a whole number from 0 to 2**32 - 1")
-    _check_activations(activations, plan)
-
-
-def _check_activations(activations: int | None, plan: Plan | None) -> None:
-    """Raises ConfigError unless the layers' inputs can have that width."""
-    if activations is None:
-        return
-    if plan is not None:
-        raise ConfigError("plan and activations were both given; a plan says its layers' inputs itself")
-    if type(activations) is not int or not 2 <= activations <= 8:
-        raise ConfigError(
-            f"activations={activations!r}: 2 to 8 bits, e.g. quantize(model, data, bits=4, activations=8)"
-        )
 
 
 def read_samples(data: Any, samples: int | None, batch_size: int, seed: int) -> Samples:

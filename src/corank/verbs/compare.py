@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from corank.checkpoint import fingerprint
 from corank.codecs import CODECS, Codec, RateUniform, Uniform
 from corank.config import choose
-from corank.errors import ConfigError, CorankError, OutputError
-from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, peak_memory_bytes, placed
+from corank.errors import ConfigError, CorankError
+from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, placed, scored_tensors
+from corank.files import read_at_most, write_whole
 from corank.presets import PRESETS, Preset
+from corank.progress import Progress, silent
 from corank.rounding import ROUNDERS, Nearest, Rounder
 from corank.search import Greedy, Search
-from corank.storage.artifact import save
+from corank.storage.artifact import serialized
 from corank.storage.model_record import run_of
+from corank.verbs.arguments import read_samples
+from corank.verbs.jobs import in_parallel
 from corank.verbs.quantize import quantize
 
 __all__ = ["Case", "Comparison", "cases", "compare"]
 
-Progress = Callable[[str, int, int], None]
+_BATCH = 32
+_LARGEST_BYTES = 64_000_000  # of a file of results
 
 
 @dataclass(frozen=True)
@@ -149,26 +151,27 @@ def compare(
         progress: called with (what, done, total).
 
     Raises:
-        ConfigError: for bad settings, or an ``out`` made with another network, other samples or another seed.
+        ConfigError: for bad settings, or an ``out`` made with another network, other data, search or seed.
         OutputError: when ``out`` cannot be written.
     """
     if type(jobs) is not int or jobs < 1:
         raise ConfigError(f"jobs={jobs!r}: a positive whole number, e.g. jobs=2")
     chosen = list(wanted) if wanted is not None else cases()
-    task = _Task(model, data, kept_samples(evaluation), samples, search, seed, device)
-    book = _Book(None if out is None else Path(out), task.identity())
+    batches = list(read_samples(data, samples, _BATCH, seed).batches)
+    task = _Task(model, batches, kept_samples(evaluation), samples, search, seed, device)
+    book = _Book(None if out is None else Path(out), {} if out is None else task.identity())
     recorder = Recorder(model if task.where is None else placed(model, task.where))
     float_scores = _scores(evaluate(recorder, task.evaluation, device=task.where))
     task = replace(task, float_outputs=recorder.outputs)
     if book.comparison is None:
         book.comparison = Comparison(float_scores)
+    told = progress or silent
     left = [case for case in chosen if case.label not in book.comparison.results]
     done = len(chosen) - len(left)
-    for case, record in _in_parallel(task, left, jobs):
+    for case, record in in_parallel(task, left, jobs):
         book.add(case, record)
         done += 1
-        if progress is not None:
-            progress("comparing", done, len(chosen))
+        told("comparing", done, len(chosen))
     results = {case.label: book.comparison.results[case.label] for case in chosen}
     return Comparison(book.comparison.float_scores, results)
 
@@ -194,7 +197,14 @@ class _Task:
         """What tells this comparison from others, for its file."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         search = self.search if isinstance(self.search, str) else repr(self.search)
-        return {"model": fingerprint(tensors), "samples": self.samples, "search": search, "seed": self.seed}
+        return {
+            "model": fingerprint(tensors),
+            "data": fingerprint(tree_leaves(self.data)),
+            "evaluation": fingerprint(scored_tensors(self.evaluation)),
+            "samples": self.samples,
+            "search": search,
+            "seed": self.seed,
+        }
 
     def __call__(self, case: Case) -> dict[str, Any]:
         """One case's record."""
@@ -210,9 +220,7 @@ class _Task:
             return {**about, "error": str(error)}
         seconds = time.perf_counter() - started
         run = run_of(small)
-        with tempfile.TemporaryDirectory() as folder:
-            stored = save(small, Path(folder) / "model.safetensors")
-        about |= {"equivalent_bits": run.equivalent_bits, "stored_bytes": stored}
+        about |= {"equivalent_bits": run.equivalent_bits, "stored_bytes": len(serialized(small))}
         reference = self.model if self.float_outputs is None else Replay(self.float_outputs)
         found = evaluate(small, self.evaluation, reference, device=self.where)
         return {**about, "seconds": round(seconds, 2), **_scores(found)}
@@ -232,47 +240,6 @@ def _scores(found: Evaluation) -> dict[str, Any]:
     return {name: value for name, value in vars(found).items() if value is not None}
 
 
-def _in_parallel(task: _Task, left: Sequence[Case], jobs: int) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """Cases with their records, as they are done; the first one alone, to see what memory one takes."""
-    if not left:
-        return
-    before = peak_memory_bytes()
-    yield left[0], task(left[0])
-    workers = min(jobs, _room(peak_memory_bytes() - before))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // workers))
-    stop = threading.Event()
-
-    def one(case: Case) -> dict[str, Any] | None:
-        return None if stop.is_set() else task(case)
-
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            open_: dict[Future[dict[str, Any] | None], Case] = {pool.submit(one, case): case for case in left[1:]}
-            try:
-                while open_:
-                    for future in wait(open_, return_when=FIRST_COMPLETED).done:
-                        record = future.result()
-                        case = open_.pop(future)
-                        if record is not None:
-                            yield case, record
-            finally:
-                stop.set()
-                for future in open_:
-                    future.cancel()
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _room(one: int) -> int:
-    """How many cases that take ``one`` bytes each the free memory holds, leaving a quarter of it."""
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not known on this system
-        return 1
-    return max(1, int(0.75 * free) // max(one, 1 << 26) + 1)
-
-
 class _Book:
     """The file of results; written whole after each."""
 
@@ -288,21 +255,22 @@ class _Book:
         if self._path is None:
             return
         whole = {"made_with": self._identity, **vars(self.comparison)}
-        partial = self._path.with_name(self._path.name + ".partial")
-        try:
-            partial.write_text(json.dumps(whole, indent=1) + "\n")
-            os.replace(partial, self._path)
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
+        write_whole(self._path, json.dumps(whole, indent=1) + "\n")
 
 
 def _read(path: Path, identity: dict[str, Any]) -> Comparison:
     try:
-        whole = json.loads(path.read_text())
+        whole = json.loads(read_at_most(path, _LARGEST_BYTES))
         made_with, found = whole["made_with"], Comparison(dict(whole["float_scores"]), dict(whole["results"]))
         sound = all(isinstance(record, dict) for record in found.results.values())
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not a file of results: {error}; give another path") from error
-    if made_with != identity or not sound:
-        raise ConfigError(f"{path} was made with another network, other samples, search or seed; give another path")
+    if not isinstance(made_with, dict) or not sound:
+        raise ConfigError(f"{path} is not a file of results; give another path")
+    others = [name for name in sorted({*made_with, *identity}) if made_with.get(name) != identity.get(name)]
+    if others:
+        raise ConfigError(
+            f"{path} was made with another network, other data, search or seed: it differs in {', '.join(others)}; "
+            "give another path"
+        )
     return found

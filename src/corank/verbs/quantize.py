@@ -5,40 +5,34 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
-from corank.calibration import Samples, StreamedStatistics, collect_gradients, run
-from corank.calibration.collect import Progress
-from corank.checkpoint import Checkpoint, fingerprint
 from corank.codecs import Codec
 from corank.compiled import uncompiled
-from corank.errors import ConfigError
-from corank.layers import PreparedModel, prepare
-from corank.losses import Loss, output_distance, token_distance
+from corank.devices import device_of
+from corank.losses import Loss
 from corank.plan import Plan
 from corank.precision import exact_float32
-from corank.presets import AUTO, Preset, chosen_preset, chosen_search
-from corank.processes import join
-from corank.quantization.encode import CodedModel, Encoder
+from corank.presets import Preset, chosen_preset, chosen_search
+from corank.processes import init_processes
+from corank.progress import Progress
+from corank.quantization.encode import CodedModel, drafted, encode, redrafted
+from corank.quantization.request import Asked, Origin, QuantizeRequest, RateForSize
 from corank.quantization.template import LayerOverride, PlanTemplate
-from corank.quantization.to_rate import code_to_size, first_rate, room_for
-from corank.refine import PostTraining, Refinement, remaining, tune
-from corank.search import Allocation, Search
-from corank.statistics import LayerStatistics, OutputGradient
-from corank.storage.model_record import ATTRIBUTE, ModelRecord
-from corank.verbs.arguments import check_kinds, check_loss, check_request, read_samples
+from corank.quantization.to_rate import code_to_size, first_rate
+from corank.refine import PostTraining, Refinement
+from corank.search import Search
+from corank.storage.model_record import ModelRecord
+from corank.verbs.arguments import check_kinds
+from corank.verbs.finishing import finish
+from corank.verbs.opening import ContextOptions, open_context, statistics_of, with_checkpoint
 
-__all__ = ["quantize"]
-
-_FISHER_SAMPLES = 512
+__all__ = ["identity_of", "origin_of", "quantize"]
 
 
 @uncompiled()
@@ -129,112 +123,44 @@ def quantize(
     """
     started = time.perf_counter()
     check_kinds(model, budget=budget, layers=layers, plan=plan, refinement=refinement, device=device)
-    join()
-    others = {"bits": bits, "size": None if rate == AUTO else size, "plan": plan}
-    recipe = chosen_preset(preset, codec, activation_range, rate, others)
+    init_processes()
+    target = Asked(bits, rate, budget, size, plan, codec, activations).target()
+    recipe = chosen_preset(preset, codec, activation_range, rate)
     finder = chosen_search(recipe, search)
-    tuning = refinement or recipe.refinement or Refinement(iterations=0)
-    room, size = room_for(rate, size, tuning)
-    check_request(bits, budget, size, samples, batch_size, seed, activations, plan)
-    inputs = read_samples(data, samples, batch_size, seed)
-    prepared, home = _prepare(model, inputs, fold, device)
-    base = PlanTemplate(recipe, layers or {}, adapter_bits, all_layers, activations)
-    base = base if room is None else base.at_rate(first_rate(prepared, base.at_rate, room, budget or 0.0))
-    distance = check_loss(loss, prepared.outputs) or (token_distance if inputs.are_tokens else output_distance)
-    names = (reference, preset if isinstance(preset, str) else "custom", _search_name(search, finder))
-    job = Encoder(prepared, finder, plan, bits, size, budget, inputs, distance, seed, progress, *names)
-    draft = job.draft(base)
-    kept = Checkpoint(checkpoint, _identity(prepared, inputs, draft, finder, budget, room or size, tuning, distance))
-    job = replace(job, statistics=_calibrate(prepared, draft.plan, inputs, seed, progress, room is not None))
-    teacher = copy.deepcopy(prepared.model) if tuning.iterations else nn.Identity()
-    coded = _coded(job, base, kept, room, draft.weights)
-    tuning = remaining(tuning, coded.found.iterations)
-    course = tune(coded.model, teacher, inputs, tuning, distance, seed, progress, kept)
-    outcome = replace(coded.run, seconds=time.perf_counter() - started)
-    coded.model.__dict__[ATTRIBUTE] = _with_history(outcome, coded.found, course)
-    return coded.model.to(home)
+    how = refinement or recipe.refinement or Refinement(iterations=0)
+    template = PlanTemplate(recipe, layers or {}, adapter_bits, all_layers, activations)
+    request = QuantizeRequest(template, target, finder, how, origin_of(reference, preset, search, finder))
+    context = open_context(model, data, ContextOptions(samples, batch_size, seed, device, fold, loss, progress))
+    if isinstance(target, RateForSize):
+        request = request.at_rate(first_rate(context.prepared, template, target))
+    draft = drafted(request, context)
+    context = with_checkpoint(context, checkpoint, lambda: identity_of(request, draft))
+    statistics = statistics_of(context, draft.plan, keep=isinstance(target, RateForSize))
+    teacher = copy.deepcopy(context.model) if how.iterations else nn.Identity()
+
+    def attempt(at: float, number: int) -> CodedModel:
+        again, own = request.at_rate(at), context.within(f"attempt-{number}")
+        return encode(again, redrafted(draft, again, own), statistics, own)
+
+    if isinstance(target, RateForSize):
+        coded = code_to_size(attempt, request.template.recipe.rate, target.size, draft.weights)
+    else:
+        coded = encode(request, draft, statistics, context)
+    return finish(coded, teacher, how, context, started).to(device_of(model))
 
 
-def _coded(job: Encoder, base: PlanTemplate, kept: Checkpoint, room: int | None, weights: int) -> CodedModel:
-    """The model coded once or, for a file of ``room`` bytes, at the rate that fits."""
-    if room is None:
-        return job(base, job.prepared, kept)
-    return code_to_size(partial(job.on_a_copy, base, kept), first=base.recipe.rate, size=room, weights=weights)
+def origin_of(reference: str | None, preset: str | Preset, search: str | Search | None, finder: Search) -> Origin:
+    """The names that the record has of what was asked for."""
+    name = search if isinstance(search, str) else type(finder).__name__.lower()
+    return Origin(reference, preset if isinstance(preset, str) else "custom", name)
 
 
-def _identity(
-    prepared: PreparedModel,
-    inputs: Samples,
-    draft: ModelRecord,
-    finder: Search,
-    budget: float | None,
-    size: int | str | None,
-    tuning: PostTraining,
-    distance: Loss,
-) -> dict[str, Any]:
+def identity_of(request: QuantizeRequest, draft: ModelRecord) -> dict[str, Any]:
     """What tells this run from others, for its checkpoint."""
     return {
         "corank": version("corank"),
-        "model": fingerprint([*prepared.model.parameters(), *prepared.model.buffers()]),
-        "data": fingerprint(tree_leaves(inputs.batches)),
         "plan": draft.plan.to_json(),
-        "search": repr(finder),
-        "budget": budget,
-        "size": size,
-        "refinement": repr(tuning),
-        "loss": getattr(distance, "__qualname__", type(distance).__qualname__),
-        "seed": draft.seed,
-        "device": next(_tensors(prepared.model)).device.type,
+        "target": repr(request.target),
+        "search": repr(request.search),
+        "refinement": repr(request.post_training),
     }
-
-
-def _with_history(run: ModelRecord, found: Allocation, course: tuple[Mapping[str, float], ...]) -> ModelRecord:
-    """The run with the steps of the search, then those of the refinement."""
-    later = [{**step, "iteration": step["iteration"] + found.iterations} for step in course]
-    last = int(later[-1]["iteration"]) if later else found.iterations
-    return replace(run, iterations=last, history=(*found.history, *later))
-
-
-def _devices(model: nn.Module, device: str | torch.device) -> tuple[torch.device, torch.device]:
-    home = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    if device == "auto":
-        return torch.device("cuda") if torch.cuda.is_available() else home, home
-    try:
-        where = torch.device(device)
-        torch.zeros(1, device=where)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return where, home
-
-
-def _prepare(
-    model: nn.Module, inputs: Samples, fold: bool, device: str | torch.device
-) -> tuple[PreparedModel, torch.device]:
-    """The float copy where it is to be worked on, and the device that the result goes to."""
-    where, home = _devices(model, device)
-    probe = inputs.first(2)
-    prepared = prepare(model, lambda one: run(one, probe, next(_tensors(one)).device), fold)
-    prepared.model.to(where)
-    return prepared, home
-
-
-def _tensors(model: nn.Module):
-    yield from model.parameters()
-    yield from model.buffers()
-    yield torch.zeros(0)
-
-
-def _calibrate(
-    prepared: PreparedModel, plan: Plan, inputs: Samples, seed: int, progress: Progress | None, keep: bool
-) -> StreamedStatistics:
-    targets = {name: prepared.targets[name] for name in plan.coded()}
-    weighted = {name: targets[name] for name, layer in plan.coded().items() if layer.fit == "loss"}
-    further: dict[str, LayerStatistics] = {}
-    if weighted:
-        found = collect_gradients(prepared.model, weighted, inputs.take(_FISHER_SAMPLES), seed, progress)
-        further = {name: {OutputGradient: gradient} for name, gradient in found.items()}
-    return StreamedStatistics(prepared.model, targets, inputs, further, seed, progress, keep)
-
-
-def _search_name(asked: str | Search | None, finder: Search) -> str:
-    return asked if isinstance(asked, str) else type(finder).__name__.lower()

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from corank.calibration.collect import Progress, labelled
 from corank.codecs import Codec
+from corank.compiled import uncompiled
 from corank.data import ImageSet, TokenSet
+from corank.devices import device_of
 from corank.errors import BudgetError, ConfigError
-from corank.evaluation import Evaluation, evaluate
 from corank.losses import Loss
-from corank.presets import AUTO, Preset, chosen_preset
-from corank.quantization.template import LayerOverride
-from corank.refine import PostTraining
+from corank.presets import AUTO, Preset, chosen_preset, chosen_search
+from corank.processes import init_processes
+from corank.progress import Progress, labelled
+from corank.quantization.encode import drafted, encode, redrafted
+from corank.quantization.request import Asked, QuantizeRequest, Width
+from corank.quantization.template import LayerOverride, PlanTemplate
+from corank.refine import PostTraining, Refinement
 from corank.search import Search
 from corank.storage.artifact import serialized
-from corank.verbs.quantize import quantize
+from corank.verbs.arguments import check_kinds
+from corank.verbs.finishing import finish
+from corank.verbs.opening import ContextOptions, open_context, statistics_of, with_checkpoint
+from corank.verbs.quantize import identity_of, origin_of
+from corank.verbs.scoring import Scorer, drop
 
 __all__ = ["CANDIDATES", "RATES", "Smallest", "Trial", "quantize_smallest"]
 
@@ -66,6 +75,7 @@ class Smallest:
     tried: tuple[Trial, ...]
 
 
+@uncompiled()
 def quantize_smallest(
     model: nn.Module,
     data: Any,
@@ -106,8 +116,8 @@ def quantize_smallest(
         evaluation: scored for each candidate; must be possible to iterate over again. Not the calibration data.
         rate: "auto" tries codes of a rate (:class:`~corank.codecs.RateUniform`), whose files are the smallest at equal
             accuracy; None tries codes of fixed width and adapters.
-        checkpoint: a folder that keeps what is done, a folder inside for each candidate; the same call with the same
-            folder goes on from there, to the identical result.
+        checkpoint: a folder that keeps what is done; the same call with the same folder goes on from there, to the
+            identical result.
 
     Raises:
         ConfigError: for a negative ``max_drop`` and for another ``rate``. BudgetError: when not even the most bits keep
@@ -115,24 +125,42 @@ def quantize_smallest(
     """
     if not max_drop >= 0:
         raise ConfigError(f"max_drop={max_drop!r}: points that may be lost, e.g. max_drop=0.5")
-    candidates = _candidates(rate, preset, codec)
-    settings: dict[str, Any] = {
-        "layers": layers, "codec": codec, "preset": preset, "search": search, "adapter_bits": adapter_bits,
-        "activations": activations, "activation_range": activation_range, "all_layers": all_layers,
-        "refinement": refinement, "loss": loss, "samples": samples, "batch_size": batch_size, "fold": fold,
-        "seed": seed, "device": device, "reference": reference,
-    }  # fmt: skip
-    base = evaluate(model, evaluation, model)
+    if not (rate is None or rate == AUTO):
+        raise ConfigError(
+            f"rate={rate!r}: quantize_smallest finds the rate; give rate='auto', or call quantize(..., rate={rate!r})"
+        )
+    check_kinds(model, layers=layers, refinement=refinement, device=device)
+    init_processes()
+    Asked(rate=rate, codec=codec, activations=activations).check()
+    recipe = chosen_preset(preset, codec, activation_range, rate)
+    finder = chosen_search(recipe, search)
+    how = refinement or recipe.refinement or Refinement(iterations=0)
+    template = PlanTemplate(recipe, layers or {}, adapter_bits, all_layers, activations)
+    candidates = tuple((one, 0.0) for one in RATES) if rate else _widths(recipe)
+    request = QuantizeRequest(template, Width(), finder, how, origin_of(reference, preset, search, finder))
+    context = open_context(model, data, ContextOptions(samples, batch_size, seed, device, fold, loss, progress))
+    first = drafted(_asked(request, rate, *candidates[-1]), context)
+    context = with_checkpoint(context, checkpoint, lambda: identity_of(request, first))
+    # Opened once for all candidates: the float network, what its layers see, and what it scores.
+    statistics, scorer = statistics_of(context, first.plan, keep=True), Scorer(model, evaluation)
 
     def attempt(bits: float, budget: float) -> tuple[Trial, nn.Module]:
-        folder = None if checkpoint is None else Path(checkpoint) / f"{bits:g}+{budget:g}"
-        wanted = {"rate": bits} if rate else {"bits": int(bits)}
-        told = labelled(progress, f"{bits:g} bits" + (f" + {budget:g}" if budget else ""))
-        candidate = quantize(model, data, **wanted, budget=budget, checkpoint=folder, progress=told, **settings)
-        drop = _drop(base, evaluate(candidate, evaluation, model, progress=told))
-        return Trial(bits, budget, drop, len(serialized(candidate))), candidate
+        started, own = time.perf_counter(), context.within(f"{bits:g}+{budget:g}")
+        own = replace(own, progress=labelled(own.progress, f"{bits:g} bits" + (f" + {budget:g}" if budget else "")))
+        asked = _asked(request, rate, bits, budget)
+        coded = encode(asked, redrafted(first, asked, own), statistics, own)
+        candidate = finish(coded, context.model, how, own, started).to(device_of(model))
+        lost = drop(scorer.found, scorer(candidate, own.progress))
+        return Trial(bits, budget, lost, len(serialized(candidate))), candidate
 
     return _bisected(candidates, attempt, max_drop)
+
+
+def _asked(request: QuantizeRequest, rate: str | None, bits: float, budget: float) -> QuantizeRequest:
+    """The request for a candidate: a rate, or a width with a budget."""
+    if rate:
+        return replace(request.at_rate(bits), target=Width(None, budget))
+    return replace(request, target=Width(int(bits), budget))
 
 
 def _bisected(
@@ -160,21 +188,6 @@ def _bisected(
     return Smallest(*best, tuple(tried))
 
 
-def _candidates(rate: str | None, preset: str | Preset, codec: str | Codec | None) -> tuple[tuple[float, float], ...]:
-    """(bits or rate, budget), the smallest first."""
-    if rate is None:
-        widths = chosen_preset(preset, codec, "mse").widths
-        return tuple(one for one in CANDIDATES if one[0] in widths) or ((widths[0], 0.0),)
-    if rate != AUTO:
-        raise ConfigError(
-            f"rate={rate!r}: quantize_smallest finds the rate; give rate='auto', or call quantize(..., rate={rate!r})"
-        )
-    return tuple((one, 0.0) for one in RATES)
-
-
-def _drop(base: Evaluation, scored: Evaluation) -> float:
-    if base.nats is not None and scored.nats is not None:
-        return scored.nats - base.nats
-    if base.top1 is None or scored.top1 is None:
-        return 100.0 - (scored.agreement or 0.0)
-    return base.top1 - scored.top1
+def _widths(recipe: Preset) -> tuple[tuple[float, float], ...]:
+    """(bits, budget) of the widths that its codec has, the smallest first."""
+    return tuple(one for one in CANDIDATES if one[0] in recipe.widths) or ((recipe.widths[0], 0.0),)

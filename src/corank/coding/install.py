@@ -1,0 +1,30 @@
+"""Coded layers in place of float ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from corank.coding.layer import LayerResult
+from corank.layers import CodedLayer, PreparedModel, coded_class, replace_module
+
+__all__ = ["coded_module", "install"]
+
+
+def install(prepared: PreparedModel, results: Mapping[str, LayerResult]) -> None:
+    """Puts the coded counterpart of every layer named in place, under all names it goes by."""
+    for name, result in results.items():
+        layer = prepared.targets[name]
+        replace_module(prepared.model, layer, coded_module(layer, result))
+
+
+def coded_module(layer: nn.Module, result: LayerResult) -> CodedLayer:
+    """The coded counterpart of ``layer`` holding ``result``."""
+    code = result.code
+    rank = code.adapter.rank if code.adapter else 0
+    module = coded_class(layer, seen_alike=True)(
+        layer, code.codec, rank, code.adapter_bits, result.bias is not None, code.inputs.bits if code.inputs else None
+    )
+    module.fill(code, result.bias)
+    return module

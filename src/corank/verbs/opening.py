@@ -1,0 +1,95 @@
+"""From a user's model and data to the context that every verb works in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from corank.calibration import Context, StreamedStatistics, collect_gradients, run
+from corank.checkpoint import Checkpoint, fingerprint
+from corank.devices import chosen_device, device_of
+from corank.identity import function_identity
+from corank.layers import prepare
+from corank.losses import Loss, output_distance, token_distance
+from corank.plan import Plan
+from corank.progress import Progress, silent
+from corank.statistics import LayerStatistics, OutputGradient
+from corank.verbs.arguments import check_loss, check_numbers, read_samples
+
+__all__ = ["ContextOptions", "open_context", "statistics_of", "with_checkpoint"]
+
+_PROBED = 2  # samples that the model is watched with
+_FISHER_SAMPLES = 512
+
+
+@dataclass(frozen=True)
+class ContextOptions:
+    """How a verb looks at a model; as for :func:`corank.quantize`."""
+
+    samples: int | None = None
+    batch_size: int = 32
+    seed: int = 0
+    device: str | torch.device = "auto"
+    fold: bool = True
+    loss: Loss | None = None
+    progress: Progress | None = None
+
+
+def open_context(model: nn.Module, data: Any, options: ContextOptions) -> Context:
+    """A prepared copy of the model where it is to be worked on, with its samples.
+
+    Raises:
+        ConfigError, ModelError, DataError: for bad input; the model is then as it was.
+    """
+    check_numbers(options.samples, options.batch_size, options.seed)
+    samples = read_samples(data, options.samples, options.batch_size, options.seed)
+    where = chosen_device(options.device, device_of(model))
+    probe = samples.first(_PROBED)
+    prepared = prepare(model, lambda one: run(one, probe, device_of(one)), options.fold)
+    prepared.model.to(where)
+    usual = token_distance if samples.are_tokens else output_distance
+    loss = check_loss(options.loss, prepared.outputs) or usual
+    return Context(prepared, samples, loss, options.seed, progress=options.progress or silent)
+
+
+def with_checkpoint(context: Context, folder: str | Path | None, asked: Callable[[], dict[str, Any]]) -> Context:
+    """The context with a folder that keeps the run's steps.
+
+    Args:
+        context: without one.
+        folder: None keeps nothing; then nothing is hashed either.
+        asked: what the run is to do, in plain numbers and texts.
+    """
+    if folder is None:
+        return context
+
+    def identity() -> dict[str, Any]:
+        model = context.model
+        return {
+            "model": fingerprint([*model.parameters(), *model.buffers()]),
+            "data": fingerprint(tree_leaves(context.samples.batches)),
+            "loss": function_identity(context.loss),
+            "seed": context.seed,
+            "device": context.device.type,
+            **asked(),
+        }
+
+    return replace(context, checkpoint=Checkpoint(folder, identity()))
+
+
+def statistics_of(context: Context, plan: Plan, keep: bool) -> StreamedStatistics:
+    """What the coded layers see, collected when it is asked for; ``keep`` it for several codings."""
+    coded = plan.coded()
+    weighted = {name: context.prepared.targets[name] for name, layer in coded.items() if layer.fit == "loss"}
+    further: dict[str, LayerStatistics] = {}
+    if weighted:
+        samples = context.samples.take(_FISHER_SAMPLES)
+        found = collect_gradients(context.model, weighted, samples, context.seed, context.progress)
+        further = {name: {OutputGradient: gradient} for name, gradient in found.items()}
+    return StreamedStatistics(context, coded, further, keep)

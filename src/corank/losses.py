@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from corank.errors import ModelError
+from corank.transfer import sent
 
 __all__ = [
     "Loss",
@@ -96,7 +97,7 @@ def sensitivity_target(output: Any, generator: torch.Generator, tokens: bool = F
     logits = logits_of(output) if sequences is None else sequences.flatten(0, 1)
     if logits is not None:
         chances = logits.detach().softmax(1).cpu()
-        labels = torch.multinomial(chances, 1, generator=generator).to(logits.device)
+        labels = sent(torch.multinomial(chances, 1, generator=generator), logits.device)
         return logits.log_softmax(1).gather(1, labels).sum()
     total: Tensor | None = None
     for leaf in tree_leaves(output):

@@ -6,8 +6,9 @@ What it finds is placement: an operation that mixes devices, a tensor of the dev
 the other device. It also counts what a GPU would be asked for: operations started, and those that wait for it.
 
 What it cannot see: whether a GPU has a kernel for an operation and a dtype, and how that rounds; tensors without
-dimensions, which torch lets meet any device; whether memory still being copied is changed; several streams; what C++
-does with storage by itself; anything about time but the counts.
+dimensions, which torch lets meet any device; a generator of the device that draws numbers for the CPU; whether memory
+still being copied is changed; several streams; what C++ does with storage by itself; anything about time but the
+counts.
 """
 
 from __future__ import annotations

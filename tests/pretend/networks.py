@@ -67,11 +67,11 @@ def data_of(kind: str, count: int = 8) -> Tensor:
 
 
 def language_model() -> Any:
-    """A Llama of two layers."""
+    """A Llama of one block."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=24, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=24, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=32, tie_word_embeddings=True, initializer_range=0.3,
     )  # fmt: skip
     torch.manual_seed(5)

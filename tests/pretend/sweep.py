@@ -23,22 +23,35 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from pretend.device import PRETEND  # before corank, which keeps some of torch's functions
+from pretend.device import PRETEND, counted  # before corank, which keeps some of torch's functions
 from torch import Tensor, nn
 
 import corank  # isort: skip
 from corank.codecs import CODECS  # isort: skip
+from corank import transfer  # isort: skip
+from corank.calibration import Context, Samples, collect  # isort: skip
 from corank.coding import place  # isort: skip
+from corank.coding.layer import code_layer  # isort: skip
+from corank.layers import CodedLayer, prepare  # isort: skip
 from corank.presets import PRESETS  # isort: skip
+from corank.refine import refine  # isort: skip
 from corank.rounding import ROUNDERS  # isort: skip
+from corank.statistics import Gram  # isort: skip
 from corank.verbs import compare  # isort: skip
 from pretend.networks import IMAGES, KINDS, LABELS, TOKENS, convolutional, data_of, language_model  # isort: skip
 
 Case = Callable[[], None]
 BEST = replace(PRESETS["best"], layer=replace(PRESETS["best"].layer, rounder=corank.rounding.AdaRound(4)))
 FEW = corank.Refinement(iterations=2, batch_size=8)
-COMMON: dict[str, Any] = {"device": PRETEND, "samples": 8, "batch_size": 4, "search": "greedy"}
+FAST = PRESETS["fast"]
+LEAN = replace(  # in less time
+    FAST,
+    layer=replace(FAST.layer, codec=corank.Uniform(range="minmax", half=True), rounds=2),
+    edge=replace(FAST.edge, codec=corank.Uniform(8)),
+)
+COMMON: dict[str, Any] = {"device": PRETEND, "samples": 8, "batch_size": 4, "search": "greedy", "preset": LEAN}
 SCRATCH = Path(tempfile.mkdtemp())
+transfer._COPIES_AT_ONCE.add("pretend")  # as CUDA
 
 
 @contextmanager
@@ -116,24 +129,21 @@ def kinds() -> Iterator[tuple[str, Case]]:
 
 
 def parts() -> Iterator[tuple[str, Case]]:
-    model = convolutional()
-    for codec in CODECS:
-        if codec != "levels":
-            yield f"codec {codec}", partial(same_as_on_the_cpu, model, IMAGES, True, codec=codec, budget=0)
+    make, _ = KINDS["linear"]
+    here = partial(same_as_on_the_cpu, make(), data_of("linear"), all_layers=True)
     own = corank.codecs.Levels(2, (-1.0, -0.3, 0.3, 1.0))
-    yield "codec levels", partial(same_as_on_the_cpu, model, IMAGES, True, codec=own, budget=0)
+    for codec in {**dict.fromkeys(CODECS), "levels": own}.items():
+        yield f"codec {codec[0]}", partial(here, forced=True, codec=codec[1] or codec[0], budget=0)
     for name, kind in ROUNDERS.items():
-        fast = PRESETS["fast"]
-        recipe = replace(fast, layer=replace(fast.layer, rounder=kind(iterations=4) if name == "adaround" else kind()))
-        yield f"rounder {name}", partial(same_as_on_the_cpu, model, IMAGES, True, preset=recipe, bits=3, budget=0.5)
-    layer = replace(PRESETS["fast"].layer, codec=corank.Uniform(range="mse"), refits=2, sparsity=0.3)
-    recipe = replace(PRESETS["fast"], layer=layer, edge=layer)
-    yield "refits and sparsity", partial(same_as_on_the_cpu, model, IMAGES, True, preset=recipe, bits=4, budget=0)
+        rounder = kind(iterations=4) if name == "adaround" else kind()
+        recipe = replace(LEAN, layer=replace(LEAN.layer, rounder=rounder))
+        yield f"rounder {name}", partial(here, forced=True, preset=recipe, bits=3, budget=6.0)
+    layer = replace(LEAN.layer, codec=corank.Uniform(range="mse"), refits=2, sparsity=0.3)
+    recipe = replace(LEAN, layer=layer, edge=layer)
+    yield "refits and sparsity", partial(here, forced=True, preset=recipe, bits=4, budget=0)
     for way in ("mse", "minmax", "kl", "kl-mass"):
-        asked = {"bits": 4, "activations": 4, "activation_range": way, "budget": 0}
-        yield f"activations {way}", partial(same_as_on_the_cpu, model, IMAGES, **asked)
-    nearest = {"preset": "nearest", "bits": 4, "activations": 4, "budget": 0}
-    yield "activations, each layer by itself", partial(same_as_on_the_cpu, model, IMAGES, **nearest)
+        yield f"activations {way}", partial(here, bits=4, activations=4, activation_range=way, budget=0)
+    yield "activations, each layer by itself", partial(here, preset="nearest", bits=4, activations=4, budget=0)
 
 
 def recipes() -> Iterator[tuple[str, Case]]:
@@ -145,11 +155,11 @@ def recipes() -> Iterator[tuple[str, Case]]:
             yield f"{name}, {search}", partial(quantized, model, IMAGES, **asked)
     joint = corank.Joint(sensitivity="measured", then=corank.CoRa(iterations=2, batch_size=4))
     yield "joint, measured, then CoRa", partial(quantized, model, IMAGES, bits=3, budget=0.5, search=joint)
-    rated = {"rate": 2.0, "search": None}
+    rated = {"rate": 2.0, "search": None, "preset": "fast"}
     yield "rate", partial(same_as_on_the_cpu, model, IMAGES, **rated)
     yield "rate, coded on the device", partial(quantized, model, IMAGES, True, **rated)
     yield "rate with adapters", partial(quantized, model, IMAGES, budget=0.5, **rated)
-    yield "rate for a size", partial(quantized, model, IMAGES, rate="auto", size="6KB", search=None)
+    yield "rate for a size", partial(quantized, model, IMAGES, rate="auto", size="6KB", search=None, preset="fast")
     yield "bits for a size", partial(quantized, model, IMAGES, size="6KB")
     moved = corank.Refinement(iterations=2, batch_size=8, code_rate=0.01, features=0.5, drop=0.5, augment=True)
     yield (
@@ -169,7 +179,7 @@ def recipes() -> Iterator[tuple[str, Case]]:
 
 
 def from_the_cpu() -> None:
-    small = corank.quantize(convolutional(), IMAGES, bits=3, budget=0.5, preset=BEST, refinement=FEW, **COMMON)
+    small = corank.quantize(convolutional(), IMAGES, bits=3, budget=0.5, refinement=FEW, **{**COMMON, "preset": BEST})
     assert devices(small) == {torch.device("cpu")}
     outputs(small, IMAGES)
 
@@ -204,8 +214,8 @@ def verbs() -> Iterator[tuple[str, Case]]:
     yield "inspect and diff", inspected
     yield "norms estimated anew", norms
     yield "hub", hub
-    yield "language model, rate", partial(spoken, rate=2.0, search=None)
-    yield "language model, bits", partial(spoken, bits=4, budget=0.5)
+    yield "language model", partial(spoken, bits=4, budget=0.5)
+    yield "language model, masked", masked
     yield "language model, refined", partial(spoken, bits=3, preset=BEST, refinement=FEW)
     yield "language model in bfloat16", partial(spoken, torch.bfloat16, bits=4, budget=0.5)
 
@@ -324,8 +334,11 @@ def spoken(dtype: torch.dtype = torch.float32, **asked: Any) -> None:
     path = SCRATCH / "language.safetensors"
     corank.save(small, path)
     close(outputs(corank.load(path, model, device=PRETEND), TOKENS), outputs(small, TOKENS), 1e-6)
-    masked = [{"input_ids": TOKENS, "attention_mask": torch.ones_like(TOKENS)}]
-    corank.quantize(there(model), masked, **{**COMMON, **asked})
+
+
+def masked() -> None:
+    batches = [{"input_ids": TOKENS, "attention_mask": (torch.arange(16) >= 3).long().expand(6, 16)}]
+    corank.quantize(there(language_model()), batches, rate=2.0, **{**COMMON, "search": None, "preset": "fast"})
 
 
 def exports() -> Iterator[tuple[str, Case]]:
@@ -339,9 +352,7 @@ def exports() -> Iterator[tuple[str, Case]]:
 def onnx() -> None:
     from corank.export import export_onnx
 
-    for asked in ({}, {"activations": 8}, {"rate": 2.0, "bits": None, "budget": None, "search": None}):
-        export_onnx(small_model(**asked), SCRATCH / "small.onnx", IMAGES[:2])
-    export_onnx(small_model(), SCRATCH / "small.onnx", IMAGES[:2].to(PRETEND))
+    export_onnx(small_model(activations=8), SCRATCH / "small.onnx", IMAGES[:2].to(PRETEND))
 
 
 def int8() -> None:
@@ -369,8 +380,117 @@ def exported() -> None:
     torch.export.export(small, (IMAGES[:2],))
 
 
+def device() -> Iterator[tuple[str, Case]]:
+    yield "what mixes devices is seen", mixtures_are_seen
+    yield "waits are counted", waits_are_counted
+    yield "a small layer is moved once and back", small_layers_are_moved
+    yield "a large layer is walked without waiting", large_layers_are_walked
+    yield "passes do not wait for the device", passes_do_not_wait
+    yield "steps of a refinement wait seldom", steps_wait_seldom
+
+
+def mixtures_are_seen() -> None:
+    there, here = torch.ones(4, device=PRETEND), torch.ones(4)
+    generator = torch.Generator()
+    mixing: tuple[Callable[[], object], ...] = (
+        lambda: there + here,
+        lambda: here.add_(there),
+        lambda: torch.cat([there, here]),
+        lambda: nn.functional.linear(there, here[None]),
+        lambda: there.numpy(),
+        lambda: here[torch.arange(2, device=PRETEND)],
+        lambda: torch.rand(3, generator=generator, device=PRETEND),
+    )
+    for number, mix in enumerate(mixing):
+        try:
+            mix()
+        except (RuntimeError, TypeError):
+            continue
+        raise AssertionError(f"mixture {number} was not seen")
+    found = (there * torch.tensor(2.0))[torch.arange(2)]
+    assert found.device == PRETEND and found.cpu().tolist() == [2.0, 2.0]
+    layer = nn.Linear(4, 2).to(PRETEND)
+    layer(there).sum().backward()
+    assert layer.weight.grad is not None and layer.weight.grad.device == PRETEND
+
+
+def waits_are_counted() -> None:
+    there = torch.ones(4, device=PRETEND)
+    with counted() as found:
+        there.mul(2).add_(1)
+        torch.ones(4).to(PRETEND, non_blocking=True)
+    assert found.waits == 0 and found.started >= 3
+    for wait in (lambda: float(there.sum()), lambda: there.cpu(), lambda: torch.ones(4).to(PRETEND), there.nonzero):
+        with counted() as found:
+            wait()
+        assert found.waits == 1, found
+
+
+def layer_of(rows: int, columns: int) -> tuple[Tensor, corank.LayerPlan, dict[Any, Any]]:
+    """Weight, plan and statistics on the device."""
+    gram = Gram(1, columns, PRETEND)
+    gram.update(torch.randn(1, 2 * columns, columns).to(PRETEND), 1)
+    layer = replace(FAST.layer, codec=corank.codecs.RateUniform.of(2.0), fit="output")
+    return torch.randn(1, rows, columns).to(PRETEND), layer, {Gram: gram}
+
+
+def small_layers_are_moved() -> None:
+    for columns in (24, 96):
+        weight, layer, statistics = layer_of(16, columns)
+        with counted() as found:
+            code_layer(weight, None, layer, statistics)
+        assert found.started < 40 and found.waits < 20, found
+        with counted() as again:
+            code_layer(weight, None, layer, statistics)
+        assert again.waits < found.waits  # the moments are there already
+
+
+def large_layers_are_walked() -> None:
+    waits = []
+    for columns in (24, 96):
+        weight, layer, statistics = layer_of(16, columns)
+        book = layer.codec.fit(weight[0]) if layer.codec else None
+        assert book is not None
+        with counted() as found:
+            layer.rounder(weight[0], book, statistics)
+        waits.append(found.waits)
+    assert max(waits) < 12, waits
+
+
+def passes_do_not_wait() -> None:
+    model = there(convolutional())
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+    waits = []
+    for batches in (2, 6):
+        with counted() as found:
+            collect(model, layers, Samples.of(IMAGES, 12, 12 // batches))
+        waits.append(found.waits)
+    assert waits[0] == waits[1] <= 3 * len(layers), waits  # only what looks at a layer's first rows waits
+
+
+def steps_wait_seldom() -> None:
+    small = small_model(activations=4)
+    waits = []
+    for steps in (1, 5):
+        student = copy.deepcopy(small)
+        context = Context(prepared_of(convolutional()), Samples.of(IMAGES, 12, 4))
+        how = replace(FEW, iterations=steps, augment=False)
+        with counted() as found:
+            refine(student, context.model, how, context)
+        waits.append(found.waits)
+    layers = sum(isinstance(module, CodedLayer) for module in small.modules())
+    assert (waits[1] - waits[0]) / 4 <= 4 + 4 * layers, waits
+
+
+def prepared_of(model: nn.Module) -> Any:
+    """Norms folded, on the device."""
+    prepared = prepare(model, lambda one: one(IMAGES[:2]))
+    prepared.model.to(PRETEND)
+    return prepared
+
+
 GROUPS: Mapping[str, Callable[[], Iterator[tuple[str, Case]]]] = {
-    "kinds": kinds, "parts": parts, "recipes": recipes, "verbs": verbs, "exports": exports,
+    "device": device, "kinds": kinds, "parts": parts, "recipes": recipes, "verbs": verbs, "exports": exports,
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from corank.errors import ConfigError
 from corank.layers import CodedLayer, CodedLayerState
 from corank.matrix import Geometry
 from corank.refine.trainable_model import coded_layers
+from corank.transfer import sent
 from corank.watching import watched
 
 __all__ = ["BlockReconstruction", "blocks_of", "reconstruct"]
@@ -158,9 +159,10 @@ class _Block:
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam([soft.latent for soft in self._soft.values()], lr=how.learning_rate)
         for number, draw in zip(range(how.iterations), self._draws(generator), strict=False):
+            draw = sent(draw, self._given.device)
             inputs = self._given[draw]
             if how.drop > 0:
-                kept = torch.rand(inputs.shape, generator=generator).to(inputs.device) < how.drop
+                kept = sent(torch.rand(inputs.shape, generator=generator), inputs.device) < how.drop
                 inputs = torch.where(kept, self._expected[draw], inputs)
             with ExitStack() as lent:
                 for soft in self._soft.values():

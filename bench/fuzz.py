@@ -36,12 +36,15 @@ from torch import Tensor, nn
 from corank.errors import CorankError
 from corank.evaluation import peak_memory_bytes
 from corank.storage.artifact import serialized
-from corank.testing.artifacts import SAMPLES, sample_inputs, sample_model
-from corank.testing.files import check_file
-from corank.testing.mutations import mutate
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from fuzzing.artifacts import SAMPLES, sample_inputs, sample_model
+from fuzzing.files import check_file
+from fuzzing.mutations import mutate
 
 CODERS = ("fixed", "deflate", "huffman", "ham", "sham", "ans")
 EVERY = 500  # files between two notes of the state
+GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 FORBIDDEN = (
     "exec", "compile", "import", "pickle.", "marshal.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn",
     "subprocess.", "socket.", "ctypes.", "urllib.", "webbrowser.", "shutil.", "os.mkdir", "os.rmdir", "os.chown",
@@ -65,13 +68,14 @@ class Timeout(Exception):
 
 
 def sources() -> list[Source]:
-    """Every sample by every coder that makes its file another one."""
+    """Every sample by every coder that makes its file another one, and the files of older formats."""
     found = []
     for name, sample in SAMPLES.items():
         model, network = sample_model(sample), sample.network()
         files = {serialized(model, coder): coder for coder in reversed(CODERS)}
+        older = {path.read_bytes(): f"{path.parent.name} {path.stem}" for path in GOLDEN.glob(f"v[12]/{name}.*")}
         inputs = sample_inputs(sample)
-        found += [Source(f"{name}, {coder}", data, network, inputs) for data, coder in files.items()]
+        found += [Source(f"{name}, {kind}", data, network, inputs) for data, kind in {**files, **older}.items()]
     return sorted(found, key=lambda source: source.name)
 
 

@@ -3,8 +3,9 @@
     python scripts/golden.py [--folder tests/golden]
 
 Writes what is missing and leaves what is there as it is: a golden file is never made anew. They are the networks of
-``corank.testing.artifacts``, saved by every coder that makes a file of its own (``v1`` and ``v2`` are the formats), and
-for each network what it gives (``expected``: inputs, outputs, composed weights).
+``tests/fuzzing/artifacts.py``, saved by every coder that makes a file of its own (``v3`` is the format that is written
+now; ``v1`` and ``v2`` are those of earlier versions), and for each network what it gives (``expected``: inputs,
+outputs, composed weights).
 
 Scales become powers of two, one for all rows of a layer, and biases multiples of 1/64 first. Where all sums are then
 exact in float32 the outputs are the same bits on every machine, in whatever order it adds; such networks are marked
@@ -14,6 +15,7 @@ exact in float32 the outputs are the same bits on every machine, in whatever ord
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import safetensors.torch
@@ -22,8 +24,11 @@ from torch import Tensor, nn
 
 from corank.layers import CodedLayer
 from corank.storage.artifact import serialized
+from corank.storage.artifact_file import FORMAT
 from corank.storage.coders import CODERS
-from corank.testing.artifacts import SAMPLES, Sample, sample_inputs, sample_model
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from fuzzing.artifacts import SAMPLES, Sample, sample_inputs, sample_model
 
 SCALES = ("scale", "left_scale", "right_scale", "input_step")
 GRID = 64
@@ -89,19 +94,16 @@ def write(path: Path, data: bytes) -> None:
 @torch.no_grad()
 def write_sample(folder: Path, name: str, sample: Sample) -> None:
     """One network: a file of each format and coder, and what it gives."""
-    expected = folder / "expected" / f"{name}.safetensors"
-    if expected.exists():
-        return
     model, inputs = rounded(sample_model(sample)), sample_inputs(sample)
     tensors = {"inputs": inputs, "outputs": model(inputs)}
     tensors.update({f"weight/{layer}": weight.contiguous() for layer, weight in weights(model).items()})
     exact = "yes" if is_exact(model, inputs) else "no"
-    fixed = serialized(model, "fixed")
-    write(folder / "v1" / f"{name}.safetensors", fixed)
+    fixed, newest = serialized(model, "fixed"), folder / f"v{FORMAT}"
+    write(newest / f"{name}.safetensors", fixed)
     for coder in sorted(set(CODERS) - {"fixed"}):
         if (data := serialized(model, coder)) != fixed:
-            write(folder / "v2" / f"{name}.{coder}.safetensors", data)
-    write(expected, safetensors.torch.save(tensors, metadata={"exact": exact}))
+            write(newest / f"{name}.{coder}.safetensors", data)
+    write(folder / "expected" / f"{name}.safetensors", safetensors.torch.save(tensors, metadata={"exact": exact}))
 
 
 def main() -> None:

@@ -170,14 +170,14 @@ def test_shared_layers_keywords_and_output_sizes(images: Tensor, preset: str) ->
 def test_layers_are_coded_against_rounded_inputs(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """What reaches the moments of a sequential layer is rounded: 4 bits leave at most 16 values."""
     seen: list[int] = []
-    kept = corank.coding.sequence.CrossMoments.update_pair
+    kept = corank.statistics.CrossMoments.update_pair
 
     def watch(self: object, float_rows: Tensor, rows: Tensor, positions: int) -> None:
         seen.append(len(rows.unique()))
         assert len(float_rows.unique()) > 16
         kept(self, float_rows, rows, positions)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(corank.coding.sequence.CrossMoments, "update_pair", watch)
+    monkeypatch.setattr(corank.statistics.CrossMoments, "update_pair", watch)
     corank.quantize(digits_net(), images[:32], bits=4, activations=4, budget=0, preset="fast", all_layers=True)
     assert seen and max(seen) <= 16
 

@@ -19,7 +19,10 @@ ORDER = (
     ("registry",),
     ("config",),
     ("progress", "sizes", "bisection"),
-    ("processes", "compiled", "devices", "files", "memory", "notes", "precision", "transfer", "watching"),
+    (
+        *("processes", "compiled", "autograd", "devices", "files", "memory", "notes", "padding", "precision"),
+        *("transfer", "watching"),
+    ),
     ("matrix",),
     ("statistics",),
     ("codecs",),
@@ -52,8 +55,8 @@ ORDER = (
 # The same inside the packages where a call comes by: modules of the package, low to high; others stand in none.
 INSIDE = {
     "calibration": (
-        ("samples", "context", "thread_state"),
-        ("collect", "paused", "teacher"),
+        ("samples", "thread_state"),
+        ("context", "paused", "teacher", "collect"),
         ("interleaved", "repeated", "streamed"),
         ("layerwise",),
     ),
@@ -73,7 +76,7 @@ INSIDE = {
         ("loop", "blocks"),
         ("post_training",),
     ),
-    "quantization": (("template",), ("request",), ("to_size",), ("encode",), ("to_rate",)),
+    "quantization": (("template", "float_parts"), ("request",), ("to_size",), ("encode",), ("to_rate",)),
     "verbs": (("arguments", "jobs"), ("opening", "scoring"), ("finishing",), ("quantize",), ("smallest", "compare")),
 }
 TIERS = {name: tier for tier, names in enumerate(ORDER) for name in names}

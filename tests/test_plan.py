@@ -101,6 +101,7 @@ CODEC = {"kind": "uniform"}
         ({"layers": {"a": {"codec": CODEC, "rounds": 0}}}, "rounds=0"),
         ({"layers": {"a": {"codec": CODEC, "rounds": 10**9}}}, "rounds="),
         ({"layers": {"a": {"codec": CODEC, "bias_correction": "no"}}}, "bias_correction='no'"),
+        ({"layers": {"a": {"codec": CODEC, "sequential": 1.5}}}, "sequential=1.5"),
     ],
 )
 def test_bad_plans(data: Any, said: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,13 @@ from torch import nn
 
 from corank.layers import CodedLayerState
 from corank.storage.artifact import read_coded
+from corank.storage.artifact_file import FORMAT
 from corank.storage.coders import entropy
 from corank.storage.contents import ArtifactContents, contents_of, input_codes
 from corank.storage.entropy_coding import CodeStream, encode_contents, relative_codes
 from corank.storage.histogram import entropy_bits, histogram
 from corank.storage.model_record import PARTS, ModelRecord, part_of, run_of
+from corank.storage.placement import placed_tensors
 from corank.storage.stored_layers import layer_code, slot_tensors
 
 __all__ = ["inspect", "run_record"]
@@ -50,18 +51,13 @@ def inspect(model: nn.Module | str | Path, codes: bool = False, coder: str = "au
         run = run_of(model)
         contents = contents_of(model, run)
         coded, runs = encode_contents(run, contents, coder)
-        data = coded.serialize()
-        stored, frame = len(data), data[:8]
+        stored = coded.size_bytes
     else:
         run, contents, runs = read_coded(model)
-        with Path(model).open("rb") as file:
-            frame = file.read(8)
-            stored = file.seek(0, os.SEEK_END)
-    sizes = {
-        "stored_bytes": stored,
-        "fixed_bytes": len(contents.serialize()),
-        "stored_parts": _parts(run, contents, runs, 8 + int.from_bytes(frame, "little")),
-    }
+        stored = Path(model).stat().st_size
+    saved = sum(part.fixed_bytes - part.size_bytes for part in runs)
+    fixed = contents.size_bytes if contents.header["format"] == FORMAT else stored + saved
+    sizes = {"stored_bytes": stored, "fixed_bytes": fixed, "stored_parts": _parts(run, contents, runs, stored)}
     record = {**run_record(run, contents), **sizes}
     coding = _coding(run, runs)
     if codes:
@@ -101,18 +97,17 @@ def _inputs(name: str, run: ModelRecord, contents: ArtifactContents) -> dict[str
 
 
 def _parts(
-    run: ModelRecord, contents: ArtifactContents, runs: Sequence[CodeStream], header_bytes: int
+    run: ModelRecord, contents: ArtifactContents, runs: Sequence[CodeStream], stored_bytes: int
 ) -> dict[str, int]:
     """The file's bytes by what they are for; they add up to its size."""
     parts = dict.fromkeys(PARTS, 0)
     for part in runs:
         parts[part_of(part.slot)] += part.size_bytes
-    for name, layer in run.layers.items():
-        for slot_name, slot in layer.slots(run.plan.layers[name]).items():
-            parts[part_of(slot_name)] += 2 * slot.count if slot.scale else 0
+    for tensor in placed_tensors(run):
+        parts[part_of(tensor.slot)] += 2 * tensor.spec.count if tensor.spec.scale else 0
     coded = ("codes", "scales")
-    others = (blob.numel() * blob.element_size() for name, blob in contents.blobs.items() if name not in coded)
-    return {**parts, "other tensors": sum(others), "header": header_bytes}
+    others = sum(blob.numel() * blob.element_size() for name, blob in contents.blobs.items() if name not in coded)
+    return {**parts, "other tensors": others, "header": stored_bytes - others - sum(parts.values())}
 
 
 def _coding(run: ModelRecord, runs: Sequence[CodeStream]) -> dict[str, dict[str, Any]]:

@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from corank.errors import ModelError
+from corank.padding import output_mask, real_outputs
 from corank.transfer import sent
 
 __all__ = [
     "Loss",
+    "distance",
     "kl_divergence",
     "logits_of",
     "output_distance",
@@ -62,11 +64,28 @@ def token_distance(output: Any, reference: Any) -> Tensor:
     return kl_divergence(given.flatten(0, 1), expected.flatten(0, 1))
 
 
+def distance(loss: Loss, output: Any, reference: Any, batch: Any) -> Tensor:
+    """``loss(output, reference)`` of what a batch gave, padding left out.
+
+    Positions that the batch's attention mask masks are no part of what the losses of this module see; a loss of one's
+    own sees the whole outputs.
+
+    Args:
+        loss: ``(output, reference) -> scalar``.
+        output, reference: of the two models.
+        batch: what the models were called with.
+    """
+    mask = output_mask(batch) if loss in _OWN else None
+    if mask is None:
+        return loss(output, reference)
+    return loss(real_outputs(mask, output), real_outputs(mask, reference))
+
+
 def read_part(output: Any, loss: Loss) -> Any:
     """What ``loss`` reads of a reference output: the logits alone for the losses of this module, so that the rest (a
     language model's cache of keys and values) need not be kept."""
     logits = sequence_logits(output) if loss is token_distance else None
-    if logits is None and loss in (token_distance, output_distance, kl_divergence):
+    if logits is None and loss in _OWN:
         logits = logits_of(output)
     return output if logits is None else logits
 
@@ -86,14 +105,22 @@ def output_distance(output: Any, reference: Any) -> Tensor:
     return total
 
 
-def sensitivity_target(output: Any, generator: torch.Generator, tokens: bool = False) -> Tensor:
+_OWN: tuple[Loss, ...] = (token_distance, output_distance, kl_divergence)
+
+
+def sensitivity_target(
+    output: Any, generator: torch.Generator, tokens: bool = False, mask: Tensor | None = None
+) -> Tensor:
     """A scalar whose gradient's second moment is the Fisher information of the output.
 
     For logits: the log-likelihood of labels drawn from the model's own softmax, summed over samples (at the float
     model the KL to itself has no gradient); with ``tokens``, over all positions of a language model's logits.
-    Otherwise a random projection of every floating tensor.
+    Otherwise a random projection of every floating tensor. ``mask`` ``(N, T)`` says which positions of sequences are
+    real; None: all.
     """
     sequences = sequence_logits(output) if tokens else None
+    if sequences is not None and mask is not None:
+        sequences = real_outputs(mask, sequences)
     logits = logits_of(output) if sequences is None else sequences.flatten(0, 1)
     if logits is not None:
         chances = logits.detach().softmax(1).cpu()
@@ -102,9 +129,11 @@ def sensitivity_target(output: Any, generator: torch.Generator, tokens: bool = F
     total: Tensor | None = None
     for leaf in tree_leaves(output):
         if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.requires_grad:
-            direction = torch.randn(leaf.shape, generator=generator).to(leaf)
-            scale = leaf.detach().square().sum().clamp(min=1e-12).sqrt() / max(1, leaf.shape[0]) ** 0.5
-            part = (leaf * direction).sum() / scale
+            count = max(1, leaf.shape[0])
+            real = leaf if mask is None else real_outputs(mask, leaf)
+            direction = torch.randn(real.shape, generator=generator, dtype=torch.float32).to(real)
+            scale = real.detach().square().sum().clamp(min=1e-12).sqrt() / count**0.5
+            part = (real * direction).sum() / scale
             total = part if total is None else total + part
     if total is None:
         raise ModelError("no floating output of the model depends on its layers")

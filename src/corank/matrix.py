@@ -98,22 +98,24 @@ class Geometry:
     def output_positions(self, inputs: Tensor) -> int:
         """Outputs of one row that each sample of ``inputs`` gives (spatial positions, or tokens)."""
         if not self.kernel:
-            return max(1, inputs[0].numel() // self.shape[1]) if inputs.dim() > 1 else 1
+            return max(1, math.prod(inputs.shape[1:-1]))
         return math.prod(self._output_size(inputs.shape[-len(self.kernel) :]))
 
-    def patches(self, inputs: Tensor, limit: int, generator: torch.Generator) -> Tensor:
+    def patches(self, inputs: Tensor, limit: int, generator: torch.Generator, real: Tensor | None = None) -> Tensor:
         """Rows of inputs, as the columns of the weight see them.
 
         Args:
             inputs: what the layer was called with.
             limit: at most this many output positions of each sample, drawn by ``generator`` (the same positions
                 for every sample of one call).
+            real: of a linear layer, bool in the inputs' shape but for the last axis: which of its rows count; None:
+                all. The others are left out after the drawing.
 
         Returns:
-            ``(G, N * positions, C)``; only the drawn positions are ever unfolded.
+            ``(G, N * positions, C)``, or less; only the drawn positions are ever unfolded.
         """
         if not self.kernel:
-            return self._tokens(inputs, limit, generator)
+            return self._tokens(inputs, limit, generator, real)
         if inputs.dim() == len(self.kernel) + 1:
             inputs = inputs.unsqueeze(0)
         geometry = self
@@ -143,14 +145,15 @@ class Geometry:
         split = outputs.flatten(2).reshape(outputs.shape[0], groups, rows, -1)
         return split.permute(1, 0, 3, 2).reshape(groups, -1, rows)
 
-    def _tokens(self, inputs: Tensor, limit: int, generator: torch.Generator) -> Tensor:
-        if inputs.dim() <= 2:
-            return inputs.reshape(1, -1, self.shape[1])
-        tokens = inputs.reshape(inputs.shape[0], -1, self.shape[1])
-        if tokens.shape[1] > limit:
+    def _tokens(self, inputs: Tensor, limit: int, generator: torch.Generator, real: Tensor | None) -> Tensor:
+        tokens = inputs.reshape(inputs.shape[0], -1, self.shape[1]) if inputs.dim() > 2 else inputs
+        real = None if real is None else real.reshape(tokens.shape[:-1])
+        if inputs.dim() > 2 and tokens.shape[1] > limit:
             drawn = torch.randperm(tokens.shape[1], generator=generator)[:limit]
             tokens = tokens[:, sent(drawn, inputs.device)]
-        return tokens.reshape(1, -1, self.shape[1])
+            real = None if real is None else real[:, sent(drawn, real.device)]
+        rows = tokens.reshape(1, -1, self.shape[1])
+        return rows if real is None else rows[:, sent(real.flatten().nonzero().flatten(), rows.device)]
 
     def _output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         result = []

@@ -72,8 +72,8 @@ class LayerPlan:
             raise ConfigError(f"fit={self.fit!r}: an adapter is fitted by one of {', '.join(FITS)}")
         if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or not 1 <= self.rounds <= 100:
             raise ConfigError(f"rounds={self.rounds!r}: a whole number from 1 to 100")
-        if not isinstance(self.bias_correction, bool):
-            raise ConfigError(f"bias_correction={self.bias_correction!r}: true or false")
+        _check_truth("bias_correction", self.bias_correction)
+        _check_truth("sequential", self.sequential)
         if self.inputs is not None and (type(self.inputs) is not int or not 2 <= self.inputs <= 8):
             raise ConfigError(f"inputs={self.inputs!r}: 2 to 8 bits, or none for inputs in float")
         if type(self.sparsity) not in (int, float) or not 0 <= self.sparsity < 1:
@@ -200,6 +200,11 @@ class Plan:
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"cannot read a plan from {path}: {error}") from error
         return cls.from_json(data)
+
+
+def _check_truth(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r}: true or false")
 
 
 def _common(value: Any) -> Any:

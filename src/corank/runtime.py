@@ -14,7 +14,8 @@ from corank.calibration import Samples
 from corank.errors import ConfigError
 from corank.export.check import Arrays
 from corank.export.example import INPUT, OUTPUT, named_inputs, outputs_of
-from corank.export.int8 import Int8, made_int8, need_onnx, read_samples
+from corank.export.int8 import made_int8, need_onnx, read_samples
+from corank.export.int8_settings import Int8
 from corank.storage.artifact import load
 
 __all__ = ["KINDS", "Session", "session"]
@@ -92,7 +93,7 @@ def session(
         raise ConfigError(f"threads={threads!r}: a whole number from 1 on, or None")
     need_onnx()
     settings = settings or Int8()
-    loaded = load(path, model).float()
+    loaded = load(path, model, dtype=torch.float32)
     samples = read_samples(calibration, settings)
     graph, kept = _graph(loaded, samples, kind, settings)
     return _opened(graph, kind, _output_names(loaded, samples), kept, threads)

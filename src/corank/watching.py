@@ -11,10 +11,23 @@ from torch import Tensor, nn
 
 from corank.errors import ModelError
 
-__all__ = ["evaluating", "input_of", "watched", "with_input"]
+__all__ = ["HookError", "evaluating", "input_of", "watched", "with_input"]
 
 Name = TypeVar("Name")
 Hook = Callable[..., Any]
+
+
+class HookError(Exception):
+    """An error that a hook of :func:`watched` raised, on its way through the model's own ``forward()`` to whoever runs
+    the model, who must not take it for the model's.
+
+    Attributes:
+        error: what was raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @contextmanager
@@ -24,7 +37,7 @@ def watched(modules: Mapping[Name, nn.Module], hook: Callable[[Name], Hook], *, 
     Args:
         modules: by name.
         hook: gives each module's hook, called with (module, arguments, named arguments, output). What it returns,
-            unless None, is the module's output.
+            unless None, is the module's output. What it raises comes as a :class:`HookError`.
         before: call it before the module instead, without output; what it returns, unless None, are the arguments
             and named arguments that the module is called with.
     """
@@ -32,11 +45,23 @@ def watched(modules: Mapping[Name, nn.Module], hook: Callable[[Name], Hook], *, 
     try:
         for name, module in modules.items():
             register = module.register_forward_pre_hook if before else module.register_forward_hook
-            handles.append(register(hook(name), with_kwargs=True))
+            handles.append(register(_owned(hook(name)), with_kwargs=True))
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _owned(hook: Hook) -> Hook:
+    """The hook, whose errors say that they are its own."""
+
+    def owned(*arguments: Any) -> Any:
+        try:
+            return hook(*arguments)
+        except Exception as error:
+            raise HookError(error) from error
+
+    return owned
 
 
 def input_of(args: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:

@@ -96,13 +96,13 @@ def test_never_unfolds_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> N
     largest: list[int] = []
     patches = Geometry.patches
 
-    def watched(self: Geometry, inputs: Tensor, limit: int, generator: torch.Generator) -> Tensor:
-        rows = patches(self, inputs, limit, generator)
+    def watched(self: Geometry, inputs: Tensor, limit: int, generator: torch.Generator, real: None) -> Tensor:
+        rows = patches(self, inputs, limit, generator, real)
         largest.append(rows.numel() * rows.element_size())
         return rows
 
     monkeypatch.setattr(Geometry, "patches", watched)
-    monkeypatch.setattr(importlib.import_module("corank.calibration.collect"), "_UNFOLDED_BYTES", 1 << 20)
+    monkeypatch.setattr(importlib.import_module("corank.calibration.layer_rows"), "_UNFOLDED_BYTES", 1 << 20)
     for layer in (nn.Conv2d(16, 8, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1, groups=16)):
         largest.clear()
         collect(layer, {"it": layer}, Samples.of(torch.randn(8, 16, 20, 20), 8, 4))
@@ -197,7 +197,8 @@ def test_inputs_given_by_name_and_layers_that_no_sample_reaches() -> None:
     model, inputs = Named(), torch.randn(5, 3)
     found = collect(model, {"one": model.one, "two": model.two}, Samples.of(inputs, 5))
     assert torch.allclose(gram_of(found["one"]).matrix[0], inputs.T @ inputs / 5, atol=1e-5)
-    assert gram_of(found["two"]).count == 0 and not bool(gram_of(found["two"]).matrix.any())
+    unknown = gram_of(found["two"])
+    assert (unknown.count, unknown.positions) == (0, 0) and torch.equal(unknown.matrix[0], torch.eye(3))
 
 
 def test_progress_counts_batches() -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from corank.calibration import Samples, run, token_ids
-from corank.errors import DataError
+from corank.errors import DataError, ModelError
+from corank.watching import input_of, watched
 
 NAN = torch.full((2, 3), float("nan"))
 
@@ -146,3 +147,38 @@ def test_batches_of_tokens_are_counted_in_tokens() -> None:
     assert next(samples.draws(1, torch.Generator())).shape == (1,)
     short = Samples.of(torch.randint(200, (20, 5)), 20, batch_size=8)
     assert [len(batch) for batch in short.batches] == [8, 8, 4]
+
+
+def test_errors_of_hooks_are_not_blamed_on_the_model() -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+
+    def failing(_module: nn.Module, _args: object, _named: object, _output: Tensor) -> None:
+        torch.zeros(2) @ torch.zeros(3)
+
+    with watched({"0": model[0]}, lambda _: failing), pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        run(model, torch.zeros(4, 3))
+    with pytest.raises(DataError, match="could not run on a batch of shape"):
+        run(model, torch.zeros(4, 5))
+
+
+def test_nor_are_the_errors_that_hooks_raise_on_purpose() -> None:
+    def refusing(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        input_of((), {})
+
+    model = nn.Sequential(nn.Linear(3, 2))
+    with watched({"0": model[0]}, lambda _: refusing, before=True), pytest.raises(ModelError, match="a tensor, are"):
+        run(model, torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "batch", "said"),
+    [
+        (nn.Conv2d(1, 4, 3), torch.ones(2, 3, 8, 8), r"reads images of 1 channel.*--mean 0\.5 --std 0\.5"),
+        (nn.Conv2d(3, 4, 3), torch.ones(2, 1, 8, 8), r"reads images of 3 channels.*--mean 0\.485,0\.456,0\.406"),
+        (nn.Embedding(5, 3), torch.ones(2, 4), r"looks up token ids.*--length"),
+        (nn.Linear(3, 3).to("meta"), torch.ones(2, 3), "is on the meta device"),
+    ],
+)
+def test_hints_where_the_models_words_do_not_tell(model: nn.Module, batch: torch.Tensor, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        run(model, batch)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from typer.testing import Result
 
@@ -38,9 +37,8 @@ def record_of(folder: Path) -> dict:
 
 
 def sha256_in(path: Path) -> str:
-    """The hash over an artifact's header and numbers."""
-    with safe_open(path, "pt") as file:
-        return file.metadata()["sha256"]
+    """The hash over an artifact's header and numbers, with which it ends."""
+    return path.read_bytes()[-32:].hex()
 
 
 def test_record_says_everything(made: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import corank
@@ -24,7 +22,8 @@ from corank.errors import ArtifactError, ConfigError
 from corank.layers import CodedLayerState, CodedLinear
 from corank.rounding import AdaRound, Nearest
 from corank.statistics import Gram
-from corank.storage.contents import digest
+from corank.storage.artifact import read
+from corank.storage.contents import ArtifactContents
 from corank.testing import check_codec
 
 WEIGHT = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -212,12 +211,10 @@ def test_a_file_gives_the_same_outputs(codec: ICQuant, preset: str, tmp_path: Pa
 
 def altered(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], None]) -> Path:
     """The file with header and blobs changed, its SHA-256 made sound again."""
-    with safe_open(path, "pt") as file:
-        text, blobs = file.metadata()["corank"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    header = json.loads(text)
+    _, contents = read(path)
+    header, blobs = copy.deepcopy(contents.header), {name: blob.clone() for name, blob in contents.blobs.items()}
     change(header, blobs)
-    text = json.dumps(header)
-    save_file(blobs, path, {"corank": text, "sha256": digest(text, blobs), "format": "pt"})
+    path.write_bytes(ArtifactContents(header, blobs).serialize())
     return path
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fuzzing.mutations import DAMAGES
 from PIL import Image
 from torch import nn
 
@@ -21,7 +22,6 @@ from corank.data.npz import load_npz
 from corank.data.tokens import Tokenization, load_tokens
 from corank.errors import CorankError, DataError
 from corank.models.weights import load_weights
-from corank.testing.mutations import DAMAGES
 
 
 def npz(compressed: bool, **arrays: np.ndarray) -> bytes:

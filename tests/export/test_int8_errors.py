@@ -16,7 +16,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from corank.export.graph import coded_layers  # noqa: E402
-from corank.export.int8_errors import layer_errors, round_to  # noqa: E402
+from corank.export.int8_errors import Int8Layer, layer_errors, round_to  # noqa: E402
 
 
 def test_values_go_to_the_closest_of_256() -> None:
@@ -67,7 +67,7 @@ def test_shift_and_harm_are_those_of_the_layer_alone(model: nn.Module, images: T
     with torch.no_grad():
         loss = float(kl_divergence(other(images), model(images)))
     drawn = [
-        layer_errors(model, {name: layer}, {name: weight}, {name: ends}, Samples.of(images, 48, 48), seed)[name]
+        layer_errors(model, {name: Int8Layer(layer, weight, ends)}, Samples.of(images, 48, 48), seed)[name]
         for seed in range(40)
     ]
     assert torch.allclose(drawn[0].shift, outputs["shift"], atol=1e-6)
@@ -79,8 +79,8 @@ def test_shift_and_harm_are_those_of_the_layer_alone(model: nn.Module, images: T
 def test_the_model_is_as_it_was(model: nn.Module, images: Tensor) -> None:
     before = model(images)
     layers = coded_layers(model)
-    weights = {name: layer.weight for name, layer in layers.items()}
-    found = layer_errors(model, layers, weights, dict.fromkeys(layers, (-9.0, 9.0)), Samples.of(images, 48, 8))
+    judged = {name: Int8Layer(layer, layer.weight, (-9.0, 9.0)) for name, layer in layers.items()}
+    found = layer_errors(model, judged, Samples.of(images, 48, 8))
     assert set(found) == set(layers)
     assert torch.equal(model(images), before) and not before.requires_grad
 
@@ -98,8 +98,7 @@ def test_outputs_without_a_gradient_have_no_harm(images: Tensor) -> None:
     labels = Labels().eval()
     labels.conv = conv  # pyright: ignore
     layers = coded_layers(labels)
-    found = layer_errors(
-        labels, layers, {"conv": layers["conv"].weight + 1}, {"conv": (-9.0, 9.0)}, Samples.of(images, 8)
-    )
+    judged = {"conv": Int8Layer(layers["conv"], layers["conv"].weight + 1, (-9.0, 9.0))}
+    found = layer_errors(labels, judged, Samples.of(images, 8))
     assert found["conv"].harm == 0.0
     assert found["conv"].shift.abs().max() > 0

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import corank
 from corank.data import ImageSet, load
 from corank.export import TARGETS, ExportRequest, ExportResult, Int8, export_onnx_int8
-from corank.export.int8 import sums_overflow
+from corank.export.int8_settings import sums_overflow
 from corank.models.digits import digits_net
 
 onnx = pytest.importorskip("onnx")

@@ -465,7 +465,7 @@ def passes_do_not_wait() -> None:
         with counted() as found:
             collect(model, layers, Samples.of(IMAGES, 12, 12 // batches))
         waits.append(found.waits)
-    assert waits[0] == waits[1] <= 3 * len(layers), waits  # only what looks at a layer's first rows waits
+    assert waits[0] == waits[1] <= 5 * len(layers), waits  # only what looks at a layer's first rows waits
 
 
 def steps_wait_seldom() -> None:

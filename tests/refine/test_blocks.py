@@ -13,7 +13,7 @@ import corank
 from corank.calibration import Context, Samples
 from corank.layers import CodedLayer, PreparedModel
 from corank.models.digits import digits_net
-from corank.refine.blocks import BlockReconstruction, _differences, _Soft, blocks_of, reconstruct
+from corank.refine.blocks import BlockReconstruction, _Soft, _wide, blocks_of, reconstruct
 
 
 @pytest.fixture(scope="module")
@@ -132,4 +132,4 @@ def test_blocks_of_other_dtypes_come_nearer_too(images: Tensor, dtype: torch.dty
 
 def test_squares_beyond_half_precision_are_still_measured() -> None:
     far = torch.full((2, 3), 1000.0, dtype=torch.float16)
-    assert torch.equal(_differences(far, torch.zeros_like(far)), torch.full((2, 3), 1e6))
+    assert torch.equal(_wide(far).square(), torch.full((2, 3), 1e6))

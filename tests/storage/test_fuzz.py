@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from fuzzing import files as checked
+from fuzzing.artifacts import SAMPLES, sample_inputs, sample_model
+from fuzzing.files import check_files
+from fuzzing.mutations import HEADER_BOMBS, bomb, header_bomb, mutate
+from fuzzing.parts import parts_of
 from torch import nn
 
 from corank.errors import ArtifactError
 from corank.storage import artifact
 from corank.storage.artifact import load, read, serialized
-from corank.testing import check_files
-from corank.testing import files as checked
-from corank.testing.artifacts import SAMPLES, sample_inputs, sample_model
-from corank.testing.mutations import Parts, bomb, mutate
 
+GOLDEN = Path(__file__).parent.parent / "golden"
 CODERS = {"sparse": ("deflate", "huffman", "ham", "sham")}
 
 
@@ -35,7 +37,10 @@ def model(name: str) -> nn.Module:
 def test_every_mutated_file_is_refused_or_a_sound_model(name: str, model: nn.Module) -> None:
     sample, found = SAMPLES[name], Counter[str]()
     for coder in CODERS.get(name, ("fixed",)):
-        found += check_files(model, sample.network(), sample_inputs(sample), 40, 7, coder)
+        found += check_files(serialized(model, coder), sample.network(), sample_inputs(sample), 40)
+    for path in sorted(GOLDEN.glob(f"v[12]/{name}.*")):
+        if "ans" not in path.name:
+            found += check_files(path.read_bytes(), sample.network(), sample_inputs(sample), 20)
     assert found["loaded"] > 0
     assert len(found) > 8  # reasons of refusal
 
@@ -46,15 +51,10 @@ def test_the_same_state_mutates_alike_and_most_forgeries_are_signed(
     data = serialized(model)
     twice = [[mutate(data, random.Random(number)) for number in range(60)] for _ in range(2)]
     assert twice[0] == twice[1]
-    parts = Parts.of(data)
-    assert parts.digest() == parts.sha256
-    (tmp_path / "joined").write_bytes(parts.join())
-    assert read(tmp_path / "joined")[1].header == read_header(data, tmp_path)
-
-
-def read_header(data: bytes, folder: Path) -> dict[str, object]:
-    (folder / "sound").write_bytes(data)
-    return read(folder / "sound")[1].header
+    for source in (data, (GOLDEN / "v1" / f"{name}.safetensors").read_bytes()):
+        (tmp_path / "sound").write_bytes(source)
+        (tmp_path / "joined").write_bytes(parts_of(source).join())
+        assert read(tmp_path / "joined")[1].header == read(tmp_path / "sound")[1].header
 
 
 def test_a_reader_that_lets_an_error_through_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_a_reader_that_lets_an_error_through_is_found(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(checked, "load", careless)
     with pytest.raises(AssertionError, match=r"mutation 0 \(.*\): KeyError: 'codes'"):
-        check_files(model, sample.network(), sample_inputs(sample), 3)
+        check_files(serialized(model), sample.network(), sample_inputs(sample), 3)
 
 
 def test_a_model_that_changes_when_it_is_saved_again_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_a_model_that_changes_when_it_is_saved_again_is_found(monkeypatch: pytes
 
     monkeypatch.setattr(checked, "load", forgetful)
     with pytest.raises(AssertionError, match="saved and loaded again it gives something else"):
-        check_files(model, sample.network(), sample_inputs(sample), 40)
+        check_files(serialized(model), sample.network(), sample_inputs(sample), 40)
 
 
 def test_a_bomb_is_measured_against_the_model_before_it_is_unpacked(
@@ -106,4 +106,13 @@ def test_without_a_model_a_large_bomb_is_refused(tmp_path: Path) -> None:
     path.write_bytes(bomb(serialized(sample_model(SAMPLES["volume"])), 8192, 1024, 8))
     assert path.stat().st_size < 64000
     with pytest.raises(ArtifactError, match="more than 64 times"):
+        read(path)
+
+
+@pytest.mark.parametrize("kind", HEADER_BOMBS)
+def test_a_header_that_inflates_to_much_is_refused(kind: str, tmp_path: Path) -> None:
+    path, sound = tmp_path / "bomb", serialized(sample_model(SAMPLES["volume"]))
+    path.write_bytes(header_bomb(sound, kind, 1 << 23))
+    assert path.stat().st_size < 1 << 16
+    with pytest.raises(ArtifactError):
         read(path)

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import pytest
+from fuzzing.artifacts import SAMPLES, sample_model
+from fuzzing.parts import CurrentParts
 
 from corank.errors import ArtifactError
 from corank.storage.artifact import serialized
 from corank.storage.contents import header_of
-from corank.storage.header import blob_sizes, parse_header, read_run, read_tensors
-from corank.testing.artifacts import SAMPLES, sample_model
-from corank.testing.mutations import Parts
+from corank.storage.header import parse_object, read_run, read_tensors
 
 
 @pytest.fixture(scope="module")
-def parts() -> Parts:
-    return Parts.of(serialized(sample_model(SAMPLES["convolution"]), "fixed"))
+def data() -> bytes:
+    return serialized(sample_model(SAMPLES["convolution"]), "fixed")
 
 
 @pytest.fixture
-def header(parts: Parts) -> dict[str, Any]:
-    return json.loads(parts.header)
+def header(data: bytes) -> dict[str, Any]:
+    return CurrentParts.of(data).long_header()
 
 
-def test_a_sound_header_is_read_and_written_back_as_it_is(parts: Parts, header: dict[str, Any]) -> None:
-    assert parse_header(parts.header) == header
-    run = read_run(header)
-    assert header_of(run, header["tensors"], "float32") == header
-    packed, scales = blob_sizes(run)
-    assert len(parts.blob("codes")) == packed
-    assert len(parts.blob("scales")) == 2 * scales
+def test_a_sound_header_is_read_and_written_back_as_it_is(header: dict[str, Any]) -> None:
+    assert header_of(read_run(header), header["tensors"], "float32") == header
 
 
 def test_tensors_are_listed_by_dtype_in_order(header: dict[str, Any]) -> None:
@@ -45,13 +39,13 @@ def test_tensors_are_listed_by_dtype_in_order(header: dict[str, Any]) -> None:
     ("text", "said"),
     [
         ("", "not sound"),
-        ("[]", "no object with a format"),
-        ('{"format": true}', "no object with a format"),
-        ('{"format": 1.0}', "no object with a format"),
+        ("[]", "it is no object"),
+        ("3", "it is no object"),
         ('{"format": 1, "format": 1}', "gives a key twice"),
         ('{"format": 1, "a": {"b": 1, "b": 2}}', "gives a key twice"),
         ('{"format": 1, "a": NaN}', "NaN is no JSON number"),
         ('{"format": 1, "a": -Infinity}', "-Infinity is no JSON number"),
+        ('{"format": 1, "a": [-1e999]}', "-1e999 is no JSON number, or not a finite one"),
         ('{"format": 1, "a": ' + "[" * 100000, "not sound"),
         ('{"format": 1, "a": ' + "[" * 13 + "]" * 13 + "}", "nested more than 12 deep"),
         ('{"format": ' + "9" * 5000 + "}", "not sound"),
@@ -59,7 +53,7 @@ def test_tensors_are_listed_by_dtype_in_order(header: dict[str, Any]) -> None:
 )
 def test_texts_that_are_no_header(text: str, said: str) -> None:
     with pytest.raises(ArtifactError, match=said):
-        parse_header(text)
+        parse_object(text)
 
 
 ENTRIES: list[tuple[str, Any, str]] = [

@@ -119,7 +119,8 @@ def _descending(symmetric: Tensor) -> tuple[Tensor, Tensor]:
 def _damped(matrix: Tensor) -> Tensor:
     """The matrix in float64 plus a tenth of its mean diagonal: outputs that no loss minds still count a little."""
     mean = matrix.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=1e-30)
-    return matrix.double() + _DAMPING * mean.double() * torch.eye(matrix.shape[-1], device=matrix.device)
+    same = torch.eye(matrix.shape[-1], dtype=torch.float64, device=matrix.device)
+    return matrix.double() + _DAMPING * mean.double() * same
 
 
 def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:

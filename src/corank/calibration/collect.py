@@ -7,19 +7,18 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from corank.calibration.layer_rows import finite_gram, layer_rows, position_limit
 from corank.calibration.samples import Samples, run
 from corank.devices import device_of
-from corank.errors import ModelError
 from corank.losses import sensitivity_target
 from corank.matrix import Geometry
+from corank.padding import masks_of, output_mask, real_positions
 from corank.processes import shard
 from corank.progress import Progress, silent
 from corank.statistics import Gram, OutputGradient, Statistic
 from corank.watching import input_of, watched
 
-__all__ = ["collect", "collect_gradients", "position_limit"]
-
-_UNFOLDED_BYTES = 1 << 26  # of unfolded inputs held at once
+__all__ = ["collect", "collect_gradients"]
 
 
 def collect(
@@ -30,6 +29,9 @@ def collect(
     progress: Progress = silent,
 ) -> dict[str, dict[type[Statistic], Statistic]]:
     """The :class:`~corank.statistics.Gram` of every target's inputs, in one pass.
+
+    Padding, by the batches' attention masks, counts nowhere. A layer that no sample reaches has moments of nothing
+    known; see :meth:`~corank.statistics.Gram.unknown`.
 
     Never unfolds more than a seeded subsample of positions: about ``32 C + 32768`` rows a layer in all, and at most
     64 MB at once.
@@ -51,35 +53,29 @@ def collect(
     generator = torch.Generator()
     grams = {name: _empty_gram(layer, device) for name, layer in targets.items()}
     total = len(samples)
+    masks: tuple[Tensor, ...] = ()
 
     def hook(name: str) -> Callable[..., None]:
         geometry = Geometry.of(targets[name])
 
         def feed(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], _output: Tensor) -> None:
             inputs = input_of(args, named)
-            limit = position_limit(geometry, total, inputs.shape[0])
-            rows = geometry.patches(inputs.detach(), limit, generator)
-            grams[name].update(rows, geometry.output_positions(inputs))
+            if inputs.numel():
+                limit = position_limit(geometry, total, inputs.shape[0])
+                grams[name].update(*layer_rows(geometry, inputs, limit, generator, masks))
 
         return feed
 
     with watched(targets, hook), torch.no_grad():
         for number, batch in shard(samples.batches):
             generator.manual_seed((seed << 20) + number)  # the same positions whoever draws them
+            masks = masks_of(batch)
             run(model, batch, device)
             progress("calibrating", number + 1, len(samples.batches))
     for name, gram in grams.items():
         gram.reduce()
-        if not bool(torch.isfinite(gram.mean).all()):
-            raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")
+        grams[name] = finite_gram(gram, name)
     return {name: {Gram: grams[name]} for name in targets}
-
-
-def position_limit(geometry: Geometry, samples: int, batch: int) -> int:
-    """Output positions to draw of each sample: about ``32 C + 32768`` rows of all samples, 64 MB of one batch."""
-    groups, _, columns = geometry.matrix_shape
-    wanted = -(-(32 * columns + 32768) // samples)
-    return max(1, min(wanted, _UNFOLDED_BYTES // (4 * columns * groups * batch)))
 
 
 def collect_gradients(
@@ -97,6 +93,7 @@ def collect_gradients(
     device = device_of(model)
     generator = torch.Generator()
     found: dict[str, OutputGradient] = {}
+    masks: tuple[Tensor, ...] = ()
 
     def hook(name: str) -> Callable[..., Tensor]:
         geometry = Geometry.of(targets[name])
@@ -110,10 +107,13 @@ def collect_gradients(
             def take(gradient: Tensor) -> None:
                 rows = geometry.group_outputs(gradient.detach())
                 positions = rows.shape[1] // gradient.shape[0]
+                real = None if geometry.kernel else real_positions(masks, gradient.shape)
+                rows = rows if real is None else rows[:, real.flatten().to(rows.device)]
                 step = max(1, rows.shape[1] * rows.shape[2] * rows.shape[0] // (1 << 23))
                 statistic.update(rows[:, ::step], positions)
 
-            output.register_hook(take)
+            if output.numel():
+                output.register_hook(take)
             return output
 
         return feed
@@ -124,8 +124,10 @@ def collect_gradients(
         with watched(targets, hook):
             for number, batch in shard(samples.batches):
                 generator.manual_seed((seed << 20) + number)
+                masks = masks_of(batch)
                 with torch.enable_grad():
-                    sensitivity_target(run(model, batch, device), generator, samples.are_tokens).backward()
+                    output = run(model, batch, device)
+                    sensitivity_target(output, generator, samples.are_tokens, output_mask(batch)).backward()
                 progress("sensitivity", number + 1, len(samples.batches))
     finally:
         for parameter in trainable:

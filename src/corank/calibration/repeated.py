@@ -56,7 +56,7 @@ class RepeatedPasses:
 
     def _hook(self, name: str) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:
         def stop(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]):
-            if name == self._wanted:
+            if name == self._wanted and input_of(args, named).numel():
                 self._found = input_of(args, named)
                 raise Stopped
             change = self._changes.get(name)

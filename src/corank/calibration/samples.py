@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.errors import DataError
+from corank.padding import output_mask
 from corank.transfer import sent
-from corank.watching import watched
+from corank.watching import HookError, watched
 
 __all__ = ["Samples", "live_numbers", "run", "token_ids"]
 
+_CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")  # of a convolution
 _TOKENS = 64  # that count as one sample where a batch's size is asked for
 
 
@@ -38,7 +41,8 @@ class Samples:
 
         Args:
             data: a tensor ``(N, ...)``, or an iterable of batches: tensors, ``(inputs, labels)`` pairs (labels are
-                not used), or mappings of keyword arguments. Whole numbers ``(N, T)`` are token ids.
+                not used), or mappings of keyword arguments, of which samples that are padding alone are left out. Whole
+                numbers ``(N, T)`` are token ids.
             limit: samples to take, from the front.
             batch_size: of the batches a tensor is cut into; token sequences into such as hold ``64 * batch_size``
                 tokens.
@@ -62,7 +66,7 @@ class Samples:
             )
         batches, total = [], 0
         for batch in data:
-            inputs = _inputs(batch)
+            inputs = _without_empty(_inputs(batch))
             count = _count(inputs)
             kept = min(count, limit - total)
             if kept:
@@ -145,11 +149,14 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
     """Calls the model on a batch: positionally for a tensor, by keyword for a mapping.
 
     Raises:
-        DataError: when the model cannot take the batch, with the model's own words.
+        DataError: when the model cannot take the batch, with the model's own words. What a hook raised that watches the
+            model is raised as it is: it is none of the model's.
     """
     batch = tree_map(lambda leaf: sent(leaf, device), batch)
     try:
         return model(**batch) if isinstance(batch, dict) else model(batch)
+    except HookError as failed:
+        raise failed.error from failed.error.__cause__
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -162,6 +169,21 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
 
 def _hint(model: nn.Module, batch: Any, said: str) -> str:
     """What to try, where the model's own words do not tell."""
+    if any(part.is_meta for part in model.parameters()):
+        return "; the model is on the meta device and has no values: load its weights"
+    if "indices" in said and any(leaf.is_floating_point() for leaf in tree_leaves(batch)):
+        return "; the model looks up token ids: give whole numbers (N, T), and on the command line --length"
+    channels = _CHANNELS.search(said)
+    if channels is not None and isinstance(batch, Tensor) and batch.dim() == 4:
+        wanted, given = channels.groups()
+        means = "--mean 0.5 --std 0.5" if wanted == "1" else "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+        return (
+            f"; the network reads images of {wanted} channel{'s' if wanted != '1' else ''}, and these have {given}: "
+            f"Preprocessing(channels={wanted}) reads them so, and on the command line a mean and standard deviation "
+            f"for each channel, e.g. {means}"
+            if {wanted, given} == {"1", "3"}
+            else ""
+        )
     kinds = [part.dtype for part in model.parameters() if part.is_floating_point()]
     for leaf in tree_leaves(batch):
         if kinds and leaf.dtype not in kinds and (leaf.is_floating_point() or leaf.dtype == torch.uint8):
@@ -214,9 +236,19 @@ def _inputs(batch: Any) -> Any:
     return tree_map(_plain, batch)
 
 
+def _without_empty(inputs: Any) -> Any:
+    """The samples of a batch of which some position is real, which others only fill up."""
+    mask = output_mask(inputs)
+    if mask is None or len(mask) != _count(inputs) or bool(mask.any(1).all()):
+        return inputs
+    return tree_map(lambda leaf: leaf[mask.any(1)], inputs)
+
+
 def _plain(leaf: Tensor) -> Tensor:
     """On the CPU; token ids, which files keep in few bytes, as the int64 that embeddings take."""
     leaf = leaf.detach().cpu()
+    if leaf.is_inference():  # autograd refuses such tensors later
+        leaf = leaf.clone()
     small = leaf.dtype in (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32)
     return leaf.long() if small and leaf.dim() == 2 else leaf
 

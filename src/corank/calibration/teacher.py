@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.calibration.samples import Samples, run
 from corank.devices import device_of
-from corank.losses import Loss, read_part
+from corank.losses import Loss, distance, read_part
 from corank.transfer import sent
 
 __all__ = ["Teacher", "mean_loss", "outputs_of"]
@@ -34,7 +34,7 @@ def mean_loss(
     loss: Loss,
     device: torch.device | None = None,
 ) -> float:
-    """The loss against the reference outputs of the same batches, mean over samples.
+    """The loss against the reference outputs of the same batches, padding left out, mean over samples.
 
     ``device`` is where to run; None: where the model is.
     """
@@ -42,7 +42,7 @@ def mean_loss(
     with torch.no_grad():
         for batch, reference in zip(batches, references, strict=True):
             size = len(tree_leaves(batch)[0])
-            total += float(loss(run(model, batch, device), reference)) * size
+            total += float(distance(loss, run(model, batch, device), reference, batch)) * size
             count += size
     return total / count
 

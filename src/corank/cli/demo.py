@@ -73,7 +73,7 @@ def demo(
     quiet: options.Quiet = False,
 ) -> None:
     """Quantize a small digits network to 4, 3, 2 and 1 bits: rounding alone, the paper's way, and fast."""
-    check_file(record)
+    check_file(record, "--record", ".json")
     check_report(report)
     check_distinct((record, report))
     source = resolve(MODEL)

@@ -35,8 +35,8 @@ def inspect(
     quiet: options.Quiet = False,
 ) -> None:
     """Check a quantized file (format, SHA-256) and say what it holds; no model is built."""
-    check_file(record)
     check_distinct((record,), (file,))
+    check_file(record, "--record", ".json")
     about = corank.inspect(file, codes=layers or as_json or record is not None)
     result = record_of("inspect", about, Scores(), None, command_line(context))
     written = write_all((record, lambda path: write_record(path, result)))

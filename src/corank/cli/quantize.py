@@ -68,10 +68,8 @@ def quantize(
     quiet: options.Quiet = False,
 ) -> None:
     """Quantize a trained network; no training, no labels (but for --eval)."""
-    for path in (out, save_plan, record):
-        check_file(path)
-    check_report(report)
     check_distinct((out, save_plan, record, report), (weights, plan, model, data, evaluation))
+    _check_outputs(out, save_plan, record, report)
     request = Request(
         bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
         samples, seed, model, chosen_device(device), checkpoint, activations, codec, activation_range, rate,
@@ -89,6 +87,13 @@ def quantize(
     result = record_of("quantize", corank.inspect(quantized, True, coder), scores, source, command_line(context))
     result["tried"] = [trial._asdict() for trial in tried]
     _show(result, _write(quantized, result, coder, out, save_plan, record, report), quiet)
+
+
+def _check_outputs(out: Path, save_plan: Path | None, record: Path | None, report: Path | None) -> None:
+    check_file(out, "--out", ".safetensors")
+    check_file(save_plan, "--save-plan", ".json")
+    check_file(record, "--record", ".json")
+    check_report(report)
 
 
 def _write(

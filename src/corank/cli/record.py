@@ -11,7 +11,7 @@ from torch import nn
 from corank import __version__, evaluate
 from corank.cli.progress import renamed
 from corank.cli.screen import NATS
-from corank.data import ImageSet, TokenSet
+from corank.data import BatchSet, ImageSet, TokenSet
 from corank.evaluation import Evaluation, peak_memory_bytes
 from corank.models import ResolvedModel
 from corank.progress import Progress
@@ -53,10 +53,12 @@ class Scores:
         return cls(value, found.nats, found.agreement, found.kl, found.tokens, NATS)
 
 
-def score(original: nn.Module, quantized: nn.Module, samples: ImageSet | TokenSet, progress: Progress) -> Scores:
+def score(
+    original: nn.Module, quantized: nn.Module, samples: ImageSet | TokenSet | BatchSet, progress: Progress
+) -> Scores:
     """Scores both models; the float one by itself only where there are labels, or tokens to predict."""
     found = evaluate(quantized, samples, original, progress=renamed(progress, "scoring"))
-    if isinstance(samples, ImageSet) and samples.labels is None:
+    if found.top1 is None and found.nats is None:
         return Scores.of(found)
     return Scores.of(found, evaluate(original, samples, progress=renamed(progress, "scoring the float model")))
 

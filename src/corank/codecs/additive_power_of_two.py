@@ -46,6 +46,6 @@ class AdditivePowerOfTwo(ScaledLevels):
 
     def levels(self) -> Tensor:
         terms = [[0.0, *(2.0**-exponent for exponent in term)] for term in _TERMS[self.bits - 1]]
-        sums = torch.tensor(sorted(sum(chosen) for chosen in itertools.product(*terms)))
+        sums = torch.tensor(sorted(sum(chosen) for chosen in itertools.product(*terms)), dtype=torch.float32)
         positive = sums[1:] / sums[-1]
-        return torch.cat([-positive.flip(0), torch.zeros(1), positive])
+        return torch.cat([-positive.flip(0), torch.zeros_like(positive[:1]), positive])

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from corank.errors import ConfigError
 
-__all__ = ["Codebook", "Codec", "TensorSpec", "as_stored", "check_weight", "midway"]
+__all__ = ["SMALLEST_SCALE", "Codebook", "Codec", "TensorSpec", "as_stored", "check_weight", "midway"]
 
-_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 65504.0  # of the positive fp16
+SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 65504.0  # of the positive fp16
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Codec(ABC):
 
 def as_stored(scale: Tensor) -> Tensor:
     """Positive scales as fp16 holds them, kept inside its range."""
-    return scale.clamp(_SMALLEST_SCALE, _LARGEST_SCALE).to(torch.float16).float()
+    return scale.clamp(SMALLEST_SCALE, _LARGEST_SCALE).to(torch.float16).float()
 
 
 def midway(levels: Tensor) -> Tensor:

@@ -36,9 +36,9 @@ class Bcgd(ScaledLevels):
 
     def levels(self) -> Tensor:
         if self.bits == 1:
-            return torch.tensor([-1.0, 1.0])
+            return torch.tensor([-1.0, 1.0], dtype=torch.float32)
         most = 2 ** (self.bits - 1) - 1
-        return torch.arange(-float(most), most + 1)
+        return torch.arange(-float(most), most + 1, dtype=torch.float32)
 
     def fit_scale(self, rows: Tensor) -> Tensor:
         size, most = rows.abs(), 2 ** (self.bits - 1) - 1

@@ -31,7 +31,7 @@ class Binary(ScaledLevels):
         check_fields(self, range(1, 2), self.group)
 
     def levels(self) -> Tensor:
-        return torch.tensor([-1.0, 1.0])
+        return torch.tensor([-1.0, 1.0], dtype=torch.float32)
 
     def fit_scale(self, rows: Tensor) -> Tensor:
         return as_stored(rows.abs().mean(1, keepdim=True))

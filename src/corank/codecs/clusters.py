@@ -60,7 +60,7 @@ class SortedSets:
 def kmeans(sets: SortedSets, count: int) -> Tensor:
     """Lloyd's iterations until nothing moves, from quantiles, from an even grid and from halfway; the best of them."""
     shares = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    ranked, ends = sets.at(shares), sets.at(torch.tensor([0.0, 1.0]))
+    ranked, ends = sets.at(shares), sets.at(torch.tensor([0.0, 1.0], dtype=torch.float64))
     even = ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * shares.to(ends)
     found = torch.stack([_lloyd(sets, start) for start in (ranked, even, (ranked + even) / 2)])
     errors = torch.stack([_squared_error(sets, levels) for levels in found])
@@ -69,7 +69,7 @@ def kmeans(sets: SortedSets, count: int) -> Tensor:
 
 def quantiles(sets: SortedSets, count: int) -> Tensor:
     """Numbers of equal steps in rank, least and largest included."""
-    return sets.at(torch.arange(count) / max(1, count - 1))
+    return sets.at(torch.arange(count, dtype=torch.float32) / max(1, count - 1))
 
 
 def grid(sets: SortedSets, count: int) -> Tensor:
@@ -107,7 +107,7 @@ def _squared_error(sets: SortedSets, levels: Tensor) -> Tensor:
 def _grid_of(unit: Tensor, count: int) -> Tensor:
     """The same for one set ``(N,)`` within -1 and 1."""
     steps = torch.arange(1e-4, 1.0 + 5e-4, 5e-4, dtype=unit.dtype, device=unit.device)
-    few = unit[torch.linspace(0, len(unit) - 1, min(256, len(unit)), device=unit.device).long()]
+    few = unit[torch.linspace(0, len(unit) - 1, min(256, len(unit)), dtype=torch.float32, device=unit.device).long()]
     for step in steps[_distinct(few, steps) <= count].split(1):  # the others are ruled out by a few numbers already
         if int(_distinct(unit, step)) <= count:
             levels = (unit / step).round().unique() * step

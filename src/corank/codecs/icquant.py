@@ -267,11 +267,11 @@ def _decode(symbols: Tensor, width: int, count: int, rows: int, columns: int) ->
 def _ends(low: Tensor, high: Tensor) -> Tensor:
     """The ends ``(n, 2)`` of a grid as fp16 holds them, the second always above the first."""
     low, high = (end.clamp(-_LARGEST, _LARGEST).to(torch.float16).float() for end in (low, high))
-    step = torch.ldexp(torch.ones_like(low), low.abs().frexp().exponent - 11).clamp(min=_SMALLEST_STEP)
+    step = torch.exp2(low.abs().frexp().exponent.to(low) - 11).clamp(min=_SMALLEST_STEP)
     return torch.cat([low, torch.where(high > low, high, low + step)], 1)
 
 
 def _grid(ends: Tensor, count: int) -> Tensor:
     """Equal steps ``(n, count)`` between ends ``(n, 2)``; their middle where there is one."""
-    share = torch.linspace(0, 1, count, device=ends.device) if count > 1 else ends.new_full((1,), 0.5)
+    share = torch.linspace(0, 1, count, dtype=ends.dtype, device=ends.device) if count > 1 else ends.new_full((1,), 0.5)
     return torch.lerp(ends[:, :1], ends[:, 1:], share)

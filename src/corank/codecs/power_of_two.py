@@ -38,7 +38,7 @@ class PowerOfTwo(ScaledLevels):
             raise ConfigError(f"nearest={self.nearest!r}: PowerOfTwo rounds to the nearest 'value' or 'log'")
 
     def levels(self) -> Tensor:
-        return torch.cat([-self._powers().flip(0), torch.zeros(1), self._powers()])
+        return torch.cat([-self._powers().flip(0), torch.zeros(1, dtype=torch.float32), self._powers()])
 
     def thresholds(self) -> Tensor | None:
         if self.nearest == "value":
@@ -48,7 +48,7 @@ class PowerOfTwo(ScaledLevels):
 
     def _powers(self) -> Tensor:
         """The positive levels, ascending."""
-        return torch.exp2(torch.arange(2.0 - 2 ** (self.bits - 1), 1.0))
+        return torch.exp2(torch.arange(2.0 - 2 ** (self.bits - 1), 1.0, dtype=torch.float32))
 
 
 def mirrored(positive: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corank.codecs.base import as_stored
+from corank.codecs.base import SMALLEST_SCALE, as_stored
 from corank.codecs.scaled import ScaledLevels, check_fields
 from corank.errors import ConfigError
 
@@ -60,7 +60,7 @@ class RateUniform(ScaledLevels):
 
     def levels(self) -> Tensor:
         most = 2 ** (self.bits - 1) - 1
-        return torch.arange(-float(most), most + 1)
+        return torch.arange(-float(most), most + 1, dtype=torch.float32)
 
     def fit_scale(self, rows: Tensor) -> Tensor:
         return torch.cat([self._step(row[:: -(-len(row) // _LOOKED_AT)]) for row in rows])[:, None]
@@ -69,16 +69,16 @@ class RateUniform(ScaledLevels):
         """``(1,)``."""
         end = 2 ** (self.bits - 1) - 1
         covers = weights.abs().amax() / end
-        if not float(covers) > 0:
-            return as_stored(covers[None])
+        high = covers * 4 * end  # so wide that all are zero
+        if float(high) <= SMALLEST_SCALE:  # they are at every step that fp16 holds
+            return as_stored(high[None])
 
         def keeps(step: Tensor) -> bool:
             return entropy_bits((weights / step).round_().clamp_(-end, end), 2 * end + 1) <= self.most
 
-        high = covers * 4 * end  # so wide that all are zero
-        low = high * _NARROWER
+        low, least = high * _NARROWER, max(float(covers) / 1024, SMALLEST_SCALE)
         # From wide to narrow: far below, where all are cut off at the ends, the entropy falls again.
-        while float(low) > float(covers) / 1024 and keeps(low):
+        while float(low) > least and keeps(low):
             low, high = low * _NARROWER, low
         for _ in range(_HALVINGS):
             middle = (low * high).sqrt()
@@ -93,5 +93,5 @@ class RateUniform(ScaledLevels):
 def entropy_bits(whole: Tensor, count: int) -> float:
     """Entropy in bits of whole numbers held as floats, between ``-(count - 1) / 2`` and that."""
     found = torch.bincount((whole.flatten() + (count - 1) / 2).long(), minlength=count)
-    share = found[found > 0] / whole.numel()
+    share = found[found > 0].float() / whole.numel()
     return float(-(share * share.log2()).sum())

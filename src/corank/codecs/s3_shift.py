@@ -33,4 +33,4 @@ class S3Shift(ScaledLevels):
         check_fields(self, range(3, 4), self.group, self.power_of_two_scale)
 
     def levels(self) -> Tensor:
-        return torch.tensor([-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0]) / 4
+        return torch.tensor([-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0], dtype=torch.float32) / 4

@@ -33,7 +33,7 @@ class StatsQ(ScaledLevels):
 
     def levels(self) -> Tensor:
         half = 2.0 ** (self.bits - 1)
-        return (torch.arange(-half, half) + 0.5) / half
+        return (torch.arange(-half, half, dtype=torch.float32) + 0.5) / half
 
     def fit_scale(self, rows: Tensor) -> Tensor:
         return as_stored(2 * rows.abs().mean(1, keepdim=True))

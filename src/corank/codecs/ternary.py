@@ -36,7 +36,7 @@ class Ternary(ScaledLevels):
             raise ConfigError(f"threshold={self.threshold!r}: Ternary takes 'optimal' or 'twn'")
 
     def levels(self) -> Tensor:
-        return torch.tensor([-1.0, 0.0, 1.0])
+        return torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float32)
 
     def fit_scale(self, rows: Tensor) -> Tensor:
         if self.threshold == "twn":

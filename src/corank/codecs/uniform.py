@@ -106,10 +106,10 @@ class Uniform(Codec):
 
     def _levels(self) -> Tensor:
         if not self.symmetric:
-            return torch.arange(2.0**self.bits)
+            return torch.arange(2.0**self.bits, dtype=torch.float32)
         if self.bits == 1:
-            return torch.tensor([-1.0, 1.0])
-        return torch.arange(-(2.0 ** (self.bits - 1)), 2.0 ** (self.bits - 1))
+            return torch.tensor([-1.0, 1.0], dtype=torch.float32)
+        return torch.arange(-(2.0 ** (self.bits - 1)), 2.0 ** (self.bits - 1), dtype=torch.float32)
 
     def _fit_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and offset, each ``(rows, 1)``, one for each row of ``rows``."""
@@ -141,7 +141,8 @@ class Uniform(Codec):
         best_scale, best_offset = self._from_range(low, high)
         least = self._error(rows, best_scale, best_offset)
         top = 2**self.bits - 1
-        for shrink in torch.linspace(1.0, 0.2 if self.bits < 4 else 0.4, 61 if self.bits < 4 else 31).tolist():
+        narrowest, tries = (0.2, 61) if self.bits < 4 else (0.4, 31)
+        for shrink in torch.linspace(1.0, narrowest, tries, dtype=torch.float32).tolist():
             scale, centre = self._from_range(low * shrink, high * shrink)
             for move in self._moves():
                 offset = torch.full_like(centre, move) if self.bits < 3 else (centre + move).clamp(0, top)
@@ -166,7 +167,7 @@ class Uniform(Codec):
     def _error(self, rows: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         levels = self._levels()
         if self.symmetric and self.bits == 1:
-            rounded = torch.where(rows < 0, -1.0, 1.0)
+            rounded = torch.where(rows < 0, -1.0, torch.ones_like(rows))
         else:
             rounded = (rows / scale + offset).round().clamp(float(levels[0]), float(levels[-1]))
         return (scale * (rounded - offset) - rows).square().sum(1, keepdim=True)

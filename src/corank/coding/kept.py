@@ -14,6 +14,11 @@ from corank.plan import LayerPlan
 
 __all__ = ["kept_or_coded"]
 
+_UNSEEN = (
+    "no sample reaches it, so it is rounded without data, each weight to the nearest value, and its inputs stay float; "
+    "samples of every kind that the network will meet would tell more"
+)
+
 
 def kept_or_coded(
     context: Context, number: int, name: str, plan: LayerPlan, code: Callable[[str, LayerPlan], LayerResult]
@@ -41,6 +46,8 @@ def kept_or_coded(
     try:
         with collected_notes(f"layer {name!r}: ") as said:
             result = code(name, plan)
+            if result.unseen:
+                note(_UNSEEN)
     except Exception as error:
         error.add_note(f"while coding layer {name!r}")
         raise

@@ -32,12 +32,14 @@ class LayerResult:
         relative_output_error: ``mean |y - y_q|^2 / mean |y|^2`` on the calibration inputs.
         energies: error along each adapter direction, before the adapter, descending, where the layer was coded; empty
             where no direction was looked for.
+        unseen: no calibration input reached it; its error is then that of its weight.
     """
 
     code: CodedLayerState
     bias: Tensor | None
     relative_output_error: float
     energies: Tensor
+    unseen: bool = False
 
 
 def layer_view(plan: LayerPlan, has_bias: bool, statistics: LayerStatistics) -> LayerStatistics:
@@ -123,9 +125,10 @@ def _coded(
     new_bias = _corrected_bias(layer, composed, statistics) if plan.bias_correction else bias
     if new_bias is not None:
         new_bias = new_bias.to(torch.float16).float()  # as it is stored
-    relative = _relative_error(layer, _FloatLayer(composed, new_bias), require(statistics, Gram, "code_layer"))
-    energies = torch.zeros(0, device=weight.device) if directions is None else directions.energies
-    return LayerResult(code, new_bias, relative, energies), directions
+    inputs = require(statistics, Gram, "code_layer")
+    relative = _relative_error(layer, _FloatLayer(composed, new_bias), inputs)
+    energies = weight.new_zeros(0) if directions is None else directions.energies
+    return LayerResult(code, new_bias, relative, energies, unseen=not inputs.count), directions
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from corank.calibration import Context, LayerwisePasses, run
 from corank.errors import ModelError
 from corank.layers import InputQuantizer, fit_inputs
+from corank.padding import masks_of, real_rows
 from corank.plan import LayerPlan
 from corank.processes import shard
 from corank.statistics import InputValues
@@ -25,37 +26,52 @@ def fitted_before(context: Context, plans: Mapping[str, LayerPlan]) -> dict[str,
         return {}
     samples, seed, device = context.samples, context.seed, context.device
     found = {name: InputValues(len(samples.batches), device) for name in plans}
-    batch_number = 0
+    batch_number, masks = 0, tuple[Tensor, ...]()
 
     def hook(name: str):
         def feed(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-            found[name].update(batch_number, input_of(args, named), _draws(seed, batch_number))
+            inputs = _real(context.prepared.targets[name], input_of(args, named), masks)
+            found[name].update(batch_number, inputs, _draws(seed, batch_number))
 
         return feed
 
     with watched({name: context.prepared.targets[name] for name in plans}, hook, before=True), torch.no_grad():
         for number, batch in shard(samples.batches):
-            batch_number = number
+            batch_number, masks = number, masks_of(batch)
             run(context.model, batch, device)
-    return {name: _fitted(name, values, plans[name]) for name, values in found.items()}
+    quantizers = {name: _fitted(name, values, plans[name]) for name, values in found.items()}
+    for name, quantizer in quantizers.items():
+        if quantizer is None:
+            raise ModelError(
+                f"no sample reaches layer {name!r}, so nothing tells the range of its inputs; leave them in float: "
+                f'LayerPlan(..., inputs=None), or the layer: layers={{{name!r}: "float"}}'
+            )
+    return {name: quantizer for name, quantizer in quantizers.items() if quantizer is not None}
 
 
-def fitted_here(stream: LayerwisePasses, name: str, plan: LayerPlan, context: Context) -> InputQuantizer:
-    """The quantizer of the layer that all batches of ``stream`` stand before."""
+def fitted_here(stream: LayerwisePasses, name: str, plan: LayerPlan, context: Context) -> InputQuantizer | None:
+    """The quantizer of the layer that all batches of ``stream`` stand before; None where none comes by it."""
     values = InputValues(len(context.samples.batches), context.device)
-    mine = shard(context.samples.batches)
-    for place, (number, _) in enumerate(mine):
+    layer, mine = context.prepared.targets[name], shard(context.samples.batches)
+    for place, (number, batch) in enumerate(mine):
         for ahead in (place, place + 1):  # the next batch runs on meanwhile
             if ahead < len(mine):
                 stream.begin(ahead, name)
         inputs = stream.inputs(place, name)
         if inputs is not None:
-            values.update(number, inputs, _draws(context.seed, number))
+            values.update(number, _real(layer, inputs, masks_of(batch)), _draws(context.seed, number))
     return _fitted(name, values, plan)
 
 
-def _fitted(name: str, values: InputValues, plan: LayerPlan) -> InputQuantizer:
+def _real(layer: nn.Module, inputs: Tensor, masks: Sequence[Tensor]) -> Tensor:
+    """The inputs without those of padding, where they are vectors of tokens."""
+    return real_rows(masks, inputs) if isinstance(layer, nn.Linear) else inputs
+
+
+def _fitted(name: str, values: InputValues, plan: LayerPlan) -> InputQuantizer | None:
     values.reduce()
+    if not len(values.values):
+        return None
     low, high = values.ends
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")

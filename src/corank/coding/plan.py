@@ -17,6 +17,11 @@ from corank.statistics import LayerStatistics
 
 __all__ = ["code_plan"]
 
+_UNSEEN = (
+    "no sample reaches it, so it is rounded without data, each weight to the nearest value, and its inputs stay float; "
+    "samples of every kind that the network will meet would tell more"
+)
+
 
 def code_plan(plan: Plan, statistics: Mapping[str, LayerStatistics], context: Context) -> dict[str, LayerResult]:
     """Codes every planned layer of the context's model and puts the coded layers in place.

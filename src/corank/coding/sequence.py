@@ -8,20 +8,26 @@ from dataclasses import replace
 
 import torch
 
-from corank.calibration import Context, LayerwisePasses, StreamedStatistics, position_limit
+from corank.calibration import (
+    Context,
+    LayerwisePasses,
+    NetworksInputs,
+    StreamedStatistics,
+    collect,
+    layer_rows,
+    position_limit,
+)
 from corank.coding.kept import kept_or_coded
 from corank.coding.layer import LayerResult, code_layer
-from corank.coding.layer_inputs import fitted_here
+from corank.coding.layer_inputs import fitted_before, fitted_here
 from corank.coding.waiting import waiting_samples
-from corank.errors import ModelError
 from corank.layers import InputQuantizer
+from corank.padding import masks_of
 from corank.plan import LayerPlan, Plan
 from corank.processes import shard
-from corank.statistics import CrossMoments, Gram, LayerStatistics, Statistic
+from corank.statistics import Gram, LayerStatistics, require
 
 __all__ = ["code_in_sequence"]
-
-_EVERY = 4  # rows of the float network, of which one is summed where only the reported error rests on them
 
 
 def code_in_sequence(plan: Plan, statistics: Mapping[str, LayerStatistics], context: Context) -> dict[str, LayerResult]:
@@ -36,6 +42,7 @@ def code_in_sequence(plan: Plan, statistics: Mapping[str, LayerStatistics], cont
     floating = copy.deepcopy(prepared.model)
     modules = dict(floating.named_modules(remove_duplicate=False))
     twins = {name: modules[name] for name in coded}
+    apart = replace(context, prepared=replace(prepared, model=floating, targets=twins))
     context = replace(context, samples=waiting_samples(floating, twins, context))
     batches = [batch for _, batch in shard(context.samples.batches)]
     results: dict[str, LayerResult] = {}
@@ -43,7 +50,7 @@ def code_in_sequence(plan: Plan, statistics: Mapping[str, LayerStatistics], cont
         LayerwisePasses(floating, twins, batches) as ideal,
         LayerwisePasses(prepared.model, {name: prepared.targets[name] for name in coded}, batches) as real,
     ):
-        sequence = _Sequence(plan, statistics, context, ideal, real)
+        sequence = _Sequence(plan, statistics, context, apart, (ideal, real))
         for number, (name, layer) in enumerate(coded.items()):
             results[name] = kept_or_coded(context, number, name, layer, sequence.code)
             sequence.go_on(name, results[name])
@@ -52,23 +59,37 @@ def code_in_sequence(plan: Plan, statistics: Mapping[str, LayerStatistics], cont
 
 
 class _Sequence:
-    """A float network and the one coded so far, all batches before the same layer."""
+    """A float network and the one coded so far, all batches before the same layer.
+
+    Args:
+        plan, statistics: of the run.
+        context: with the network coded so far, and the samples that wait.
+        apart: with the float network, and all samples.
+        passes: of the samples that wait, through the float network and through the one coded so far.
+    """
 
     def __init__(
         self,
         plan: Plan,
         statistics: Mapping[str, LayerStatistics],
         context: Context,
-        ideal: LayerwisePasses,
-        real: LayerwisePasses,
+        apart: Context,
+        passes: tuple[LayerwisePasses, LayerwisePasses],
     ) -> None:
-        self._plan, self._statistics, self._context, self._ideal, self._real = plan, statistics, context, ideal, real
+        self._plan, self._statistics, self._context, self._apart = plan, statistics, context, apart
+        self._ideal, self._real = passes
 
     def code(self, name: str, layer: LayerPlan) -> LayerResult:
         """The layer that all batches stand before, coded."""
         prepared = self._context.prepared
         inputs = fitted_here(self._real, name, layer, self._context) if layer.inputs else None
-        seen = {**self._further(name), **self._moments(name, layer.sequential, inputs)}
+        if layer.inputs and inputs is None:  # the coded network's router sends nothing to it, the float one's does
+            inputs = fitted_before(self._apart, {name: layer})[name]
+        moments = self._moments(name, layer.sequential, inputs)
+        if not require(moments, Gram, "coding").count and len(self._context.samples) < len(self._apart.samples):
+            apart = self._apart  # some of those that do not wait may reach it
+            moments = collect(apart.model, {name: apart.prepared.targets[name]}, apart.samples, apart.seed)[name]
+        seen = {**self._further(name), **moments}
         weight, bias = prepared.weight(name), prepared.bias(name)
         result = code_layer(weight, bias, layer.on_layer(name), seen, self._plan.has_adapters)
         return replace(result, code=replace(result.code, inputs=inputs))
@@ -89,32 +110,22 @@ class _Sequence:
         known = self._statistics
         return known.further(name) if isinstance(known, StreamedStatistics) else known.get(name, {})
 
-    def _moments(self, name: str, crossed: bool, rounded: InputQuantizer | None) -> dict[type[Statistic], Statistic]:
+    def _moments(self, name: str, crossed: bool, rounded: InputQuantizer | None) -> LayerStatistics:
         """Moments of the layer's inputs in the float network and, if ``crossed``, of the coded network's beside them,
         rounded."""
         context, geometry = self._context, self._context.prepared.geometry(name)
-        groups, _, columns = geometry.matrix_shape
-        gram, moments = Gram(groups, columns, context.device), CrossMoments(groups, columns, context.device)
-        mine = shard(context.samples.batches)
-        for place, (number, _) in enumerate(mine):
+        seen, mine = NetworksInputs(geometry, crossed, context.device), shard(context.samples.batches)
+        for place, (number, batch) in enumerate(mine):
             for stream in (self._ideal, self._real):  # the next batch runs on while this one is summed up
                 for ahead in (place, place + 1):
                     if ahead < len(mine):
                         stream.begin(ahead, name)
             expected, given = self._ideal.inputs(place, name), self._real.inputs(place, name)
-            if expected is None or given is None:
-                continue
-            given = given if rounded is None else rounded(given)
-            limit = position_limit(geometry, len(context.samples), expected.shape[0])
-            pair = [  # the same positions of both
-                geometry.patches(inputs, limit, torch.Generator().manual_seed(context.seed + number))
-                for inputs in (expected, given)
-            ]
-            gram.update(pair[0][:, :: _EVERY if crossed else 1], geometry.output_positions(expected))
-            if crossed:
-                moments.update_pair(pair[0], pair[1], geometry.output_positions(given))
-        gram.reduce()
-        moments.reduce()
-        if not bool(torch.isfinite(gram.mean).all()):
-            raise ModelError(f"the inputs of layer {name!r} are NaN or infinite on the calibration data")
-        return {Gram: gram, CrossMoments: moments} if crossed else {Gram: gram}
+            given = given if given is None or rounded is None else rounded(given)
+            masks, rows = masks_of(batch), []
+            for inputs in (expected, given):  # the same positions of both
+                generator = torch.Generator().manual_seed(context.seed + number)
+                limit = 0 if inputs is None else position_limit(geometry, len(context.samples), inputs.shape[0])
+                rows.append(None if inputs is None else layer_rows(geometry, inputs, limit, generator, masks))
+            seen.update(*rows)
+        return seen.statistics(name)

@@ -80,7 +80,7 @@ def _widest(model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples)
     def measure(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         nonlocal widest
         inputs: Tensor = input_of(args, named)
-        widest = max(widest, inputs[0].numel() * inputs.element_size())
+        widest = max(widest, inputs.numel() * inputs.element_size())
 
     with watched(layers, lambda _: measure, before=True), torch.no_grad():
         run(model, samples.first(1), next(model.parameters()).device)

@@ -103,9 +103,9 @@ class Preprocessing:
             )
         values = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
         if self.mean is not None:
-            values -= torch.tensor(self.mean).view(-1, 1, 1)
+            values -= torch.tensor(self.mean, dtype=torch.float32).view(-1, 1, 1)
         if self.std is not None:
-            values /= torch.tensor(self.std).view(-1, 1, 1)
+            values /= torch.tensor(self.std, dtype=torch.float32).view(-1, 1, 1)
         return values
 
     def _resize_and_crop(self, image: Image.Image, size: int) -> Image.Image:

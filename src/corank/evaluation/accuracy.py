@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from corank.calibration import run, token_ids
+from corank.config import check_progress
 from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import DataError, ModelError
 from corank.evaluation.placed import placed
 from corank.losses import kl_divergence, logits_of, sequence_logits
+from corank.padding import output_mask
 from corank.precision import exact_float32
 from corank.progress import Progress
 from corank.watching import evaluating
@@ -72,8 +75,9 @@ def evaluate(
         model: gives logits ``(N, classes)``, alone or under "logits"; or, for token ids ``(N, T)``, logits
             ``(N, T, vocabulary)``, whose position t predicts token t + 1. Left in the mode it was in.
         data: an :class:`~corank.data.ImageSet` or :class:`~corank.data.TokenSet`, token ids ``(N, T)``, or an iterable
-            of ``(inputs, labels)`` batches or of inputs alone. Where a batch has an "attention_mask", only tokens
-            inside of it are predicted; labels ``(N, T)`` say what position t predicts, -100 nothing.
+            of ``(inputs, labels)`` batches or of inputs alone. Labels ``(N, T)`` say what position t predicts,
+            -100 nothing. Where a batch has an "attention_mask", what it masks counts nowhere: neither what masked
+            positions predict nor masked tokens that are predicted, at whichever side they stand and with labels, too.
         reference: usually the float model; adds agreement and KL.
         batch_size: for an image set; token sequences go in batches of at most 2048 tokens.
         device: where to run; None: where the model is. Of a model or reference that is elsewhere a copy runs.
@@ -83,6 +87,7 @@ def evaluate(
         DataError: when there is nothing to score: no samples, or neither labels nor a reference.
         ModelError: when the output is not logits.
     """
+    check_progress(progress)
     where = torch.device(device) if device is not None else device_of(model)
     model, reference = placed(model, where), None if reference is None else placed(reference, where)
     counts = _Counts()
@@ -179,6 +184,11 @@ def _batches(data: ImageSet | TokenSet | Iterable[Any], batch_size: int) -> Iter
 
 
 def _rows(output: Any, inputs: Any, labels: Tensor | None) -> _Rows:
+    if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(output)):
+        raise ModelError(
+            "the model is on the meta device, which keeps shapes and no values; load its weights first, or let "
+            "corank.load(path, model) fill it from a quantized file"
+        )
     ids, sequences = token_ids(inputs), sequence_logits(output)
     if ids is not None and sequences is not None and sequences.shape[:2] == ids.shape:
         return _token_rows(sequences, ids, inputs, labels)
@@ -206,11 +216,18 @@ def _check_labels(labels: Any, logits: Tensor) -> None:
 
 
 def _token_rows(logits: Tensor, ids: Tensor, inputs: Any, labels: Tensor | None) -> _Rows:
-    """The positions that predict a token, and those tokens."""
-    if labels is None:
-        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-        labels = ids[:, 1:] if mask is None else ids[:, 1:].masked_fill(mask[:, 1:] == 0, _NOTHING)
-        logits = logits[:, :-1]
+    """The positions that predict a token, and those tokens: what padding predicts counts no more than padding that is
+    predicted."""
+    following = torch.full_like(ids, _NOTHING)
+    following[:, :-1] = ids[:, 1:]
+    labels = following if labels is None else labels.to(ids.device)
+    mask = output_mask(inputs)
+    if mask is not None:
+        mask = mask.to(ids.device)
+        padding_next = torch.zeros_like(mask)
+        padding_next[:, :-1] = ~mask[:, 1:]
+        # A label of one's own may be what ends a sequence, which is in no input; then it is not the padding.
+        labels = labels.masked_fill(~mask | (padding_next & (labels == following)), _NOTHING)
     labels = labels.to(logits.device)
     kept = labels != _NOTHING
     return _Rows(logits[kept], labels[kept], len(ids), of_tokens=True)

@@ -1,6 +1,6 @@
 """From a quantized model to the files of other runtimes, each checked by running it."""
 
-from corank.export.int8 import Int8
+from corank.export.int8_settings import Int8
 from corank.export.onnx import export_onnx
 from corank.export.onnx_int8 import export_onnx_int8
 from corank.export.openvino import export_openvino

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from corank.errors import ConfigError, ModelError
 from corank.export.example import INPUT, named_inputs, named_outputs, outputs_of
 from corank.export.to_torch import to_float
+from corank.export.traceable import traceable, zero_masked_rows
 from corank.layers import CodedLayer
 
 __all__ = [
@@ -84,12 +85,13 @@ def float_graph(
         ModelError: for a model that ``torch.export`` cannot trace, or whose batch cannot be left open.
     """
     names = list(coded_layers(model)) if layers is None else list(layers)
-    plain = float_model(model)
+    plain = traceable(float_model(model))
     weights = {weight_name(name): _weight(plain, name) for name in names}
     inputs = {name: _long_enough(tensor, dynamic) for name, tensor in named_inputs(example).items()}
     outputs = list(outputs_of(plain, inputs))
     graph = _trace(plain, inputs, weights, outputs, opset, dynamic)
     _tidy(graph)
+    zero_masked_rows(graph.graph)
     _inputs_to_initializers(graph.graph, weights)
     return graph
 
@@ -179,9 +181,10 @@ def _trace(
             )
     except Exception as error:  # torch.onnx raises errors of many kinds
         first = str(error.__cause__ or error).strip().splitlines()
+        hint = "; with the axes of its inputs left open it must run at any length of them: dynamic=() fixes all"
         raise ModelError(
-            f"torch.onnx cannot export this {type(plain).__name__}: {first[0] if first else type(error).__name__}; "
-            "with the axes of its inputs left open it must run at any length of them: dynamic=() fixes all"
+            f"torch.onnx cannot export this {type(plain).__name__}: {first[0] if first else type(error).__name__}"
+            f"{hint if dynamic else ''}"
         ) from error
     finally:
         quiet.setLevel(level)

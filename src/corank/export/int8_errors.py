@@ -16,7 +16,7 @@ from corank.layers import CodedLayer
 from corank.losses import sensitivity_target
 from corank.watching import input_of, watched
 
-__all__ = ["LayerError", "layer_errors", "round_to"]
+__all__ = ["Int8Layer", "LayerError", "layer_errors", "round_to"]
 
 _LEVELS = 255
 
@@ -44,13 +44,17 @@ def round_to(values: Tensor, ends: Range) -> Tensor:
     return ((values / step).round() + offset).clamp_(0, _LEVELS).sub_(offset).mul_(step)
 
 
+@dataclass(frozen=True)
+class Int8Layer:
+    """A coded layer, what int8 makes of its weight (in the layer's own shape), and the range of its inputs."""
+
+    layer: CodedLayer
+    weight: Tensor
+    ends: Range
+
+
 def layer_errors(
-    model: nn.Module,
-    layers: Mapping[str, CodedLayer],
-    weights: Mapping[str, Tensor],
-    ranges: Mapping[str, Range],
-    samples: Samples,
-    seed: int = 0,
+    model: nn.Module, layers: Mapping[str, Int8Layer], samples: Samples, seed: int = 0
 ) -> dict[str, LayerError]:
     """The error of each layer's output when it alone computes in int8, and what that does to the model's output.
 
@@ -60,20 +64,16 @@ def layer_errors(
 
     Args:
         model: quantized, float32, in evaluation mode; not changed.
-        layers: its coded layers by name.
-        weights: what int8 makes of each one's weight, in the layer's own shape.
-        ranges: of each one's inputs.
+        layers: its coded layers by name, and what int8 makes of them.
         samples: calibration samples.
         seed: draws the labels.
     """
-    sums = {
-        name: _Sum(layer, weights[name], ranges[name], len(samples)) for name, layer in layers.items() if name in ranges
-    }
+    sums = {name: _Sum(one, len(samples)) for name, one in layers.items()}
     generator = torch.Generator().manual_seed(seed)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
-        with watched({name: layers[name] for name in sums}, lambda name: sums[name].feed):
+        with watched({name: one.layer for name, one in layers.items()}, lambda name: sums[name].feed):
             for batch in samples.batches:
                 with torch.enable_grad():
                     output = run(model, batch)
@@ -91,13 +91,14 @@ def layer_errors(
 class _Sum:
     """Adds up one layer's error over batches."""
 
-    def __init__(self, layer: CodedLayer, weight: Tensor, ends: Range, total: int) -> None:
+    def __init__(self, one: Int8Layer, total: int) -> None:
+        layer = one.layer
         self._whole = layer.to_float().requires_grad_(False)
-        self._whole.weight = nn.Parameter(weight, requires_grad=False)
-        self._ends, self._total, self._last = ends, total, not layer.geometry.kernel
+        self._whole.weight = nn.Parameter(one.weight, requires_grad=False)
+        self._ends, self._total, self._last = one.ends, total, not layer.geometry.kernel
         self._columns = layer.geometry.matrix_shape[2]
         groups, rows, _ = layer.geometry.matrix_shape
-        self.shift, self.harm, self.operations = torch.zeros(groups * rows), 0.0, 0
+        self.shift, self.harm, self.operations = torch.zeros(groups * rows, dtype=torch.float32), 0.0, 0
 
     def feed(self, _module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
         inputs = input_of(args, named)

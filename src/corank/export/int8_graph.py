@@ -18,8 +18,9 @@ from corank.export.check import Arrays
 from corank.export.example import named_inputs
 from corank.export.graph import coded_layers, float_graph, initializer_index, weight_name, weight_readers
 from corank.export.int8_choice import harmed_layers
-from corank.export.int8_errors import LayerError, layer_errors
+from corank.export.int8_errors import Int8Layer, LayerError, layer_errors
 from corank.export.int8_ranges import Range, extremes, of_layers, shared
+from corank.export.int8_settings import Int8
 from corank.export.int8_weights import Int8Weight, int8_weights
 from corank.layers import CodedLayer
 
@@ -51,9 +52,7 @@ class Int8Graph:
     errors: Mapping[str, LayerError]
 
 
-def int8_graph(
-    model: nn.Module, samples: Samples, *, share: float, kept: Sequence[str], seven_bits: bool, seed: int = 0
-) -> Int8Graph:
+def int8_graph(model: nn.Module, samples: Samples, settings: Int8, kept: Sequence[str]) -> Int8Graph:
     """Calibrates and writes the graph.
 
     Weights are int8 with a step for each output channel, symmetric; see :func:`row_steps
@@ -64,15 +63,15 @@ def int8_graph(
     Args:
         model: quantized, float32, on the CPU, in evaluation mode.
         samples: calibration samples.
-        share: of the operations that may stay in float, where int8 harms the output most.
-        kept: layers that stay in float anyway.
-        seven_bits: weights from -64 to 64, for processors whose 16-bit sums of products would overflow.
-        seed: draws labels to weigh errors with.
+        settings: with the share of the operations that may stay in float, where int8 harms the output most; whether
+            weights go from -64 to 64, for processors whose 16-bit sums of products would overflow; and the seed that
+            draws labels to weigh errors with.
+        kept: names of layers that stay in float anyway.
 
     Raises:
         ModelError: for a model that cannot be traced.
     """
-    layers, largest = coded_layers(model), 64 if seven_bits else 127
+    layers, largest = coded_layers(model), 64 if settings.seven_bits else 127
     graph = float_graph(model, samples.first(1), layers=list(layers))
     float_bytes = graph.ByteSize()
     _name_nodes(graph.graph)
@@ -83,13 +82,14 @@ def int8_graph(
     ranges = shared(graph.graph, measured | of_layers(graph.graph, layers))
     weights = int8_weights(model, layers, samples, largest)
     fed = {name: ranges[weight_readers(graph.graph, name)[0].input[0]] for name in layers}
-    errors = layer_errors(model, layers, {name: one.values for name, one in weights.items()}, fed, samples, seed)
-    chosen = harmed_layers(graph.graph, errors, share, kept)
+    judged = {name: Int8Layer(layer, weights[name].values, fed[name]) for name, layer in layers.items()}
+    errors = layer_errors(model, judged, samples, settings.seed)
+    chosen = harmed_layers(graph.graph, errors, settings.float_share, kept)
     whole = [name for name in layers if name not in chosen]
     for name in whole:
         _take_back(graph.graph, name, errors[name].shift)
     outputs = _plain_outputs(graph.graph)
-    quantized = _quantize(graph, ranges, {name: weights[name] for name in whole}, seven_bits)
+    quantized = _quantize(graph, ranges, {name: weights[name] for name in whole}, settings.seven_bits)
     _leave_outputs(quantized.graph, outputs)
     _hold_floats(quantized.graph, [name for name in layers if name in chosen])
     return Int8Graph(quantized, float_bytes, tuple(name for name in coded_layers(model) if name not in whole), errors)

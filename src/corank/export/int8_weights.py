@@ -67,7 +67,9 @@ def int8_weights(
 
 def _book(steps: Tensor, columns: int, largest: int) -> ScalarCodebook:
     scale = steps[:, None]
-    return ScalarCodebook(torch.arange(-float(largest), largest + 1), scale, torch.zeros_like(scale), columns)
+    return ScalarCodebook(
+        torch.arange(-float(largest), largest + 1, dtype=torch.float32), scale, torch.zeros_like(scale), columns
+    )
 
 
 def _exact(rows: Tensor, book: ScalarCodebook, codes: Tensor) -> bool:

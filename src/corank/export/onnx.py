@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from corank.autograd import recording
 from corank.errors import ConfigError, ModelError
 from corank.export.check import Arrays, check, expected_of
 from corank.export.result import ExportResult
@@ -32,6 +33,7 @@ _FOLD = (
 _NO_TWO_BITS = "the installed onnxruntime has no 2-bit types (opset 25): codes of 1 and 2 bits are kept in 4"
 
 
+@recording()
 def export_onnx(
     model: nn.Module,
     path: str | Path,

@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from corank.autograd import recording
 from corank.calibration import Samples
 from corank.errors import ModelError
 from corank.export.check import Arrays, check, expected_of
 from corank.export.example import named_inputs, outputs_of
-from corank.export.int8 import Int8, made_int8, need_onnx, read_samples
+from corank.export.int8 import made_int8, need_onnx, read_samples
+from corank.export.int8_settings import Int8
 from corank.export.result import ExportResult
 from corank.files import staged
 from corank.losses import logits_of
@@ -26,6 +28,7 @@ _LARGEST = (1 << 31) - 1  # bytes of a protobuf file
 _NAMED = 6
 
 
+@recording()
 def export_onnx_int8(
     model: nn.Module, path: str | Path, data: Any, *, settings: Int8 | None = None, tolerance: float = 0.5
 ) -> ExportResult:

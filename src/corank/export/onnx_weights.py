@@ -170,7 +170,7 @@ def _matrix(part: _Part, stored: StoredWeight) -> str:
     value = _looked_up(part, stored.table, _held(part, stored, codes))
     for kind, name, operand in (("Sub", "zero", stored.zero), ("Mul", "scale", stored.scale)):
         if operand is not None and not (kind == "Mul" and bool((operand == 1).all())):
-            value = _by_group(part, kind, value, part.constant(name, operand.numpy()), operand.shape, wide)
+            value = _by_group(part, kind, value, part.constant(name, operand.numpy()), (*operand.shape, wide))
     return value if wide == columns else _first_columns(part, value, columns)
 
 
@@ -203,9 +203,9 @@ def _looked_up(part: _Part, table: Tensor | None, codes: str) -> str:
     return part.node("GatherElements", [held, indices], {"axis": 1})
 
 
-def _by_group(part: _Part, kind: str, value: str, operand: str, shape: Sequence[int], columns: int) -> str:
-    """``value`` ``(R, columns)`` with ``operand`` of ``shape`` ``(R, G)``, one for each group of columns."""
-    rows, groups = shape
+def _by_group(part: _Part, kind: str, value: str, operand: str, shape: Sequence[int]) -> str:
+    """``value`` ``(R, C)`` with ``operand`` ``(R, G)``, one for each group of columns; ``shape`` is ``(R, G, C)``."""
+    rows, groups, columns = shape
     if groups == 1:
         return part.node(kind, [value, operand])
     apart = part.reshape(value, (rows, groups, columns // groups))

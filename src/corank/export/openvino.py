@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from corank.autograd import recording
 from corank.errors import ConfigError, ModelError
 from corank.export.check import Arrays, check, expected_of
 from corank.export.result import ExportResult
@@ -31,6 +32,7 @@ _FLOAT = "weights are composed once when the network is compiled: speed and memo
 _ROUNDS = "layers round their inputs: sums in another order may fall on the other side of a step"
 
 
+@recording()
 def export_openvino(
     model: nn.Module,
     path: str | Path,

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from corank.autograd import recording
 from corank.codecs import Uniform
 from corank.errors import ArtifactError, ConfigError, CorankError, ModelError, OutputError
 from corank.export.check import Arrays, Checked, check, expected_of, rounds_inputs
@@ -133,6 +134,7 @@ def base_name(model: nn.Module) -> str:
     return f"corank:{total.hexdigest()[:16]}"
 
 
+@recording()
 def export_peft(
     model: nn.Module, folder: str | Path, example: Any = None, *, tolerance: float | None = None
 ) -> ExportResult:
@@ -186,6 +188,7 @@ def export_peft(
     )
 
 
+@recording()
 def load_peft_base(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """The base that :func:`export_peft` wrote into ``folder``: a float32 module on the CPU, in evaluation mode.
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from corank.adapters import CodedLowRank, LowRank, code_factors, decompose, full_rank
+from corank.autograd import recording
 from corank.errors import ConfigError, ModelError
 from corank.export.peft import ADAPTER, CONFIG, PREFIX, base_name, need_peft, peft_base, peft_layers, refusal, shapes
 from corank.layers import CodedLayer, names_of, replace_module
@@ -66,6 +67,7 @@ class PeftImport:
     layers: Mapping[str, ImportedLayer]
 
 
+@recording()
 def import_peft(model: nn.Module, source: str | Path | Any, *, adapter_bits: int | None = None) -> PeftImport:
     """Reads adapters fine-tuned with peft into a quantized model: codes stay, adapters are replaced.
 
@@ -233,7 +235,7 @@ def _low_rank(name: str, layer: CodedLayer, pair: Mapping[str, Tensor], config: 
     left, right = scale * second.reshape(second.shape[0], rank), first.reshape(rank, -1)
     if not bool(torch.isfinite(left).all() and torch.isfinite(right).all()):
         raise ModelError(f"the adapter of layer {name!r} is not finite")
-    adapter = LowRank(left[None], right[None], torch.zeros(rank))
+    adapter = LowRank(left[None], right[None], torch.zeros(rank, dtype=torch.float32))
     most = full_rank(layer.geometry.matrix_shape)
     return adapter if rank <= most else decompose(adapter.product()[None], "svd", {}).truncate(most)
 

@@ -188,7 +188,7 @@ def _probed(codes: Tensor, codebook: Codebook, kinds: Sequence[Kind]) -> Iterato
     table = torch.stack(columns, dim=1)
     if bool((table == table[:1]).all()):
         table = table[0]
-    one = torch.ones(1, 1)
+    one = torch.ones(1, 1, dtype=torch.float32)
     form = StoredWeight(codes.to(torch.int16), 0, False, one, codes.shape[1], table=table)
     yield from _fitted(form, 0, len(columns) - 1, kinds)
 
@@ -201,7 +201,7 @@ def _by_value(weight: Tensor, kinds: Sequence[Kind]) -> Iterator[StoredWeight]:
         return
     table = torch.stack([torch.nn.functional.pad(values, (0, longest - len(values))) for values, _ in taken])
     codes = torch.stack([places for _, places in taken]).to(torch.int16)
-    form = StoredWeight(codes, 0, False, torch.ones(1, 1), weight.shape[1], table=table)
+    form = StoredWeight(codes, 0, False, torch.ones(1, 1, dtype=torch.float32), weight.shape[1], table=table)
     yield from _fitted(form, 0, longest - 1, kinds)
 
 

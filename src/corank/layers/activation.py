@@ -15,7 +15,7 @@ __all__ = ["InputQuantizer", "fit_inputs"]
 _SMALLEST_STEP, _LARGEST_STEP = 2.0**-24, 65504.0  # of the positive fp16
 _TURNS = 2  # the ends of the range are searched in turn
 _FEW = 8192  # values that the first search looks at
-_SHARES = torch.logspace(0.0, -1.5, 61).tolist()  # of the range of all inputs
+_SHARES = torch.logspace(0.0, -1.5, 61, dtype=torch.float32).tolist()  # of the range of all inputs
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def fit_inputs(values: Tensor, low: float, high: float, bits: int, range: str = 
 def _of_shares(ends: tuple[float, float], shares: list[float], bits: int, device: torch.device) -> InputQuantizer:
     """The quantizer of a range that is a share of each end's."""
     low, high, top = ends[0] * shares[0], ends[1] * shares[1], 2**bits - 1
-    step = torch.tensor((high - low) / top).clamp(_SMALLEST_STEP, _LARGEST_STEP).to(torch.float16).float()
+    step = torch.tensor((high - low) / top, dtype=torch.float32).clamp(_SMALLEST_STEP, _LARGEST_STEP)
+    step = step.to(torch.float16).float()
     offset = min(max(round(-low / float(step)), 0), top)
     return InputQuantizer(bits, step.to(device), offset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 import corank.watching as watching
 from corank.layers.kinds import base_class
 
-__all__ = ["Observation", "names_of", "observe"]
+__all__ = ["Observation", "fed", "names_of", "observe"]
 
 _OUTSIDE = -1
 
@@ -25,12 +25,14 @@ class Observation:
 
     Attributes:
         calls: how often each ran, in order of first run.
+        fed: those that were called with a tensor that is not empty.
         norms: layer to the one module that alone read its output.
         alike: layers with a ``forward()`` of their own that gave exactly what their supported kind gives.
         outputs: what the model returned.
     """
 
     calls: dict[int, int] = field(default_factory=dict)
+    fed: set[int] = field(default_factory=set)
     norms: dict[int, int] = field(default_factory=dict)
     alike: set[int] = field(default_factory=set)
     outputs: Any = None
@@ -76,9 +78,11 @@ def observe(model: nn.Module, run: Callable[[nn.Module], Any], watched: tuple[ty
     seen, mode = Observation(), _Readers()
     modules = dict(enumerate(model.modules()))
 
-    def enter(module: nn.Module, _inputs: object, _named: object) -> None:
+    def enter(module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
         mode.stack.append(id(module))
         seen.calls[id(module)] = seen.calls.get(id(module), 0) + 1
+        if fed(inputs, named):
+            seen.fed.add(id(module))
 
     def leave(module: nn.Module, inputs: tuple[object, ...], _named: object, output: object) -> None:
         seen.alike.update(_alike(module, inputs, output))
@@ -100,6 +104,11 @@ def observe(model: nn.Module, run: Callable[[nn.Module], Any], watched: tuple[ty
         if len(readers) == 1 and _OUTSIDE not in readers:
             seen.norms[layer] = next(iter(readers))
     return seen
+
+
+def fed(args: tuple[object, ...], named: Mapping[str, object]) -> bool:
+    """Whether some tensor that a module is called with is not empty."""
+    return any(isinstance(value, Tensor) and value.numel() > 0 for value in (*args, *named.values()))
 
 
 def _alike(module: nn.Module, inputs: tuple[object, ...], output: object) -> set[int]:

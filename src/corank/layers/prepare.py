@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from corank.errors import ModelError
 from corank.layers.kinds import coded_class
 from corank.layers.observe import Observation, names_of, observe
+from corank.layers.reach import reach
 from corank.matrix import SUPPORTED, Geometry
 
 __all__ = ["PreparedModel", "fold_norm", "prepare", "remove_norm", "replace_module"]
@@ -35,6 +36,7 @@ class PreparedModel:
         edges: the targets that are the first and the last layer of the network. A language model's are its embedding
             and its head, which are no targets where they share one weight.
         outputs: what the float model gave for the few samples it was watched with.
+        unseen: the targets that no sample reaches, as happens to experts that tokens are routed to.
     """
 
     model: nn.Module
@@ -43,6 +45,7 @@ class PreparedModel:
     folded: tuple[str, ...] = ()
     edges: frozenset[str] = frozenset()
     outputs: Any = None
+    unseen: frozenset[str] = frozenset()
 
     def geometry(self, name: str) -> Geometry:
         """The geometry of a target."""
@@ -64,7 +67,12 @@ class PreparedModel:
         return replace(self, model=model, targets={name: layers[name] for name in self.targets})
 
 
-def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True) -> PreparedModel:
+def prepare(
+    model: nn.Module,
+    run: Callable[[nn.Module], Any],
+    fold: bool = True,
+    further: Iterable[Callable[[nn.Module], Any]] = (),
+) -> PreparedModel:
     """Copies the model, folds its norms, and finds the layers that can be coded.
 
     A norm is folded only where one forward pass shows that it alone reads its layer's output, and only if the
@@ -74,6 +82,7 @@ def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True
         model: any eager module; it is not changed.
         run: calls the model on a small batch and returns its output.
         fold: whether to fold norms at all.
+        further: calls the model on further samples, one batch each, as long as there are layers that none has reached.
 
     Raises:
         ModelError: when no layer can be coded, the model is itself one layer, cannot be copied, or has a weight or
@@ -99,6 +108,7 @@ def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True
         if names and _agree(seen.outputs, _run(trial, run)):
             copied, folded = trial, names
             seen = observe(copied, run, SUPPORTED)
+    reach(copied, seen, SUPPORTED, further)
     targets, skipped = _find(copied, seen)
     if not targets:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:8])
@@ -115,7 +125,8 @@ def prepare(model: nn.Module, run: Callable[[nn.Module], Any], fold: bool = True
         cause = _cause(copied)
         if cause is not None:
             raise ModelError(f"the model's outputs are NaN on the calibration data, as {cause}")
-    return PreparedModel(copied, targets, skipped, folded, _edges(targets, copied, seen), seen.outputs)
+    unseen = frozenset(name for name, layer in targets.items() if id(layer) not in seen.fed)
+    return PreparedModel(copied, targets, skipped, folded, _edges(targets, copied, seen), seen.outputs, unseen)
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

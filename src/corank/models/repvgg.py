@@ -41,7 +41,7 @@ class RepVggBlock(nn.Module):
         kernels = [_with_norm(self.wide.weight, self.wide_norm)]
         kernels.append(_with_norm(functional.pad(self.narrow.weight, (1, 1, 1, 1)), self.narrow_norm))
         if self.identity_norm is not None:
-            same = torch.eye(self.wide.in_channels).to(self.wide.weight)[:, :, None, None]
+            same = torch.eye(self.wide.in_channels, dtype=torch.float32).to(self.wide.weight)[:, :, None, None]
             kernels.append(_with_norm(functional.pad(same, (1, 1, 1, 1)), self.identity_norm))
         layer = nn.Conv2d(self.wide.in_channels, self.wide.out_channels, 3, padding=1).to(self.wide.weight)
         layer.stride = self.wide.stride

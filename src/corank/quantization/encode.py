@@ -20,7 +20,7 @@ from corank.notes import collected_notes
 from corank.plan import Plan
 from corank.quantization.request import MOST_EXTRA_BITS, FileSize, Given, QuantizeRequest, Width
 from corank.quantization.template import check_plan
-from corank.quantization.to_size import bits_for_size, budget_for_size, excess_bits
+from corank.quantization.to_size import bits_for_size, budget_for_size, excess_bits, left_in_float
 from corank.search import Allocation, AllocationProblem
 from corank.search.candidates import candidate_problem
 from corank.search.posed import check_budget, extra_bits, holds_an_adapter, problem_of
@@ -44,23 +44,20 @@ class CodedModel:
 def drafted(request: QuantizeRequest, context: Context) -> ModelRecord:
     """The record as far as it is known before anything is fitted: a plan without ranks, the layers' shapes."""
     prepared, template = context.prepared, request.template
-    plan, bits = _plan(request, prepared)
+    plan, bits = _plan(request, context)
     _check_range(prepared, plan)
-    skipped = dict(prepared.skipped)
-    for name in prepared.targets:
-        if name not in plan.layers or plan.layers[name].codec is None:
-            skipped[name] = "the plan leaves it in float"
     layers = {
         name: replace(layer, histogram=histogram(prepared.targets[name].get_parameter("weight")))
         for name, layer in placeholder_layers(prepared, list(plan.coded())).items()
     }
-    record = ModelRecord(plan, layers, prepared.folded, skipped, bits=bits, activations=template.activations)
-    return replace(record, seed=context.seed, model=request.origin.reference, preset=request.origin.preset)
+    skipped = left_in_float(prepared, plan)
+    named = replace(_named(request, context), search=None)  # until something is searched
+    return replace(named, plan=plan, layers=layers, skipped=skipped, bits=bits, activations=template.activations)
 
 
 def redrafted(draft: ModelRecord, request: QuantizeRequest, context: Context) -> ModelRecord:
     """The draft of another request whose plan codes the same layers: all but plan and width stays."""
-    plan, bits = _plan(request, context.prepared)
+    plan, bits = _plan(request, context)
     return replace(draft, plan=plan, bits=bits)
 
 
@@ -86,8 +83,9 @@ def _encoded(
 ) -> CodedModel:
     allocation = Allocation({})
     if not isinstance(request.target, Given):
+        draft = replace(draft, search=request.origin.search)
         budget = _budget(request, draft, context)
-        draft = replace(draft, budget=round(budget, 6), search=request.origin.search)
+        draft = replace(draft, budget=round(budget, 6))
         known = draft
         allocation = _kept_or_found(
             context.checkpoint, lambda: request.search(_problem(request, known, budget, statistics, context))
@@ -99,14 +97,21 @@ def _encoded(
     return CodedModel(context.model, replace(draft, plan=plan, layers=layers), allocation)
 
 
-def _plan(request: QuantizeRequest, prepared: PreparedModel) -> tuple[Plan, int | None]:
+def _named(request: QuantizeRequest, context: Context) -> ModelRecord:
+    """A record of nothing but the names and numbers that the run's header will have."""
+    origin = request.origin
+    empty = ModelRecord(Plan({}), {}, context.prepared.folded, seed=context.seed)
+    return replace(empty, model=origin.reference, preset=origin.preset, search=origin.search)
+
+
+def _plan(request: QuantizeRequest, context: Context) -> tuple[Plan, int | None]:
     """The plan without ranks, and the width that it was made for."""
-    target, template = request.target, request.template
+    target, template, prepared = request.target, request.template, context.prepared
     if isinstance(target, Given):
         return check_plan(target.plan, prepared), None
     bits = target.bits if isinstance(target, (Width, FileSize)) else None
     if isinstance(target, FileSize) and bits is None:
-        bits = bits_for_size(prepared, template, target.size)
+        bits = bits_for_size(prepared, template, target.size, _named(request, context))
     bits = template.recipe.codec.bits if bits is None else bits
     return template.plan(prepared, bits), bits
 

@@ -61,6 +61,7 @@ class PlanTemplate:
         """The layers that no exception and no edge decides on: those whose codec a search may choose."""
         names = list(prepared.targets)
         decided = frozenset[str]() if self.all_layers or len(names) <= 2 else prepared.edges
+        decided |= prepared.unseen  # nothing tells what another codec would lose there
         return set(names) - decided.union(*(match(pattern, names) for pattern in self.layers))
 
     def _layer(self, bits: int) -> LayerPlan:
@@ -103,7 +104,9 @@ def check_plan(plan: Plan, prepared: PreparedModel) -> Plan:
 
 
 def _with_shared(plan: Plan, prepared: PreparedModel) -> Plan:
-    """The plan with what layers of the same codec share found in all of them."""
+    """The plan with what layers of the same codec share found in all of them, and unseen layers' inputs in float."""
+    float_inputs = {name: replace(plan.layers[name], inputs=None) for name in prepared.unseen & plan.layers.keys()}
+    plan = Plan({**plan.layers, **float_inputs})
     users: dict[Codec, list[str]] = {}
     for name, layer in plan.layers.items():
         if layer.codec is not None and type(layer.codec).for_network is not Codec.for_network:

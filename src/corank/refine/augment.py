@@ -15,7 +15,7 @@ def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
         return images
     count, _, height, width = images.shape
     reach = max(1, min(height, width) // 8)
-    flip = torch.rand(count, generator=generator).to(images.device) < 0.5
+    flip = torch.rand(count, generator=generator, dtype=torch.float32).to(images.device) < 0.5
     flipped = torch.where(flip[:, None, None, None], images.flip(3), images)
     padded = F.pad(flipped, (reach, reach, reach, reach), mode="constant")
     moves = torch.randint(0, 2 * reach + 1, (count, 2), generator=generator).to(images.device)

@@ -10,12 +10,14 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from corank.calibration import Context, LayerwisePasses, Samples, run
 from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
 from corank.layers import CodedLayer, CodedLayerState
 from corank.matrix import Geometry
+from corank.refine.block_inputs import BlockInputs, block_inputs
 from corank.refine.trainable_model import coded_layers
 from corank.transfer import sent
 from corank.watching import watched
@@ -101,11 +103,9 @@ def reconstruct(
         LayerwisePasses(teacher, {name: teachers[name] for name in order}, batches) as ideal,
     ):
         for number, name in enumerate(order):
-            pairs = [(real.inputs(batch, name), ideal.inputs(batch, name)) for batch in range(len(batches))]
-            seen = [(given, expected) for given, expected in pairs if given is not None and expected is not None]
-            if seen:
-                given, expected = (torch.cat(side) for side in zip(*seen, strict=True))
-                block = _Block(students[name], teachers[name], given, expected, how)
+            inputs = block_inputs(name, real, ideal, batches)
+            if inputs is not None:
+                block = _Block(students[name], teachers[name], inputs, how)
                 before, after = block.learn(context.seed + number)
                 history.append({"iteration": (number + 1) * how.iterations, "before": before, "after": after})
             context.progress("reconstructing blocks", number + 1, len(order))
@@ -122,27 +122,20 @@ def _observe(
     def note(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[object, ...], named: dict[str, object], output: object) -> None:
             if len(args) == 1 and not named and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-                found.setdefault(name, 2 * args[0][0].numel() + output[0].numel())
+                found.setdefault(name, 2 * args[0].numel() + output.numel())
 
         return hook
 
     with watched({name: modules[name] for name in blocks}, note), torch.no_grad():
-        run(model, samples.first(1), device)
-    return list(found), max(found.values(), default=1)
+        run(model, samples.batches[0], device)  # more than one: an expert may be reached by few
+    return list(found), max(1, max(found.values(), default=1) // len(tree_leaves(samples.batches[0])[0]))
 
 
 class _Block:
     """One block under way."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        teacher: nn.Module,
-        given: Tensor,
-        expected: Tensor,
-        how: BlockReconstruction,
-    ) -> None:
-        self._module, self._how, self._given, self._expected = module, how, given, expected
+    def __init__(self, module: nn.Module, teacher: nn.Module, inputs: BlockInputs, how: BlockReconstruction) -> None:
+        self._module, self._how, self._inputs = module, how, inputs
         floats = dict(teacher.named_modules(remove_duplicate=False))
         self._soft = {
             inner: _Soft(layer, cast(Tensor, floats[inner]._parameters["weight"]))
@@ -150,7 +143,7 @@ class _Block:
             if isinstance(layer, CodedLayer)
         }
         with torch.no_grad():
-            parts = [teacher(part) for part in expected.split(how.batch_size)]
+            parts = [teacher(part) for part in inputs.expected.split(how.batch_size)]
         self._targets = torch.cat(parts)
 
     def learn(self, seed: int) -> tuple[float, float]:
@@ -159,16 +152,16 @@ class _Block:
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam([soft.latent for soft in self._soft.values()], lr=how.learning_rate)
         for number, draw in zip(range(how.iterations), self._draws(generator), strict=False):
-            draw = sent(draw, self._given.device)
-            inputs = self._given[draw]
+            draw = sent(draw, self._targets.device)
+            inputs = self._inputs.given[draw]
             if how.drop > 0:
-                kept = sent(torch.rand(inputs.shape, generator=generator), inputs.device) < how.drop
-                inputs = torch.where(kept, self._expected[draw], inputs)
+                chances = torch.rand(inputs.shape, generator=generator, dtype=torch.float32)
+                inputs = torch.where(sent(chances, inputs.device) < how.drop, self._inputs.expected[draw], inputs)
             with ExitStack() as lent:
                 for soft in self._soft.values():
                     lent.enter_context(soft.layer.computing_with(soft.weight(), soft.inputs))
                 output = self._module(inputs)
-            loss = _differences(output, self._targets[draw]).sum(1).mean()
+            loss = self._inputs.lost(_wide(output), _wide(self._targets[draw]), draw).square().sum(1).mean()
             done = (number / how.iterations - how.warm_start) / (1 - how.warm_start)
             if done >= 0:
                 exponent = _SOFTEST + (_SHARPEST - _SOFTEST) * (1 + math.cos(math.pi * done)) / 2
@@ -186,21 +179,22 @@ class _Block:
         return before, after
 
     def _draws(self, generator: torch.Generator) -> Iterator[Tensor]:
-        size = min(self._how.batch_size, len(self._given))
+        count = len(self._inputs.given)
+        size = min(self._how.batch_size, count)
         while True:
-            order = torch.randperm(len(self._given), generator=generator)
+            order = torch.randperm(count, generator=generator)
             yield from order[: len(order) - len(order) % size].split(size)
 
     def _error(self) -> float:
         with torch.no_grad():
-            given, targets = self._given[:_JUDGED], self._targets[:_JUDGED]
-            lost = sum(
-                float(_differences(self._module(part), target).sum())
-                for part, target in zip(
-                    given.split(self._how.batch_size), targets.split(self._how.batch_size), strict=True
-                )
-            )
-        return lost / max(float(_differences(targets, torch.zeros_like(targets)).sum()), 1e-30)
+            count, size = min(_JUDGED, len(self._targets)), self._how.batch_size
+            lost = whole = 0.0
+            for rows in (slice(start, min(start + size, count)) for start in range(0, count, size)):
+                targets = _wide(self._targets[rows])
+                error = self._inputs.lost(_wide(self._module(self._inputs.given[rows])), targets, rows)
+                lost += float(error.square().sum())
+                whole += float(self._inputs.lost(targets, torch.zeros_like(targets), rows).square().sum())
+        return lost / max(whole, 1e-30)
 
 
 class _Soft:
@@ -238,7 +232,6 @@ class _Soft:
         return (self.latent.sigmoid() * (_HIGH - _LOW) + _LOW).clamp(0, 1)
 
 
-def _differences(output: Tensor, target: Tensor) -> Tensor:
-    """Squared, in float32 or wider: the squares of half-precision numbers may be beyond their range."""
-    wide = torch.promote_types(output.dtype, torch.float32)
-    return (output.to(wide) - target.to(wide)).square()
+def _wide(output: Tensor) -> Tensor:
+    """In float32 or wider: the squares of half-precision numbers may be beyond their range."""
+    return output.to(torch.promote_types(output.dtype, torch.float32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.calibration import Context, live_numbers, mean_loss, outputs_of, run
+from corank.losses import distance
+from corank.padding import masks_of, real_rows
 from corank.processes import all_reduce, number_of_processes, shard
 from corank.refine.augment import flip_and_shift
 from corank.refine.refinement import Refinement
@@ -101,7 +103,7 @@ class _Steps:
         if self._how.augment and isinstance(batch, Tensor):
             views = torch.Generator().manual_seed((self._seed << 20) + number)  # a step of its own, to resume at any
             batch = flip_and_shift(batch, views)
-        total, count = torch.zeros(1, device=self.device), len(tree_leaves(batch)[0])
+        total, count = torch.zeros(1, dtype=torch.float32, device=self.device), len(tree_leaves(batch)[0])
         self.optimizer.zero_grad()
         for _, start in shard(range(0, count, self._part)):
             self.student.draw_drops((((self._seed << 20) + number) << 10) + start)
@@ -156,12 +158,12 @@ class _Steps:
             with torch.no_grad():
                 reference = run(self._teacher, batch, self.device)
             output = self.student(batch, self.device)
-        distance = self._loss(_as_float(output), _as_float(reference))
-        whole = distance
+        found = distance(self._loss, _as_float(output), _as_float(reference), batch)
+        whole = found
         if self._features is not None:
-            whole = distance + self._how.features * self._features.take()
+            whole = found + self._how.features * self._features.take(masks_of(batch))
         (whole * weight).backward()
-        return float(distance.detach())
+        return float(found.detach())
 
 
 class _Features:
@@ -183,15 +185,23 @@ class _Features:
         ):
             yield
 
-    def take(self) -> Tensor:
-        """The mean over layers of the squared error relative to the float output's energy."""
+    def take(self, masks: Sequence[Tensor]) -> Tensor:
+        """The mean over layers of the squared error relative to the float output's energy, padding left out.
+
+        Layers that the two networks gave other numbers of rows (experts that tokens are routed to) have none.
+        """
         errors = []
         for name, given in self._given.items():
-            expected = self._expected[name].float()
+            expected = self._expected.get(name)
+            if expected is None or expected.shape != given.shape or not given.numel():
+                continue
+            if not self._student[name].geometry.kernel:
+                given, expected = real_rows(masks, given), real_rows(masks, expected)
+            expected = expected.float()
             errors.append((given.float() - expected).square().sum() / expected.square().sum().clamp(min=1e-12))
         self._given.clear()
         self._expected.clear()
-        return torch.stack(errors).mean()
+        return torch.stack(errors).mean() if errors else torch.zeros((), dtype=torch.float32)
 
 
 def _keeper(found: dict[str, Tensor], name: str) -> Callable[..., None]:

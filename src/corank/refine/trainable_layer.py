@@ -74,7 +74,7 @@ class TrainableLayer:
             adapter = self._code.adapter
             if adapter is not None:
                 left, right = (factor * size for factor, size in zip(self.factors, self._sizes, strict=True))
-                adapter = code_factors(LowRank(left, right, torch.zeros(left.shape[2])), self._code.adapter_bits)
+                adapter = code_factors(LowRank(left, right, left.new_zeros(left.shape[2])), self._code.adapter_bits)
         return CodedLayerState(self._code.codec, CodedWeight(codes, book), adapter, self._code.adapter_bits, inputs)
 
     @property
@@ -103,7 +103,9 @@ class TrainableLayer:
         """Both factors as they will be stored; gradients pass straight through."""
         left, right = (factor * size for factor, size in zip(self.factors, self._sizes, strict=True))
         with torch.no_grad():
-            stored = _decoded(code_factors(LowRank(left, right, torch.zeros(left.shape[2])), self._code.adapter_bits))
+            stored = _decoded(
+                code_factors(LowRank(left, right, left.new_zeros(left.shape[2])), self._code.adapter_bits)
+            )
         return left + (stored[0] - left).detach(), right + (stored[1] - right).detach()
 
 

@@ -70,7 +70,7 @@ class TrainableModel:
             return inputs
 
         def some(given: Tensor) -> Tensor:
-            kept = torch.rand(given.shape, generator=self._draws, device=given.device) < share
+            kept = torch.rand(given.shape, generator=self._draws, dtype=torch.float32, device=given.device) < share
             return torch.where(kept, given, inputs(given))
 
         return some

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -145,34 +146,32 @@ def _check_run(path: Path, where: str, run: Record) -> None:
     missing = [key for key in REQUIRED if run.get(key) is None]
     if missing:
         raise _unsound(path, f"{where} has no {', '.join(missing)}")
-    _check_fields(path, where, run, TEXTS, "a text", _is_text)
-    _check_fields(path, where, run, NUMBERS, "a number", _is_number)
-    _check_fields(path, where, run, ("skipped", "plan", "stored_parts"), "an object", _is_object)
-    _check_fields(path, where, run, ("layers", "search_history"), "a list of objects", _is_list_of_objects)
+    _check_fields(path, where, run, TEXTS, _TEXT)
+    _check_fields(path, where, run, NUMBERS, _NUMBER)
+    _check_fields(path, where, run, ("skipped", "plan", "stored_parts"), _OBJECT)
+    _check_fields(path, where, run, ("layers", "search_history"), _OBJECTS)
     for name, reason in (run.get("skipped") or {}).items():
         if not isinstance(reason, str):
             raise _unsound(path, f"{where}: the reason for skipping {_shown(name)} is not a text")
     for index, layer in enumerate(run.get("layers") or []):
         _check_layer(path, f"{where}, layer {index}", layer)
     for index, step in enumerate(run.get("search_history") or []):
-        _check_fields(path, f"{where}, search step {index}", step, HISTORY_NUMBERS, "a number", _is_number)
+        _check_fields(path, f"{where}, search step {index}", step, HISTORY_NUMBERS, _NUMBER)
 
 
 def _check_layer(path: Path, where: str, layer: Record) -> None:
     if not isinstance(layer.get("name"), str):
         raise _unsound(path, f"{where} has no name")
-    _check_fields(path, where, layer, LAYER_NUMBERS, "a number", _is_number)
-    _check_fields(path, where, layer, LAYER_LISTS, "a list of numbers", _is_list_of_numbers)
-    _check_fields(path, where, layer, ("stored_bits",), "an object", _is_object)
+    _check_fields(path, where, layer, LAYER_NUMBERS, _NUMBER)
+    _check_fields(path, where, layer, LAYER_LISTS, _LIST)
+    _check_fields(path, where, layer, ("stored_bits",), _OBJECT)
 
 
-def _check_fields(
-    path: Path, where: str, record: Record, keys: tuple[str, ...], kind: str, sound: Callable[[object], bool]
-) -> None:
+def _check_fields(path: Path, where: str, record: Record, keys: tuple[str, ...], kind: _Kind) -> None:
     for key in keys:
         value = record.get(key)
-        if value is not None and not sound(value):
-            raise _unsound(path, f"{where}: {key} is {_shown(value)}, not {kind}")
+        if value is not None and not kind.holds(value):
+            raise _unsound(path, f"{where}: {key} is {_shown(value)}, not {kind.words}")
 
 
 def _is_text(value: object) -> bool:
@@ -193,6 +192,19 @@ def _is_list_of_objects(value: object) -> bool:
 
 def _is_list_of_numbers(value: object) -> bool:
     return isinstance(value, list) and all(_is_number(item) for item in value)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a field may hold, in words and as a question."""
+
+    words: str
+    holds: Callable[[object], bool]
+
+
+_TEXT, _NUMBER, _OBJECT = _Kind("a text", _is_text), _Kind("a number", _is_number), _Kind("an object", _is_object)
+_OBJECTS = _Kind("a list of objects", _is_list_of_objects)
+_LIST = _Kind("a list of numbers", _is_list_of_numbers)
 
 
 def _plain(value: object, where: str, depth: int) -> Any:

@@ -48,7 +48,7 @@ class Pruned(Codebook):
         Raises:
             ConfigError: where the codebook has no zero for one of them.
         """
-        zeros = codebook.nearest(torch.zeros(mask.shape, device=mask.device))
+        zeros = codebook.nearest(torch.zeros(mask.shape, dtype=torch.float32, device=mask.device))
         lost = mask & (codebook.values(zeros) != 0)
         if bool(lost.any()):
             raise ConfigError(

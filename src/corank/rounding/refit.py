@@ -45,7 +45,7 @@ def alternate(
     if not _has_scales(codebook):
         return codebook, codes
     mean = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-    moment = gram + _RIDGE * mean * torch.eye(gram.shape[1], device=gram.device)
+    moment = gram + _RIDGE * mean * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     order = energy_order(gram)
     for _ in range(rounds):
         moved = descend(codes, weight, allowed(codebook), moment, order, 64, _SWEEPS)

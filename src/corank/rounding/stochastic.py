@@ -43,5 +43,6 @@ class Stochastic(Rounder):
         below, above = codebook.neighbours(weight)
         low, high = codebook.values(below), codebook.values(above)
         share = (weight - low) / torch.where(high > low, high - low, 1.0)
-        draws = torch.rand(weight.shape, generator=torch.Generator().manual_seed(self.seed)).to(weight.device)
+        generator = torch.Generator().manual_seed(self.seed)
+        draws = torch.rand(weight.shape, generator=generator, dtype=torch.float32).to(weight.device)
         return torch.where(draws < share, above, below)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from corank.calibration import Teacher, mean_loss, outputs_of, run
 from corank.errors import ConfigError
+from corank.losses import distance
 from corank.search.allocation import Allocation
 from corank.search.base import Search
 from corank.search.composed import ComposedModel
@@ -143,12 +144,16 @@ class _Run:
         self.device = self.composed.device
         names = list(problem.layers)
         fulls = [problem.layers[name].full_rank for name in names]
-        self.least = torch.tensor([1 / full if search.minimum else 0.5 / full for full in fulls], device=self.device)
+        self.least = torch.tensor(
+            [1 / full if search.minimum else 0.5 / full for full in fulls], dtype=torch.float32, device=self.device
+        )
         if greedy is None:
             assert isinstance(search.start, (int, float))
-            begin = torch.full((len(names),), float(search.start), device=self.device)
+            begin = torch.full((len(names),), float(search.start), dtype=torch.float32, device=self.device)
         else:
-            begin = torch.tensor([greedy[n] / f for n, f in zip(names, fulls, strict=True)], device=self.device)
+            begin = torch.tensor(
+                [greedy[n] / f for n, f in zip(names, fulls, strict=True)], dtype=torch.float32, device=self.device
+            )
         self.cutoffs = torch.nn.Parameter(torch.maximum(begin, self.least))
         self.costs = torch.tensor(
             [full * problem.layers[name].bits_per_rank for name, full in zip(names, fulls, strict=True)],
@@ -168,8 +173,9 @@ class _Run:
         for place, name in enumerate(self.names):
             mask = butterworth(self.cutoffs[place], self.fulls[place], search.order)
             self.composed.set_weight(name, compose(problem.layers[name], mask))
-        output = run(self.composed.model, self.load(draw), self.device)
-        divergence = problem.context.loss(output, self.teacher(draw, self.load))
+        batch = self.load(draw)
+        output = run(self.composed.model, batch, self.device)
+        divergence = distance(problem.context.loss, output, self.teacher(draw, self.load), batch)
         # In units of parameters per weight, as the paper's: bits / m.
         extra = (self.cutoffs * self.costs).sum() / problem.weights / problem.adapter_bits
         budget = problem.budget_bits / problem.weights / problem.adapter_bits

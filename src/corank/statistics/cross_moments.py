@@ -23,8 +23,8 @@ class CrossMoments(Statistic):
 
     def __init__(self, groups: int, columns: int, device: torch.device | str = "cpu") -> None:
         self.gram = Gram(groups, columns, device)
-        self._cross = torch.zeros(groups, columns, columns, device=device)
-        self._float_sum = torch.zeros(groups, columns, device=device)
+        self._cross = torch.zeros(groups, columns, columns, dtype=torch.float32, device=device)
+        self._float_sum = torch.zeros(groups, columns, dtype=torch.float32, device=device)
 
     def update(self, rows: Tensor, positions: int) -> None:
         """Not for single rows: use :meth:`update_pair`."""
@@ -32,6 +32,8 @@ class CrossMoments(Statistic):
 
     def update_pair(self, float_rows: Tensor, rows: Tensor, positions: int) -> None:
         """Takes the same sampled positions ``(G, N, C)`` of both networks' inputs."""
+        if not rows.shape[1]:
+            return
         self.gram.update(rows, positions)
         given, expected = (self.gram.shifted(part.detach().float()) for part in (rows, float_rows))
         self._cross.baddbmm_(expected.transpose(1, 2), given)
@@ -92,5 +94,5 @@ class CrossMoments(Statistic):
         drift = self.centred() if centred else self
         moment, cross = drift.gram.matrix, drift.cross
         mean = moment.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=1e-12)
-        pull = ridge * mean * torch.eye(moment.shape[-1], device=moment.device)
+        pull = ridge * mean * torch.eye(moment.shape[-1], dtype=moment.dtype, device=moment.device)
         return torch.linalg.solve(moment + pull, weight @ (cross + pull), left=False)

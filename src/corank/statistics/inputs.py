@@ -21,13 +21,15 @@ class InputValues:
     """
 
     def __init__(self, batches: int, device: torch.device | str = "cpu") -> None:
-        self._values = torch.zeros(batches, max(1, _DRAWN // batches), device=device)
-        self._ends = torch.zeros(batches, 2, device=device)
-        self._calls = torch.zeros(batches, device=device)
+        self._values = torch.zeros(batches, max(1, _DRAWN // batches), dtype=torch.float32, device=device)
+        self._ends = torch.zeros(batches, 2, dtype=torch.float32, device=device)
+        self._calls = torch.zeros(batches, dtype=torch.float32, device=device)
 
     def update(self, batch: int, inputs: Tensor, generator: torch.Generator) -> None:
         """Takes one batch's inputs; of a second call on the same batch (a shared layer) only the ends."""
         flat = inputs.detach().reshape(-1).float()
+        if not len(flat):
+            return
         ends = torch.stack([flat.min(), flat.max()])
         if not bool(self._calls[batch]):
             drawn = torch.randint(flat.numel(), (self._values.shape[1],), generator=generator)

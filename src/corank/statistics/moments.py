@@ -38,9 +38,9 @@ class _Moments(Statistic):
         self.samples = 0
         self._positions = 0
         self._derived: dict[Hashable, Any] = {}
-        self._outer = torch.zeros(groups, width, width, device=device)
+        self._outer = torch.zeros(groups, width, width, dtype=torch.float32, device=device)
         self._mirrored = True
-        self._sum = torch.zeros(groups, width, device=device)
+        self._sum = torch.zeros(groups, width, dtype=torch.float32, device=device)
         self.shift: Tensor | None = None
 
     def derived(self, key: Hashable, make: Callable[[], D]) -> D:
@@ -59,6 +59,8 @@ class _Moments(Statistic):
         return moved
 
     def update(self, rows: Tensor, positions: int) -> None:
+        if not rows.shape[1]:
+            return
         self._derived.clear()
         rows = rows.detach().float()
         if not self.count:
@@ -83,7 +85,7 @@ class _Moments(Statistic):
     def _share_shift(self) -> None:
         """Sums about the mean of all processes' shifts from now on."""
         own = self.origin
-        seen = torch.tensor(float(self.count), device=own.device)
+        seen = torch.tensor(float(self.count), dtype=own.dtype, device=own.device)
         common = own * seen
         all_reduce([common, seen])
         common /= seen.clamp(min=1)
@@ -102,6 +104,12 @@ class _Moments(Statistic):
         all_reduce([self._outer, self._sum, seen])
         self.count, self.samples, self._positions = (int(number) for number in seen)
         self._derived.clear()
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether what was summed up, and its squares, are finite in float32."""
+        energies = self._outer.diagonal(dim1=1, dim2=2)
+        return bool(torch.isfinite(self._sum).all()) and bool(torch.isfinite(energies).all())
 
     @property
     def matrix(self) -> Tensor:
@@ -144,6 +152,14 @@ class _Moments(Statistic):
 
 class Gram(_Moments):
     """Second moment of a layer's inputs as its weight's columns see them (the "Hessian" of GPTQ, halved)."""
+
+    def unknown(self) -> Gram:
+        """What stands in for inputs that nobody has seen: all alike, so that weights are rounded for their own sake, at
+        no position, so that nothing there is worth an adapter. Its count is 0."""
+        groups, columns = self._sum.shape
+        unknown = Gram(groups, columns, self._sum.device)
+        unknown._outer += torch.eye(columns, dtype=torch.float32, device=self._sum.device)
+        return unknown
 
     def centred(self) -> Gram:
         """The same inputs less their mean: what matters once the bias absorbs the mean error.

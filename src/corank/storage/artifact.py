@@ -8,23 +8,29 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
+from corank.autograd import recording
 from corank.errors import ArtifactError, ConfigError, ModelError
 from corank.files import write_whole
 from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
+from corank.layers.meta import materialise
 from corank.matrix import Geometry
-from corank.storage.bits import packed_bytes, unpack
-from corank.storage.contents import FORMAT, ArtifactContents, contents_of, digest, input_codes, plain_tensors
-from corank.storage.entropy_coding import CODED_FORMAT, CodeStream, decode_contents, encode_contents
-from corank.storage.header import DTYPES, blob_sizes, parse_header, read_run, read_tensors
+from corank.storage.artifact_file import TENSOR, header_in, numbers_in
+from corank.storage.bits import unpack
+from corank.storage.contents import ArtifactContents, contents_of, input_codes, plain_tensors
+from corank.storage.entropy_coding import CodeStream, decode_contents, encode_contents
+from corank.storage.given_model import check_dtype, take_dtype, wrapping
+from corank.storage.header import DTYPES, read_run, read_tensors
 from corank.storage.model_record import ATTRIBUTE, ModelRecord, run_of
+from corank.storage.older_formats import older_header
+from corank.storage.placement import blob_sizes
 from corank.storage.stored_layers import slot_tensors
 
 __all__ = ["load", "read", "read_coded", "save", "serialized"]
@@ -80,21 +86,30 @@ def read_coded(path: str | Path) -> tuple[ModelRecord, ArtifactContents, tuple[C
     return _decoded(path, *_opened(path))
 
 
-def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: str | torch.device = "cpu") -> nn.Module:
+@recording()
+def load(
+    path: str | Path,
+    model: nn.Module | Callable[[], nn.Module],
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
     """The quantized model of an artifact, giving bit-identical outputs to the one saved.
 
     Args:
         path: of the file.
         model: the float network's code, as a module (it is copied; its weights do not matter) or a function without
-            arguments that makes one. References found in the file are never executed.
+            arguments that makes one, on the meta device if you like. References found in the file are never executed.
         device: where the result goes.
+        dtype: precision of the result; None: that of the model that was saved, with a
+            :class:`~corank.errors.CorankWarning` where ``model`` has another one. Codes are the same in any.
 
     Raises:
         ArtifactError: for an unsound file, or one that does not fit the model.
-        ConfigError: when ``model`` is neither, or the file's codes need a package that is not installed.
+        ConfigError: when ``model`` is neither, another dtype, or the file's codes need a package that is not installed.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise ConfigError(f"load(path, model): the path of a file comes first, not {type(path).__name__}")
+    check_dtype(dtype)
     run, stored = _opened(path)
     given = model if isinstance(model, nn.Module) else model() if callable(model) else None
     if not isinstance(given, nn.Module):
@@ -108,6 +123,7 @@ def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: s
     contents = _decoded(path, run, stored)[1]
     built = copy.deepcopy(given).eval() if isinstance(model, nn.Module) else given.eval()
     try:
+        take_dtype(built, next(iter(run.layers)), DTYPES[contents.header["dtype"]], dtype)
         _build(built, run, contents)
     except (ArtifactError, ModelError, RuntimeError, TypeError, ValueError) as error:
         raise _misfit(path, built, error) from error
@@ -128,22 +144,15 @@ def _opened(path: str | Path) -> tuple[ModelRecord, ArtifactContents]:
             blobs = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read as an artifact: {error}") from error
-    text = metadata.get("corank")
-    if text is None:
-        raise ArtifactError(
-            f"{path} is a safetensors file but not a corank artifact; write one with corank.save(model, path)"
-        )
     try:
-        header = parse_header(text)
-        if header["format"] not in (FORMAT, CODED_FORMAT):
-            raise ArtifactError(
-                f"it is of format {header['format'] % (1 << 64)}; this version of corank reads formats {FORMAT} and "
-                f"{CODED_FORMAT}; upgrade corank"
-            )
-        _check_flat(blobs)
-        if digest(text, blobs) != metadata.get("sha256"):
-            raise ArtifactError("it was altered: its SHA-256 does not match; copy the file anew")
-        return read_run(header), ArtifactContents(header, blobs)
+        if "corank" in metadata:
+            header = older_header(metadata, blobs)
+            return read_run(header), ArtifactContents(header, blobs)
+        if names != [TENSOR]:
+            raise ArtifactError("a safetensors file but not a corank artifact; write one with corank.save(model, path)")
+        header, data = header_in(blobs[TENSOR])
+        run = read_run(header)
+        return run, ArtifactContents(header, numbers_in(data, header, run))
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {_said(error)}") from error
 
@@ -170,13 +179,6 @@ def _said(error: Exception) -> str:
     """The message, without the whole of a name that fills the file."""
     text = str(error)
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
-
-
-def _check_flat(blobs: dict[str, Tensor]) -> None:
-    known = set(DTYPES.values())
-    for name, blob in blobs.items():
-        if blob.dim() != 1 or blob.dtype not in known:
-            raise ArtifactError(f"the blob {name[:80]!r} is {blob.dtype} {tuple(blob.shape)}; blobs are flat lists")
 
 
 def _check_blobs(run: ModelRecord, contents: ArtifactContents) -> None:
@@ -225,7 +227,7 @@ def _check_layers(model: nn.Module, run: ModelRecord) -> None:
     for name, layer_run in run.layers.items():
         layer = modules.get(name)
         if layer is None or layer is model:
-            raise ArtifactError(f"it has no layer {name!r}{_wrapping(name, modules)}")
+            raise ArtifactError(f"it has no layer {name!r}{wrapping(name, modules)}")
         if layer in seen:
             raise ArtifactError(f"its layer {name!r} is the layer {seen[layer]!r}")
         seen[layer] = name
@@ -238,38 +240,20 @@ def _check_layers(model: nn.Module, run: ModelRecord) -> None:
             raise ArtifactError(f"it has no norm {name!r}")
 
 
-def _wrapping(name: str, modules: Mapping[str, nn.Module]) -> str:
-    """What to do where the layer is there, but for the name of a wrapper in its path."""
-    for part, wrapper in (("module", "torch.nn.DataParallel"), ("_orig_mod", "torch.compile")):
-        parts = name.split(".")
-        if part in parts and ".".join(one for one in parts if one != part) in modules:
-            return (
-                f"; the model in the file was wrapped by {wrapper}: wrap this one as well, or quantize the one inside"
-            )
-        if name in {".".join(one for one in other.split(".") if one != part) for other in modules}:
-            return f"; this model is wrapped by {wrapper}, that in the file was not: give the one inside"
-    return ""
-
-
 def _build(model: nn.Module, run: ModelRecord, contents: ArtifactContents) -> None:
-    dtype = DTYPES[contents.header["dtype"]]
-    if dtype != torch.float32:
-        model.to(dtype)
     modules = dict(model.named_modules(remove_duplicate=False))
     for name in run.folded:
         remove_norm(model, modules[name])
     tensors = read_tensors(contents.header)
-    biased = {name for shapes in tensors.values() for name in shapes}
-    codes, scales = _Reader(contents.blobs["codes"]), _Reader(contents.blobs["scales"])
+    biased, stored = {name for shapes in tensors.values() for name in shapes}, slot_tensors(run, contents)
     for name, layer_run in run.layers.items():
         layer, plan = modules[name], run.plan.layers[name]
         assert plan.codec is not None
         kind = coded_class(layer, seen_alike=True)
         coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, f"{name}.bias" in biased, plan.inputs)
-        for slot_name, slot in coded.slots().items():
-            size = slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
-            coded._buffers[slot_name] = (scales if slot.scale else codes).take(size)
+        coded._buffers.update({slot: tensor.clone() for slot, tensor in stored[name].items()})
         replace_module(model, layer, coded)
+    materialise(model)
     _fill_plain(model, tensors, contents)
 
 
@@ -277,7 +261,7 @@ def _fill_plain(model: nn.Module, tensors: dict[str, dict[str, tuple[int, ...]]]
     wanted = plain_tensors(model)
     holders = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for kind, shapes in tensors.items():
-        reader = _Reader(contents.blobs[kind])
+        parts = iter(contents.blobs[kind].split([math.prod(shape) for shape in shapes.values()]))
         for name, shape in shapes.items():
             if name not in wanted:
                 raise ArtifactError(f"it has no tensor {name!r}")
@@ -286,21 +270,7 @@ def _fill_plain(model: nn.Module, tensors: dict[str, dict[str, tuple[int, ...]]]
                 raise ArtifactError(
                     f"tensor {name!r} is {own.dtype} {tuple(own.shape)} there, {kind} {shape} in the file"
                 )
-            value = reader.take(math.prod(shape)).reshape(shape)
             with torch.no_grad():
-                holders[name].copy_(value)
+                holders[name].copy_(next(parts).reshape(shape))
     if wanted:
         raise ArtifactError(f"the file lacks {len(wanted)} of its tensors, first {next(iter(wanted))!r}")
-
-
-class _Reader:
-    """Hands out consecutive parts of a blob."""
-
-    def __init__(self, blob: Tensor) -> None:
-        self._blob, self._at = blob, 0
-
-    def take(self, count: int) -> Tensor:
-        if count < 0 or self._at + count > self._blob.numel():
-            raise ArtifactError("a blob is shorter than its index")
-        self._at += count
-        return self._blob[self._at - count : self._at].clone()

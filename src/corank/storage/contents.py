@@ -1,35 +1,33 @@
-"""What an artifact holds: a JSON header and a few packed blobs, one for each kind of number."""
+"""What an artifact holds: a header of plain values and a few packed blobs, one for each kind of number."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from corank.layers import CodedLayer, PreparedModel, TensorSpec
+from corank.layers import CodedLayer, PreparedModel
 from corank.matrix import Geometry
-from corank.storage.bits import packed_bytes, unpack
+from corank.storage.artifact_file import FORMAT, file_bytes, written
+from corank.storage.bits import unpack
 from corank.storage.model_record import LayerRecord, ModelRecord
+from corank.storage.placement import blob_sizes, placed_tensors
 
 __all__ = [
-    "FORMAT",
     "ArtifactContents",
     "contents_of",
-    "digest",
     "float_bytes",
     "header_of",
     "input_codes",
     "predict_bytes",
 ]
 
-FORMAT = 1
+_MEASURED_BYTES = 8  # of what a codec says of itself in the header once it is fitted: two numbers
+_ERROR_BYTES = 2  # of a layer's error in the header: 10 bits of three digits, 6 of an exponent, as many as it can have
 
 
 @dataclass(frozen=True)
@@ -40,48 +38,28 @@ class ArtifactContents:
     blobs: dict[str, Tensor]
 
     def serialize(self) -> bytes:
-        """The bytes of the file."""
-        text = json.dumps(self.header, separators=(",", ":"))
-        data = safetensors.torch.save(
-            self.blobs, metadata={"corank": text, "sha256": digest(text, self.blobs), "format": "pt"}
-        )
-        return _in_order(data)
+        """The bytes of the file, of this version's format."""
+        return written(self.header, self.blobs)
 
-
-def _in_order(data: bytes) -> bytes:
-    """The same file with its frame's keys in order, which the library does not keep: equal models give equal bytes."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    frame = json.dumps(json.loads(data[8:end]), separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
-    frame += b" " * (-len(frame) % 8)
-    return len(frame).to_bytes(8, "little") + frame + data[end:]
-
-
-def digest(header: str, blobs: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the header's text and all blobs, in hexadecimal."""
-    total = hashlib.sha256(header.encode())
-    for name in sorted(blobs):
-        blob = blobs[name]
-        total.update(f"\0{name}:{blob.dtype}:{blob.numel()}\0".encode())
-        total.update(blob.contiguous().view(torch.uint8).numpy().data)
-    return total.hexdigest()
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes :meth:`serialize` gives."""
+        return file_bytes(self.header, sum(blob.numel() * blob.element_size() for blob in self.blobs.values()))
 
 
 def contents_of(model: nn.Module, run: ModelRecord) -> ArtifactContents:
     """Packs a quantized model."""
-    codes, scales = [], []
     modules = dict(model.named_modules(remove_duplicate=False))
-    for name in run.layers:
-        layer = cast(CodedLayer, modules[name])
-        for slot_name, slot in layer.slots().items():
-            (scales if slot.scale else codes).append(cast(Tensor, layer._buffers[slot_name]).cpu())
+    coded: dict[str, list[Tensor]] = {"codes": [], "scales": []}
+    for tensor in placed_tensors(run):
+        coded[tensor.blob].append(cast(Tensor, modules[tensor.layer]._buffers[tensor.slot]).cpu())
     index: dict[str, list[Any]] = {}
     parts: dict[str, list[Tensor]] = {}
     for name, tensor in plain_tensors(model).items():
         kind, value = _stored(tensor)
         index.setdefault(kind, []).append([name, list(value.shape)])
         parts.setdefault(kind, []).append(value.reshape(-1))
-    blobs = {"codes": torch.cat(codes), "scales": torch.cat(scales)}
-    blobs.update({kind: torch.cat(tensors) for kind, tensors in parts.items()})
+    blobs = {kind: torch.cat(tensors) for kind, tensors in {**coded, **parts}.items()}
     first = cast(CodedLayer, modules[next(iter(run.layers))])
     dtype = str(cast(Tensor, first._buffers["_float"]).dtype).removeprefix("torch.")
     return ArtifactContents(header_of(run, index, dtype), blobs)
@@ -127,49 +105,48 @@ def float_bytes(model: nn.Module) -> int:
 def input_codes(run: ModelRecord, contents: ArtifactContents) -> dict[str, tuple[float, int]]:
     """Step and offset of every layer whose inputs are quantized."""
     found: dict[str, tuple[float, int]] = {}
-    packed = scales = 0
-    for name, layer in run.layers.items():
-        for slot_name, slot in _slots(layer, run, name).items():
-            if slot_name == "input_step":
-                found[name] = (float(contents.blobs["scales"][scales]), 0)
-            elif slot_name == "input_offset":
-                code = unpack(contents.blobs["codes"][packed : packed + 1], slot.bits, 1)
-                found[name] = (found[name][0], int(code))
-            packed += 0 if slot.scale else packed_bytes(slot.count, slot.bits)
-            scales += slot.count if slot.scale else 0
+    for tensor in placed_tensors(run):
+        part = contents.blobs[tensor.blob][tensor.begin : tensor.end]
+        if tensor.slot == "input_step":
+            found[tensor.layer] = (float(part), 0)
+        elif tensor.slot == "input_offset":
+            found[tensor.layer] = (found[tensor.layer][0], int(unpack(part, tensor.spec.bits, 1)))
     return found
 
 
 def predict_bytes(prepared: PreparedModel, run: ModelRecord) -> int:
-    """Size of the artifact that a plan will give, before anything is fitted.
+    """The most that the artifact of a plan can take with codes of fixed width, before anything is fitted.
+
+    The header is packed as it will be; only what is not known yet, the layers' errors, is counted at its most. What
+    ``run`` does not say yet, its caller has to add.
 
     Args:
         prepared: the float copy, norms folded.
         run: with the plan, and layers whose errors need not be known.
     """
-    packed = scales = 0
-    skip = set()
-    for name in run.layers:
-        plan, layer = run.plan.layers[name], run.layers[name]
-        assert plan.codec is not None
-        skip.add(f"{name}.weight")
-        for slot in _slots(layer, run, name).values():
-            packed += 0 if slot.scale else packed_bytes(slot.count, slot.bits)
-            scales += slot.count if slot.scale else 0
-    sizes = {"codes": packed, "scales": 2 * scales}
-    index: dict[str, list[Any]] = {}
-    coded_biases = {f"{name}.bias" for name in run.layers}
-    for name, tensor in plain_tensors(prepared.model).items():
-        if name in skip:
-            continue
-        kind = "float16" if name in coded_biases else _stored(tensor)[0]
-        width = 2 if kind == "float16" else tensor.element_size()
-        sizes[kind] = sizes.get(kind, 0) + tensor.numel() * width
-        index.setdefault(kind, []).append([name, list(tensor.shape)])
-    text = json.dumps(header_of(run, index, "float32"), separators=(",", ":"))
-    nothing = {name: torch.zeros(0, dtype=torch.uint8) for name in sizes}
-    frame = len(safetensors.torch.save(nothing, metadata={"corank": text, "sha256": "0" * 64, "format": "pt"}))
-    return frame + 12 * len(sizes) + sum(sizes.values())
+    packed, scales = blob_sizes(run)
+    total, index = packed + 2 * scales, dict[str, list[Any]]()
+    for name, (kind, size, shape) in plain_sizes(prepared.model, run.layers).items():
+        total += size
+        index.setdefault(kind, []).append([name, shape])
+    alike = replace(run, layers={name: LayerRecord(layer.shape, 0.00123) for name, layer in run.layers.items()})
+    dtype = str(prepared.targets[next(iter(run.layers))].get_parameter("weight").dtype).removeprefix("torch.")
+    measured = sum(bool(plan.codec and plan.codec.checked_tensors) for plan in run.plan.layers.values())
+    unknown = _ERROR_BYTES * len(run.layers) + _MEASURED_BYTES * measured
+    return file_bytes(header_of(alike, index, dtype), total + unknown)
+
+
+def plain_sizes(model: nn.Module, coded: Iterable[str]) -> dict[str, tuple[str, int, list[int]]]:
+    """Name to dtype, bytes and shape of every tensor that a file will hold beside the codes of those layers."""
+    weights = {f"{name}.weight" for name in coded}
+    biases = {f"{name}.bias" for name in coded}
+    found: dict[str, tuple[str, int, list[int]]] = {}
+    for name, tensor in plain_tensors(model).items():
+        if name not in weights:
+            kind = "float16" if name in biases else _stored(tensor)[0]
+            width = 2 if kind == "float16" else tensor.element_size()
+            found[name] = (kind, tensor.numel() * width, list(tensor.shape))
+    return found
 
 
 def placeholder_layers(prepared: PreparedModel, names: list[str]) -> dict[str, LayerRecord]:
@@ -179,10 +156,6 @@ def placeholder_layers(prepared: PreparedModel, names: list[str]) -> dict[str, L
 
 def _told(error: float) -> float | None:
     return float(f"{error:.3g}") if math.isfinite(error) else None
-
-
-def _slots(layer: LayerRecord, run: ModelRecord, name: str) -> dict[str, TensorSpec]:
-    return layer.slots(run.plan.layers[name])
 
 
 def _stored(tensor: Tensor) -> tuple[str, Tensor]:

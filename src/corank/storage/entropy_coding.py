@@ -1,11 +1,10 @@
 """From fixed-width codes to smaller bytes and back: which coder each run of codes of an artifact gets.
 
-In memory an artifact's codes are of fixed width, always; only a file holds coded ones (its format is then 2).
+In memory an artifact's codes are of fixed width, always; only a file holds coded ones, and its header says which.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,13 +19,13 @@ from corank.storage.bits import pack, packed_bytes, unpack
 from corank.storage.coders import CODERS, Sham
 from corank.storage.coders.sham import index_bits
 from corank.storage.contents import ArtifactContents
-from corank.storage.model_record import LayerRecord, ModelRecord
+from corank.storage.model_record import ModelRecord
+from corank.storage.placement import PlacedTensor, placed_tensors
 
-__all__ = ["CODED_FORMAT", "CodeStream", "check_coder", "decode_contents", "encode_contents", "relative_codes"]
+__all__ = ["CodeStream", "check_coder", "decode_contents", "encode_contents", "relative_codes"]
 
-CODED_FORMAT = 2
 AUTO = ("deflate", "sham")  # what "auto" tries: those that read fast and need no further package
-_NAMED_BYTES = 12  # about what a coded run adds to the header
+_NAMED_BYTES = 3  # about what a coded run, or one more coder, adds to the header
 _MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
 _MOST_EXPANDED_IN_ALL, _SMALL_BYTES = 64, 1 << 20  # the same of all runs together, where they are not small
 
@@ -74,7 +73,7 @@ def encode_contents(
             fixed. "fixed" leaves all as it is.
 
     Returns:
-        ``contents`` itself, of format 1, where coding saves nothing.
+        ``contents`` itself where coding makes the file no smaller.
 
     Raises:
         ConfigError: for an unknown coder, or one whose library is missing.
@@ -94,16 +93,13 @@ def encode_contents(
             parts.append(data)
     used = sorted({part.coder for part in runs} - {"fixed"})
     index = {
-        "format": CODED_FORMAT,
         "coders": used,
         "coded": [0 if part.coder == "fixed" else [used.index(part.coder), part.size_bytes] for part in runs],
     }
-    blob = torch.cat(parts)
-    if _is_bomb(runs):
+    coded = ArtifactContents({**contents.header, **index}, {**contents.blobs, "codes": torch.cat(parts)})
+    if _is_bomb(runs) or coded.size_bytes >= contents.size_bytes:
         return contents, fixed
-    if contents.blobs["codes"].numel() - blob.numel() <= len(json.dumps(index)) + 16:  # 16: alignment of blobs
-        return contents, fixed
-    return ArtifactContents({**contents.header, **index}, {**contents.blobs, "codes": blob}), tuple(runs)
+    return coded, tuple(runs)
 
 
 def decode_contents(run: ModelRecord, contents: ArtifactContents) -> tuple[ArtifactContents, tuple[CodeStream, ...]]:
@@ -112,9 +108,7 @@ def decode_contents(run: ModelRecord, contents: ArtifactContents) -> tuple[Artif
     Raises:
         ArtifactError: for an index or a run that is not sound. ConfigError: where a coder's library is missing.
     """
-    if contents.header["format"] != CODED_FORMAT:
-        if {"coders", "coded"} & set(contents.header):
-            raise ArtifactError(f"an index of coded runs in a file of format {contents.header['format']}")
+    if not {"coders", "coded"} & set(contents.header):
         return contents, tuple(_fixed_runs(run))
     blob = contents.blobs.get("codes")
     if blob is None or blob.dtype != torch.uint8 or blob.dim() != 1:
@@ -128,7 +122,7 @@ def decode_contents(run: ModelRecord, contents: ArtifactContents) -> tuple[Artif
             decoded[part.slot] = (replace(part, coder="fixed"), _decoded(part, data, zeros))
         parts += [decoded[part.slot][1] for part, _ in group]
     header = {name: value for name, value in contents.header.items() if name not in ("coders", "coded")}
-    return ArtifactContents({**header, "format": 1}, {**contents.blobs, "codes": torch.cat(parts)}), runs
+    return ArtifactContents(header, {**contents.blobs, "codes": torch.cat(parts)}), runs
 
 
 def relative_codes(run: ModelRecord, contents: ArtifactContents) -> Iterator[tuple[str, Tensor, int]]:
@@ -148,16 +142,16 @@ def relative_codes(run: ModelRecord, contents: ArtifactContents) -> Iterator[tup
 
 def _fixed_runs(run: ModelRecord) -> Iterator[CodeStream]:
     """Every run of codes, in the order of the blob."""
-    for name, layer in run.layers.items():
-        plan = run.plan.layers[name]
-        for slot_name, slot in layer.slots(plan).items():
-            if not slot.scale:
-                shape = _shape(layer, slot_name, slot.count, layer.rank(plan))
-                yield CodeStream(name, slot_name, shape, slot.bits, "fixed", packed_bytes(slot.count, slot.bits))
+    for tensor in placed_tensors(run):
+        if not tensor.spec.scale:
+            shape = _shape(run, tensor)
+            yield CodeStream(tensor.layer, tensor.slot, shape, tensor.spec.bits, "fixed", tensor.end - tensor.begin)
 
 
-def _shape(layer: LayerRecord, slot: str, count: int, rank: int) -> tuple[int, int]:
-    groups, rows, _ = layer.shape
+def _shape(run: ModelRecord, tensor: PlacedTensor) -> tuple[int, int]:
+    """``(R, C)`` that a run is coded as."""
+    layer, slot, count = run.layers[tensor.layer], tensor.slot, tensor.spec.count
+    (groups, rows, _), rank = layer.shape, layer.rank(run.plan.layers[tensor.layer])
     lines = {"codes": groups * rows, "left_codes": groups * rank, "right_codes": groups * rank}.get(slot, 1)
     return lines, count // lines
 
@@ -220,7 +214,7 @@ def _smallest(part: CodeStream, packed: Tensor, zeros: Tensor | None, names: Seq
             continue
         data = coder.encode(symbols, 1 << part.bits)
         expanded = len(data) * _MOST_EXPANDED < part.fixed_bytes
-        if not expanded and len(data) < least.numel() - (_NAMED_BYTES if best == "fixed" else 0):
+        if not expanded and len(data) < least.numel() - _NAMED_BYTES:
             best, least = name, torch.frombuffer(bytearray(data), dtype=torch.uint8)
     return best, least
 

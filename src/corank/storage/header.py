@@ -11,10 +11,9 @@ import torch
 
 from corank.errors import ArtifactError, ConfigError
 from corank.plan import Plan
-from corank.storage.bits import packed_bytes
 from corank.storage.model_record import LayerRecord, ModelRecord
 
-__all__ = ["DTYPES", "blob_sizes", "parse_header", "read_run", "read_tensors"]
+__all__ = ["DTYPES", "list_in", "parse_object", "read_run", "read_tensors", "shown", "text_in", "unsound"]
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -34,20 +33,20 @@ _LARGEST = 1 << 63
 _DEEPEST = 12
 
 
-def parse_header(text: str) -> dict[str, Any]:
-    """The header as JSON, its entries complete and known, its format a whole number.
+def parse_object(text: str) -> dict[str, Any]:
+    """A header's text as JSON.
 
     Raises:
-        ArtifactError: for text that is no such object, that gives a key twice or has numbers that are not finite.
+        ArtifactError: for text that is no object, that gives a key twice or has numbers that are not finite.
     """
     try:
-        header = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        header = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise _unsound(f"{error}") from error
-    if not isinstance(header, dict) or type(header.get("format")) is not int:
-        raise _unsound("it is no object with a format")
+        raise unsound(f"{error}") from error
+    if not isinstance(header, dict):
+        raise unsound("it is no object")
     if _is_deep(header):
-        raise _unsound(f"it is nested more than {_DEEPEST} deep")
+        raise unsound(f"it is nested more than {_DEEPEST} deep")
     return header
 
 
@@ -59,21 +58,21 @@ def read_run(header: Mapping[str, Any]) -> ModelRecord:
     """
     missing, unknown = sorted(_REQUIRED - set(header)), sorted(set(header) - _REQUIRED - _OPTIONAL)
     if missing or unknown:
-        raise _unsound(f"it has no {missing[0]!r}" if missing else f"it has an unknown entry {unknown[0][:80]!r}")
+        raise unsound(f"it has no {missing[0]!r}" if missing else f"it has an unknown entry {unknown[0][:80]!r}")
     plan = _plan(header["plan"])
-    layers = {_text(name, "a layer's name"): _layer(name, entry) for name, entry in _object(header, "layers")}
+    layers = {text_in(name, "a layer's name"): _layer(name, entry) for name, entry in _object(header, "layers")}
     if set(layers) != set(plan.coded()) or not layers:
-        raise _unsound("the plan and the list of layers differ")
+        raise unsound("the plan and the list of layers differ")
     for name, layer in layers.items():
         _check_slots(name, layer, plan)
     dtype = header["dtype"]
     if not isinstance(dtype, str) or dtype not in DTYPES or not DTYPES[dtype].is_floating_point:
-        raise _unsound(f"dtype is {_shown(dtype)}; a model is of float32 or another floating dtype")
+        raise unsound(f"dtype is {shown(dtype)}; a model is of float32 or another floating dtype")
     return ModelRecord(
         plan=plan,
         layers=layers,
-        folded=_distinct([_text(name, "folded") for name in _list(header["folded"], "folded")], "folded"),
-        skipped={_text(name, "skipped"): _text(why, "skipped") for name, why in _object(header, "skipped")},
+        folded=_distinct([text_in(name, "folded") for name in list_in(header["folded"], "folded")], "folded"),
+        skipped={text_in(name, "skipped"): text_in(why, "skipped") for name, why in _object(header, "skipped")},
         model=_text_or_none(header, "model"),
         preset=_text_or_none(header, "preset"),
         search=_text_or_none(header, "search"),
@@ -94,86 +93,78 @@ def read_tensors(header: Mapping[str, Any]) -> dict[str, dict[str, tuple[int, ..
     found: dict[str, dict[str, tuple[int, ...]]] = {}
     for kind, entries in _object(header, "tensors"):
         if kind not in DTYPES:
-            raise _unsound(f"tensors of dtype {_shown(kind)}; there are {', '.join(DTYPES)}")
+            raise unsound(f"tensors of dtype {shown(kind)}; there are {', '.join(DTYPES)}")
         shapes = found.setdefault(kind, {})
-        for entry in _list(entries, "tensors"):
+        for entry in list_in(entries, "tensors"):
             if not isinstance(entry, list) or len(entry) != 2:
-                raise _unsound(f"tensors has {_shown(entry)}; an entry is [name, shape]")
-            sizes = [_whole(size, "a tensor's shape") for size in _list(entry[1], "a tensor's shape")]
+                raise unsound(f"tensors has {shown(entry)}; an entry is [name, shape]")
+            sizes = [_whole(size, "a tensor's shape") for size in list_in(entry[1], "a tensor's shape")]
             if min(sizes, default=0) < 0 or math.prod(sizes) >= _LARGEST:
-                raise _unsound(f"a tensor of shape {_shown(sizes)}")
-            shapes[_text(entry[0], "a tensor's name")] = tuple(sizes)
+                raise unsound(f"a tensor of shape {shown(sizes)}")
+            shapes[text_in(entry[0], "a tensor's name")] = tuple(sizes)
         if len(shapes) != len(entries):
-            raise _unsound(f"tensors of dtype {kind} name one twice")
+            raise unsound(f"tensors of dtype {kind} name one twice")
     _distinct([name for shapes in found.values() for name in shapes], "tensors")
     return found
-
-
-def blob_sizes(run: ModelRecord) -> tuple[int, int]:
-    """Bytes of all codes at fixed width, and how many scales there are."""
-    packed = scales = 0
-    for name, layer in run.layers.items():
-        for slot in layer.slots(run.plan.layers[name]).values():
-            packed += 0 if slot.scale else packed_bytes(slot.count, slot.bits)
-            scales += slot.count if slot.scale else 0
-    return packed, scales
 
 
 def _plan(data: Any) -> Plan:
     try:
         return Plan.from_json(data)
     except ConfigError as error:
-        raise _unsound(f"{error}") from error
+        raise unsound(f"{error}") from error
 
 
 def _check_slots(name: str, layer: LayerRecord, plan: Plan) -> None:
     try:
         layer.slots(plan.layers[name])
     except ConfigError as error:  # a codec that says how much is stored may say what no layer of that shape stores
-        raise _unsound(f"layer {_shown(name)}: {error}") from error
+        raise unsound(f"layer {shown(name)}: {error}") from error
 
 
 def _layer(name: str, entry: Any) -> LayerRecord:
     if not isinstance(entry, list) or len(entry) != 4:
-        raise _unsound(f"layer {_shown(name)} has {_shown(entry)}; an entry is [G, R, C, error]")
+        raise unsound(f"layer {shown(name)} has {shown(entry)}; an entry is [G, R, C, error]")
     groups, rows, columns, error = entry
     if not all(type(size) is int and 0 < size < 1 << 31 for size in (groups, rows, columns)):
-        raise _unsound(f"layer {_shown(name)} has a shape of {_shown(entry[:3])}")
+        raise unsound(f"layer {shown(name)} has a shape of {shown(entry[:3])}")
     return LayerRecord((groups, rows, columns), math.nan if error is None else _number(error, "a layer's error"))
 
 
 def _object(header: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:
     if not isinstance(header[key], dict):
-        raise _unsound(f"{key} is {_shown(header[key])}, not an object")
+        raise unsound(f"{key} is {shown(header[key])}, not an object")
     return header[key].items()
 
 
-def _list(value: Any, what: str) -> list[Any]:
+def list_in(value: Any, what: str) -> list[Any]:
+    """The value, which must be a list."""
     if not isinstance(value, list):
-        raise _unsound(f"{what} is {_shown(value)}, not a list")
+        raise unsound(f"{what} is {shown(value)}, not a list")
     return value
 
 
 def _distinct(names: list[str], what: str) -> tuple[str, ...]:
     if len(set(names)) != len(names):
-        raise _unsound(f"{what} names one twice")
+        raise unsound(f"{what} names one twice")
     return tuple(names)
 
 
-def _text(value: Any, what: str) -> str:
+def text_in(value: Any, what: str) -> str:
+    """The value, which must be a text that a file and a terminal can hold."""
     # What JSON escapes may name half of a letter, which no file and no terminal can hold.
     if not isinstance(value, str) or not (value.isascii() or value.encode(errors="ignore").decode() == value):
-        raise _unsound(f"{what} is {_shown(value)}, not a text")
+        raise unsound(f"{what} is {shown(value)}, not a text")
     return value
 
 
 def _text_or_none(header: Mapping[str, Any], key: str) -> str | None:
-    return None if header[key] is None else _text(header[key], key)
+    return None if header[key] is None else text_in(header[key], key)
 
 
 def _whole(value: Any, what: str) -> int:
     if type(value) is not int or not -_LARGEST < value < _LARGEST:
-        raise _unsound(f"{what} is {_shown(value)}, not a whole number of 64 bits")
+        raise unsound(f"{what} is {shown(value)}, not a whole number of 64 bits")
     return value
 
 
@@ -183,7 +174,7 @@ def _whole_or_none(header: Mapping[str, Any], key: str) -> int | None:
 
 def _number(value: Any, what: str) -> float:
     if type(value) not in (int, float) or not -_LARGEST < value < _LARGEST:
-        raise _unsound(f"{what} is {_shown(value)}, not a number")
+        raise unsound(f"{what} is {shown(value)}, not a number")
     return value
 
 
@@ -207,10 +198,16 @@ def _is_deep(value: Any) -> bool:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant[:40]} is no JSON number, or not a finite one")
 
 
-def _shown(value: Any) -> str:
+def _finite(text: str) -> float:
+    """A number with a fraction or an exponent: 1e999 is as infinite as the constant that JSON does not know."""
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+def shown(value: Any) -> str:
     """A value for a message: short, and whatever it is."""
     if isinstance(value, (dict, list)):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
@@ -218,5 +215,6 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _unsound(why: str) -> ArtifactError:
+def unsound(why: str) -> ArtifactError:
+    """The error that says why a header is refused."""
     return ArtifactError(f"the header is not sound: {why}")

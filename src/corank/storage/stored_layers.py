@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from corank.codecs import Codec
 from corank.errors import ArtifactError
 from corank.layers import CodedConv1d, CodedLayerState
-from corank.storage.bits import packed_bytes
 from corank.storage.contents import ArtifactContents
 from corank.storage.model_record import ModelRecord
+from corank.storage.placement import placed_tensors
 
 __all__ = ["layer_code", "other_tensors", "slot_tensors"]
 
@@ -25,17 +25,9 @@ def slot_tensors(run: ModelRecord, contents: ArtifactContents) -> dict[str, dict
         run, contents: from :func:`corank.storage.artifact.read`, which has checked that they fit each other.
     """
     found: dict[str, dict[str, Tensor]] = {}
-    packed = scales = 0
-    for name, layer in run.layers.items():
-        tensors = found.setdefault(name, {})
-        for slot_name, slot in layer.slots(run.plan.layers[name]).items():
-            if slot.scale:
-                tensors[slot_name] = contents.blobs["scales"][scales : scales + slot.count]
-                scales += slot.count
-            else:
-                size = packed_bytes(slot.count, slot.bits)
-                tensors[slot_name] = contents.blobs["codes"][packed : packed + size]
-                packed += size
+    for tensor in placed_tensors(run):
+        part = contents.blobs[tensor.blob][tensor.begin : tensor.end]
+        found.setdefault(tensor.layer, {})[tensor.slot] = part
     return found
 
 

@@ -52,6 +52,10 @@ def _weights() -> dict[str, Tensor]:
         "constant": torch.full((2, 6), -0.25),
         "large": normal * 1e3,
         "small": normal * 1e-4,
+        "the largest": torch.where(normal == outlier, normal, 6e4),
+        "below fp16": normal * 1e-9,
+        "denormal": normal * 1e-41,
+        "one denormal": torch.zeros(3, 7).index_fill_(1, torch.tensor([2]), 1e-42),
         "half precision": normal.half(),
     }
 

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from corank.autograd import recording
 from corank.checkpoint import fingerprint
 from corank.codecs import CODECS, Codec, RateUniform, Uniform
-from corank.config import choose
+from corank.config import check_progress, choose
 from corank.errors import ConfigError, CorankError
 from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, placed, scored_tensors
 from corank.files import read_at_most, write_whole
@@ -119,6 +120,7 @@ def codec_of(name: str, bits: int) -> Codec | None:
         return None
 
 
+@recording()
 def compare(
     model: nn.Module,
     data: Any,
@@ -154,6 +156,7 @@ def compare(
         ConfigError: for bad settings, or an ``out`` made with another network, other data, search or seed.
         OutputError: when ``out`` cannot be written.
     """
+    check_progress(progress)
     if type(jobs) is not int or jobs < 1:
         raise ConfigError(f"jobs={jobs!r}: a positive whole number, e.g. jobs=2")
     chosen = list(wanted) if wanted is not None else cases()

@@ -25,6 +25,7 @@ from corank.verbs.arguments import check_loss, check_numbers, read_samples
 __all__ = ["ContextOptions", "open_context", "statistics_of", "with_checkpoint"]
 
 _PROBED = 2  # samples that the model is watched with
+_SEARCHED = 512  # that are tried where those do not reach all layers
 _FISHER_SAMPLES = 512
 
 
@@ -50,8 +51,9 @@ def open_context(model: nn.Module, data: Any, options: ContextOptions) -> Contex
     check_numbers(options.samples, options.batch_size, options.seed)
     samples = read_samples(data, options.samples, options.batch_size, options.seed)
     where = chosen_device(options.device, device_of(model))
-    probe = samples.first(_PROBED)
-    prepared = prepare(model, lambda one: run(one, probe, device_of(one)), options.fold)
+    batches = [samples.first(_PROBED), *samples.take(_SEARCHED).batches]
+    runs = [lambda one, batch=batch: run(one, batch, device_of(one)) for batch in batches]
+    prepared = prepare(model, runs[0], options.fold, runs[1:])
     prepared.model.to(where)
     usual = token_distance if samples.are_tokens else output_distance
     loss = check_loss(options.loss, prepared.outputs) or usual

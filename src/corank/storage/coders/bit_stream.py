@@ -61,22 +61,20 @@ def read_lanes(data: bytes, code: PrefixCode, sizes: np.ndarray, counts: np.ndar
     Raises:
         ArtifactError: where a lane's words do not end where its size says, or the data is short.
     """
-    most = int(counts.max(initial=0))
     if code.is_constant:
         if sizes.any():
             raise ArtifactError("coded symbols take bits where only one symbol occurs")
-        return np.full((len(counts), most), code.order[0], np.int64)
+        return np.full((len(counts), int(counts.max(initial=0))), code.order[0], np.int64)
     ends = np.cumsum(sizes)
     if len(sizes) and (sizes.min() < 0 or ends[-1] > 8 * len(data)):
         raise ArtifactError("coded symbols are cut off")
     if bool((sizes < counts).any()):
         raise ArtifactError("a run of coded symbols has fewer bits than symbols")
-    return _read(_cells(data), code, ends - sizes, ends, counts, most)
+    return _read(_cells(data), code, ends - sizes, ends, counts)
 
 
-def _read(
-    cells: np.ndarray, code: PrefixCode, at: np.ndarray, ends: np.ndarray, counts: np.ndarray, most: int
-) -> np.ndarray:
+def _read(cells: np.ndarray, code: PrefixCode, at: np.ndarray, ends: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    most = int(counts.max(initial=0))
     symbols, found, used = code.table
     together, last = len(symbols), len(cells) - 1
     shift = np.uint32(32 - code.window)

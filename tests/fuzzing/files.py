@@ -15,32 +15,26 @@ from torch import Tensor, nn
 
 from corank.errors import ArtifactError
 from corank.inspect import inspect
-from corank.storage.artifact import load, save, serialized
-from corank.testing.mutations import mutate
+from corank.storage.artifact import load, save
+from fuzzing.mutations import mutate
 
 __all__ = ["check_file", "check_files"]
 
 
 def check_files(
-    model: nn.Module,
+    data: bytes,
     network: nn.Module | Callable[[], nn.Module],
     inputs: Tensor,
     count: int = 300,
-    seed: int = 0,
-    coder: str = "auto",
     others: Sequence[bytes] = (),
 ) -> Counter[str]:
-    """Saves a quantized model, and reads damaged and forged copies of the file as :func:`check_file` does.
-
-    For whoever adds a codec, a coder or a kind of layer.
+    """Reads damaged and forged copies of a sound artifact as :func:`check_file` does.
 
     Args:
-        model: what :func:`corank.quantize` returned.
+        data: the artifact, of any format.
         network: the float network, or what makes one.
         inputs: a batch for it.
         count: how many files.
-        seed: draws the mutations.
-        coder: as for :func:`corank.save`.
         others: sound artifacts whose parts may be put in.
 
     Returns:
@@ -49,12 +43,11 @@ def check_files(
     Raises:
         AssertionError: naming the mutation and its number.
     """
-    data = serialized(model, coder)
     found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mutated.safetensors")
         for number in range(count):
-            name, mutated = mutate(data, random.Random(f"{seed}:{number}"), others)
+            name, mutated = mutate(data, random.Random(f"7:{number}"), others)
             path.write_bytes(mutated)
             try:
                 found[check_file(path, network, inputs)] += 1
@@ -91,7 +84,10 @@ def check_file(path: Path, network: nn.Module | Callable[[], nn.Module], inputs:
         again = path.with_name(f"{path.name}.again")
         try:
             save(model, again)
-            repeated = load(again, network)
+            try:
+                repeated = load(again, network)
+            except ArtifactError as error:
+                raise AssertionError(f"saved again it is refused: {error}") from error
             assert _equal(repeated(inputs.to(outputs.dtype)), outputs), "saved and loaded again it gives something else"
             record = inspect(path, codes=True)
             kept = ("layers", "plan", "folded", "skipped", "seed")

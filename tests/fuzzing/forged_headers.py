@@ -48,10 +48,14 @@ def _nested(depth: int, lists: bool) -> Any:
 
 
 def forge_header(
-    header: dict[str, Any], draw: random.Random, another: Callable[[], dict[str, Any]]
+    header: dict[str, Any], draw: random.Random, another: Callable[[], dict[str, Any]], short: bool = False
 ) -> tuple[str, dict[str, Any]]:
-    """The name of a change and the changed header; ``another`` gives that of another file."""
-    name = draw.choice(tuple(_FORGERIES))
+    """The name of a change and the changed header; ``another`` gives that of another file, in the same form.
+
+    ``short``: the header is in the form that stands in a file of format 3.
+    """
+    forgeries = _SHORT_FORGERIES if short else _FORGERIES
+    name = draw.choice(tuple(forgeries))
     if name == "of another":
         key = draw.choice(tuple(header))
         return name, {**header, key: another().get(key)}
@@ -59,7 +63,7 @@ def forge_header(
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
         # What was forged already may leave nothing to choose from.
         with contextlib.suppress(LookupError, TypeError, AttributeError, ValueError, OverflowError):
-            _FORGERIES[name](header, draw)
+            forgeries[name](header, draw)
     return name, header
 
 
@@ -211,6 +215,41 @@ def _facts(header: dict[str, Any], draw: random.Random) -> None:
     header[draw.choice(names)] = hostile(draw)
 
 
+def _ways(header: dict[str, Any], draw: random.Random) -> None:
+    """How one name is told from another, or how many."""
+    lists = [header["layers"], header["folded"], *header["tensors"].values(), header["plan"].setdefault("names", [])]
+    ways = draw.choice(lists)
+    new = draw.choice((*_WAYS, *_TEXTS))
+    what = draw.randrange(3)
+    if what == 0 and ways:
+        ways[draw.randrange(len(ways))] = draw.choice((new, [new], [new, 8], [new, 2, -4], [new, 1 << 62, 4]))
+    elif what == 1:
+        ways.insert(draw.randrange(len(ways) + 1), new)
+    else:
+        ways.reverse()
+    if not header["plan"]["names"]:
+        del header["plan"]["names"]
+
+
+_WAYS = ("", ".", "..", "...", ">", ">>", ">" * 300, "." * 300, "/", "//", "/.", ">/x", ".>x", "bias", ">bias", "./x")
+
+
+def _numbers(header: dict[str, Any], draw: random.Random) -> None:
+    """Which numbers of a plan stand in a column, the layers' shapes, and which runs are coded."""
+    what = draw.randrange(3)
+    if what == 0:
+        layer = draw.choice(header["plan"]["layers"])
+        value = draw.choice(("#", "##", "#" * 5, {"#": "#"}, ["#"] * 50))
+        layer[draw.choice(("sparsity", "rate", "rank", "codec", "fit", "rounder"))] = value
+    elif what == 1:
+        sizes = header["shapes"]
+        sizes[draw.randrange(len(sizes))] = draw.choice((*_NUMBERS, 1, 2, 3))
+    else:
+        header.setdefault("coders", ["deflate"])
+        index = header.setdefault("coded", [0] * (2 * len(header["layers"])))
+        index[draw.randrange(len(index))] = draw.choice((0, 1, 2, 1 << 40, -1, True, None, [1, 5]))
+
+
 def _coded(header: dict[str, Any], draw: random.Random) -> None:
     """The index of coded runs, of a file of format 2 or as if it were one."""
     header["format"] = draw.choice((2, 2, 2, 1, 2.0, "2", True))
@@ -236,6 +275,10 @@ _FORGERIES: dict[str, Callable[[dict[str, Any], random.Random], None]] = {
     "any value": _any_value, "near value": _near_value, "without": _without, "more": _more, "exchange": _exchange,
     "shape": _shape, "codec": _codec, "layer plan": _layer_plan, "names": _names, "tensors": _tensors, "facts": _facts,
     "coded": _coded, "of another": _any_value,
+}  # fmt: skip
+_SHORT_FORGERIES = {
+    **{name: _FORGERIES[name] for name in ("any value", "near value", "without", "more", "exchange", "facts")},
+    "ways": _ways, "numbers": _numbers, "of another": _any_value,
 }  # fmt: skip
 
 

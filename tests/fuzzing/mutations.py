@@ -6,95 +6,22 @@ behind it are reached. The same generator state gives the same file.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import math
 import random
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from corank.errors import ArtifactError
-from corank.storage.header import blob_sizes, read_run
-from corank.testing.forged_headers import forge_header, forge_text, hostile
+from corank.storage.header import read_run
+from corank.storage.number_columns import column
+from corank.storage.placement import blob_sizes
+from fuzzing.forged_headers import forge_header, forge_text, hostile
+from fuzzing.parts import DTYPES, CurrentParts, Parts, framed, older_digest, opened, parts_of
 
-__all__ = ["DAMAGES", "Parts", "bomb", "mutate"]
-
-_TORCH_NAMES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "U16": "uint16", "U32": "uint32", "U64": "uint64",
-    "C64": "complex64", "F8_E5M2": "float8_e5m2", "F8_E4M3": "float8_e4m3fn", "F8_E8M0": "float8_e8m0fnu",
-}  # fmt: skip
-_DTYPES = [*_TORCH_NAMES, "F4", "F6_E2M3", "F128", "", "u8", "OBJ"]
-
-
-@dataclass
-class Parts:
-    """An artifact taken apart; :meth:`join` is its inverse, but for the order of what the frame lists.
-
-    Attributes:
-        frame: of safetensors: the place, dtype and shape of each blob.
-        header: corank's own, as text.
-        body: all blobs.
-        sign: whether :meth:`join` computes the SHA-256 anew; else the one that was there is kept.
-        sha256: the one that was there.
-    """
-
-    frame: dict[str, Any]
-    header: str
-    body: bytes
-    sha256: str
-    sign: bool = True
-
-    @classmethod
-    def of(cls, data: bytes) -> Parts:
-        """The parts of a sound artifact."""
-        end = 8 + int.from_bytes(data[:8], "little")
-        frame = json.loads(data[8:end])
-        metadata = frame.pop("__metadata__")
-        return cls(frame, metadata["corank"], data[end:], metadata["sha256"])
-
-    def blob(self, name: str) -> bytes:
-        """The bytes of one blob."""
-        begin, end = self.frame[name]["data_offsets"]
-        return self.body[begin:end]
-
-    def replace(self, name: str, data: bytes, width: int) -> None:
-        """Another blob in the place of one of items of ``width`` bytes; the others move."""
-        blobs = {key: self.blob(key) for key in sorted(self.frame, key=lambda key: self.frame[key]["data_offsets"])}
-        blobs[name], at, body = data, 0, []
-        for key, value in blobs.items():
-            self.frame[key]["data_offsets"] = [at, at + len(value)]
-            body.append(value)
-            at += len(value)
-        self.frame[name]["shape"] = [len(data) // width]
-        self.body = b"".join(body)
-
-    def digest(self) -> str:
-        """The SHA-256 as ``docs/artifact.md`` has it; of what is malformed, anything."""
-        total = hashlib.sha256(self.header.encode("utf-8", "replace"))
-        for name in sorted(self.frame):
-            try:
-                entry = self.frame[name]
-                kind, count = _TORCH_NAMES.get(entry["dtype"], "none"), math.prod(entry["shape"])
-                total.update(f"\0{name}:torch.{kind}:{count}\0".encode())
-                total.update(self.blob(name))
-            except (TypeError, KeyError, ValueError, AttributeError):
-                continue
-        return total.hexdigest()
-
-    def join(self) -> bytes:
-        """The file."""
-        metadata = {"corank": self.header, "sha256": self.digest() if self.sign else self.sha256, "format": "pt"}
-        return framed({"__metadata__": metadata, **self.frame}, self.body)
-
-
-def framed(frame: Any, body: bytes) -> bytes:
-    """A safetensors file of that frame, which may be anything."""
-    text = json.dumps(frame, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + body
+__all__ = ["DAMAGES", "HEADER_BOMBS", "bomb", "header_bomb", "mutate"]
 
 
 def mutate(data: bytes, draw: random.Random, others: Sequence[bytes] = ()) -> tuple[str, bytes]:
@@ -105,7 +32,7 @@ def mutate(data: bytes, draw: random.Random, others: Sequence[bytes] = ()) -> tu
         draw: decides everything.
         others: sound artifacts whose parts may be put in.
     """
-    choices = [*[_damage, _damage, _frame, _blobs, _header, _header, _header, _text] * 2, _bomb]
+    choices = [*[_damage, _damage, _frame, _blobs, _header, _header, _short_header, _columns, _text] * 2, _bomb]
     return draw.choice(choices)(data, draw, others or (data,))
 
 
@@ -166,35 +93,42 @@ DAMAGES: dict[str, Callable[[bytes, random.Random, Sequence[bytes]], bytes]] = {
 
 def _frame(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[str, bytes]:
     """What safetensors itself lists: dtypes, shapes, places, names."""
-    parts = Parts.of(data)
-    name = draw.choice(tuple(parts.frame))
-    entry = parts.frame[name]
+    frame, body = opened(data)
+    metadata = frame.pop("__metadata__", {})
     kind = draw.choice(("dtype", "shape", "offsets", "name", "drop", "add", "entry", "metadata"))
+    if kind == "add":
+        size, end = draw.choice((0, 1, 8)), len(body)
+        body += bytes(size)
+        frame[draw.choice(("more", "int64", "float32", "corank", "../x"))] = {
+            "dtype": "U8", "shape": [size], "data_offsets": [end, end + size],
+        }  # fmt: skip
+    else:
+        _other_entry(frame, kind, len(body), draw)
+    if "sha256" in metadata:
+        metadata["sha256"] = older_digest(frame, metadata["corank"], body)
+    if kind == "metadata":
+        metadata = _other_metadata(metadata, draw)
+    return f"frame: {kind}", framed({"__metadata__": metadata, **frame} if metadata else frame, body)
+
+
+def _other_entry(frame: dict[str, Any], kind: str, size: int, draw: random.Random) -> None:
+    """One tensor's entry is changed in one respect; a frame without any stays as it is."""
+    name = draw.choice(tuple(frame))
+    entry = frame[name]
     if kind == "dtype":
-        entry["dtype"] = draw.choice(_DTYPES)
+        entry["dtype"] = draw.choice(DTYPES)
         if draw.random() < 0.7:
             _fit_shape(entry, draw)
     elif kind == "shape":
         entry["shape"] = draw.choice((_split(entry["shape"], draw), [], [0], [-1], [1 << 62, 4], hostile(draw)))
     elif kind == "offsets":
-        entry["data_offsets"] = draw.choice(([0, 0], [0, len(parts.body) + 1], [8, 0], [-8, 8], hostile(draw)))
+        entry["data_offsets"] = draw.choice(([0, 0], [0, size + 1], [8, 0], [-8, 8], hostile(draw)))
     elif kind == "name":
-        parts.frame[draw.choice(("codes", "scales", "float16", "../codes", "", "é", "x" * 5000))] = parts.frame.pop(
-            name
-        )
+        frame[draw.choice(("codes", "corank", "scales", "float16", "../codes", "", "é", "x" * 5000))] = frame.pop(name)
     elif kind == "drop":
-        del parts.frame[name]
-    elif kind == "add":
-        size, end = draw.choice((0, 1, 8)), len(parts.body)
-        parts.body += bytes(size)
-        parts.frame[draw.choice(("more", "int64", "float32", "../x"))] = {
-            "dtype": "U8", "shape": [size], "data_offsets": [end, end + size],
-        }  # fmt: skip
+        del frame[name]
     elif kind == "entry":
-        parts.frame[name] = hostile(draw)
-    else:
-        return "frame: metadata", _other_metadata(parts, draw)
-    return f"frame: {kind}", parts.join()
+        frame[name] = hostile(draw)
 
 
 def _fit_shape(entry: dict[str, Any], draw: random.Random) -> None:
@@ -226,23 +160,20 @@ def _split(shape: list[int], draw: random.Random) -> list[int]:
     return draw.choice(([part, count // part], [1, count], [count, 1, 1]))
 
 
-def _other_metadata(parts: Parts, draw: random.Random) -> bytes:
-    metadata: Any = {"corank": parts.header, "sha256": parts.digest(), "format": "pt"}
+def _other_metadata(metadata: dict[str, Any], draw: random.Random) -> Any:
     key = draw.choice(("corank", "sha256", "format", None))
     if key is None:
-        metadata = hostile(draw)
-    elif draw.random() < 0.5:
-        del metadata[key]
-    else:
-        metadata[key] = hostile(draw)
-    return framed({"__metadata__": metadata, **parts.frame}, parts.body)
+        return hostile(draw)
+    if draw.random() < 0.5:
+        return {name: value for name, value in metadata.items() if name != key}
+    return {**metadata, key: hostile(draw)}
 
 
 def _blobs(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[str, bytes]:
     """The numbers, under a right SHA-256."""
-    parts = Parts.of(data)
-    name = draw.choice(tuple(parts.frame))
-    blob, width = parts.blob(name), {"F16": 2, "F32": 4, "I64": 8, "F64": 8}.get(parts.frame[name]["dtype"], 1)
+    parts = parts_of(data)
+    name = draw.choice(parts.names())
+    blob, width = parts.blob(name), _WIDTHS.get(name, 1)
     kind = draw.choice(("noise", "flip", "extreme", "longer", "shorter", "other"))
     if kind == "noise":
         blob = draw.randbytes(len(blob))
@@ -257,48 +188,120 @@ def _blobs(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[s
     elif kind == "shorter":
         blob = blob[: -width * draw.choice((1, 2, 8))]
     else:
-        other = Parts.of(draw.choice(others))
-        blob = other.blob(name) if name in other.frame else b""
+        blob = parts_of(draw.choice(others)).blob(name)
     parts.replace(name, blob, width)
     return f"blobs: {kind}", parts.join()
 
 
+_WIDTHS = {"scales": 2, "float16": 2, "float32": 4, "int64": 8, "float64": 8}
+
+
 def _header(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[str, bytes]:
-    """Corank's own header, as JSON."""
-    parts = Parts.of(data)
-    kind, header = forge_header(
-        json.loads(parts.header), draw, lambda: json.loads(Parts.of(draw.choice(others)).header)
-    )
-    parts.header = json.dumps(header, separators=(",", ":"))
+    """Corank's own header, in the form that is checked."""
+    parts = parts_of(data)
+    kind, header = forge_header(parts.long_header(), draw, lambda: parts_of(draw.choice(others)).long_header())
+    # What the packed form cannot hold leaves the header as it was; the form itself is forged beside this.
+    with contextlib.suppress(LookupError, TypeError, AttributeError, ValueError, OverflowError, ArtifactError):
+        parts.set_header(header)
     if draw.random() < 0.5:
         _refit(parts, header, draw)
     return f"header: {kind}", parts.join()
 
 
+def _short_header(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[str, bytes]:
+    """The header of this version's format, in the form that stands in the file: ways, shapes, templates of plans."""
+    parts = parts_of(data)
+    if not isinstance(parts, CurrentParts):
+        return _header(data, draw, others)
+    another = _current(others, data)
+    kind, header = forge_header(
+        json.loads(parts.header), draw, lambda: json.loads(CurrentParts.of(draw.choice(another)).header), short=True
+    )
+    parts.header = json.dumps(header, separators=(",", ":"))
+    return f"short header: {kind}", parts.join()
+
+
+def _current(others: Sequence[bytes], data: bytes) -> list[bytes]:
+    """The files of this version's format among others; if there is none, ``data``."""
+    return [one for one in others if b"__metadata__" not in one[:40]] or [data]
+
+
+def _columns(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[str, bytes]:
+    """The numbers behind the header's text, and its length."""
+    parts = parts_of(data)
+    if not isinstance(parts, CurrentParts):
+        return _blobs(data, draw, others)
+    name = draw.choice(tuple(DAMAGES))
+    kind = draw.choice((name, name, name, "another", "none", "huge", "wide"))
+    if kind == "another":
+        parts.columns = CurrentParts.of(draw.choice(_current(others, data))).columns
+    elif kind == "none":
+        parts.columns = b""
+    elif kind == "huge":
+        parts.columns = column([draw.choice((-1, 1)) * draw.getrandbits(draw.choice((8, 31, 61))) for _ in range(9)])
+    elif kind == "wide":
+        parts.columns = draw.choice((b"\xff" * 40, b"\0\xff" * 20, b"\0\x3f" * 20, b"\0\x3e" * 20, b"\0\0" * 5))
+    else:
+        parts.columns = DAMAGES[name](parts.columns, draw, [parts.columns])
+    return f"columns: {kind}", parts.join()
+
+
 def _bomb(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[str, bytes]:
+    if draw.random() < 0.3 and "__metadata__" not in opened(data)[0]:
+        return "bomb: header", header_bomb(data, draw.choice(HEADER_BOMBS), 1 << draw.randrange(8, 24))
     rows, columns = 1 << draw.randrange(4, 15), 1 << draw.randrange(4, 12)
-    return "bomb", bomb(data, rows, columns, draw.choice((1, 2, 4, 8)))
+    return "bomb: codes", bomb(data, rows, columns, draw.choice((1, 2, 4, 8)))
 
 
 def bomb(data: bytes, rows: int, columns: int, bits: int) -> bytes:
     """An artifact in order, but that a few of its bytes inflate to one layer of that size."""
-    parts = Parts.of(data)
-    header = json.loads(parts.header)
+    parts = parts_of(data)
+    header = parts.long_header()
     name = min(header["layers"])
     squeezer, line = zlib.compressobj(9, zlib.DEFLATED, -15), bytes(columns * bits // 8 - 1)
     # One byte of each row is not as the others: coded a little less than a thousandfold, which alone is refused.
     codes = b"".join(squeezer.compress(line + bytes([row & 0x7F])) for row in range(rows)) + squeezer.flush()
     plan = {"codec": {"kind": "uniform", "bits": bits, "symmetric": True, "group": -1}}
     index = {"coders": ["deflate"], "coded": [[0, len(codes)]], "layers": {name: [1, rows, columns, 0.0]}}
-    parts.header = json.dumps({**header, **index, "format": 2, "plan": {"layers": {name: plan}}})
+    older = {} if isinstance(parts, CurrentParts) else {"format": 2}
+    parts.set_header({**header, **index, **older, "plan": {"default": {}, "layers": {name: plan}}})
     parts.replace("codes", codes, 1)
     parts.replace("scales", b"\0\x3c", 2)
     return parts.join()
 
 
+HEADER_BOMBS = ("spaces", "lists", "objects", "depth", "names", "ways", "skips", "plans", "shapes", "digits")
+
+
+def header_bomb(data: bytes, kind: str, size: int) -> bytes:
+    """An artifact whose header inflates to about so many bytes of text, or that names more with so many.
+
+    Args:
+        data: a sound artifact of this version's format.
+        kind: what it repeats.
+        size: of the text.
+    """
+    parts = CurrentParts.of(data)
+    repeated = {"spaces": " ", "lists": "[],", "objects": '{"":0},', "depth": "[", "digits": "9"}
+    if kind in repeated:
+        unit = repeated[kind]
+        more = unit * (size // len(unit))
+        parts.header = f'{parts.header[:-1]},"more":{f"[{more}0]" if unit[-1] == "," else more}}}'
+        return parts.join()
+    changes: dict[str, Callable[[], dict[str, Any]]] = {
+        "names": lambda: {"layers": ["/a", *["b"] * (size // 4)]},
+        "ways": lambda: {"folded": [""] * (size // 3)},
+        "skips": lambda: {"folded": [">" * size]},
+        "plans": lambda: {"plan": {"default": {}, "layers": [{}] * (size // 3)}},
+        "shapes": lambda: {"shapes": [1] * (size // 2)},
+    }
+    parts.header = json.dumps({**json.loads(parts.header), **changes[kind]()}, separators=(",", ":"))
+    return parts.join()
+
+
 def _text(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[str, bytes]:
     """Corank's own header, as text that may be no JSON."""
-    parts = Parts.of(data)
+    parts = parts_of(data)
     kind, parts.header = forge_text(parts.header, draw)
     parts.sign = draw.random() < 0.95
     return f"text: {kind}", parts.join()
@@ -308,9 +311,9 @@ def _refit(parts: Parts, header: Any, draw: random.Random) -> None:
     """Codes and scales of the sizes that the header asks for, where it is one and they are small."""
     try:
         packed, scales = blob_sizes(read_run(header))
-    except ArtifactError:
+    except (ArtifactError, LookupError, TypeError, AttributeError):
         return
-    if max(packed, 2 * scales) > 1 << 16 or not {"codes", "scales"} <= set(parts.frame):
+    if max(packed, 2 * scales) > 1 << 16 or not {"codes", "scales"} <= set(parts.names()):
         return
     blob = parts.blob("codes")
     parts.replace("codes", (blob + draw.randbytes(packed))[:packed], 1)

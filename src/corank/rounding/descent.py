@@ -31,6 +31,7 @@ def descend(
     best = codes[:, order]
     values = codebook.values(codes)[:, order].reshape(groups, -1, columns)
     error = weight.float()[:, order].reshape(values.shape) - values
+    skips = codes.device.type == "cpu"  # elsewhere each look at the codes would wait for the device
     for _ in range(sweeps):
         before = best.clone()
         for start in range(0, columns, block):
@@ -40,7 +41,7 @@ def descend(
                 target = values[:, :, column] + pull[:, :, column - start] / energy[:, column, None]
                 part = codebook.columns(order[column : column + 1])
                 picked = part.nearest(target.reshape(-1, 1))
-                if torch.equal(picked[:, 0], best[:, column]):
+                if skips and torch.equal(picked[:, 0], best[:, column]):
                     continue
                 moved = part.values(picked).reshape(target.shape) - values[:, :, column]
                 best[:, column] = picked[:, 0]

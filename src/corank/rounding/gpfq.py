@@ -34,6 +34,7 @@ class Gpfq(Rounder):
 
     needs = (Gram,)
     corrects_input_error: ClassVar[bool] = True
+    walks_columns: ClassVar[bool] = True
 
     block: int = 64
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class Gptq(Rounder):
     """
 
     needs = (Gram,)
+    walks_columns: ClassVar[bool] = True
 
     damping: float = 0.01
     block: int = 64

@@ -39,6 +39,7 @@ class Qronos(Rounder):
 
     needs = (Gram,)
     corrects_input_error: ClassVar[bool] = True
+    walks_columns: ClassVar[bool] = True
 
     damping: float = 0.01
     block: int = 64

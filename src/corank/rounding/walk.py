@@ -40,7 +40,7 @@ def walk(
         first: ``(G, R)``, targets that the first column's codes are picked by, in place of its own.
     """
     groups, rows, columns = targets.shape
-    codes = torch.empty(groups * rows, columns, dtype=torch.uint8, device=targets.device)
+    found = torch.empty(groups * rows, columns, dtype=torch.uint8, device=targets.device)  # in the order of the walk
     for start in range(0, columns, block):
         end = min(start + block, columns)
         carried = torch.empty(groups, rows, end - start, device=targets.device, dtype=targets.dtype)
@@ -49,10 +49,12 @@ def walk(
             aim = first if first is not None and column == 0 else target
             part = codebook.columns(order[column : column + 1])
             picked = part.nearest(aim.reshape(-1, 1))
-            codes[:, order[column]] = picked[:, 0]
+            found[:, column] = picked[:, 0]
             values = part.values(picked).reshape(groups, rows)
             moved = values if carry_values else target - values
             targets[:, :, column + 1 : end] -= moved[:, :, None] * spread[:, None, column, column + 1 : end]
             carried[:, :, column - start] = moved
         targets[:, :, end:] -= carried @ spread[:, start:end, end:]
+    codes = torch.empty_like(found)
+    codes[:, order] = found
     return codes

@@ -188,7 +188,7 @@ def test_no_parameter_trains_and_none_is_hidden() -> None:
 
 def test_bias_may_be_added_or_kept_away() -> None:
     layer = nn.Conv2d(2, 3, 1, bias=False)
-    result = coded_class(layer)(layer, Uniform(3), bias=True)
+    result = coded_class(layer)(layer, Uniform(3)).keep_bias(True)
     result.fill(code_of(layer, Uniform(3), 0), torch.arange(3.0))
     assert result.bias is not None and result.bias.tolist() == [0, 1, 2]
     assert coded_class(layer)(layer, Uniform(3)).bias is None

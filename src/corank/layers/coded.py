@@ -57,12 +57,11 @@ class CodedLayer(nn.Module):
         codec: Codec,
         rank: int = 0,
         adapter_bits: int = 8,
-        bias: bool | None = None,
         inputs: int | None = None,
     ) -> None:
         """A coded layer of the same geometry as the float ``layer``, codes all zero until :meth:`fill`.
 
-        ``bias`` says whether it has one; None: as ``layer`` has. ``inputs`` are the bits that inputs are rounded to.
+        It has a bias as ``layer`` has; see :meth:`keep_bias`. ``inputs`` are the bits that inputs are rounded to.
         """
         nn.Module.__init__(self)
         for name in _GEOMETRY:
@@ -71,19 +70,25 @@ class CodedLayer(nn.Module):
         self.codec, self.rank, self.adapter_bits, self.inputs = codec, rank, adapter_bits, inputs
         self.geometry = Geometry.of(layer)
         reference = cast(Tensor, layer.weight)
-        rows = self.geometry.matrix_shape[0] * self.geometry.matrix_shape[1]
-        has_bias = layer.bias is not None if bias is None else bias
-        empty = torch.zeros(rows, dtype=reference.dtype, device=reference.device)
-        self.register_parameter("bias", nn.Parameter(empty, requires_grad=False) if has_bias else None)
+        self.register_parameter("bias", None)
         self.register_buffer("_float", torch.zeros(0, dtype=reference.dtype, device=reference.device), persistent=False)
         for name, slot in self.slots().items():
             size = slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
             dtype = torch.float16 if slot.scale else torch.uint8
             self.register_buffer(name, torch.full((size,), name == "input_step", dtype=dtype, device=reference.device))
+        self.keep_bias(layer.bias is not None)
         self._cache: Tensor | None = None
         self._feed: Callable[[Tensor], Tensor] | None = None
         self.register_load_state_dict_post_hook(_forget)
         self.training = layer.training
+
+    def keep_bias(self, has_bias: bool) -> CodedLayer:
+        """Gives the layer a bias of zeros, or none: one comes with a folded norm. Returns the layer."""
+        marker = cast(Tensor, self._buffers["_float"])
+        rows = self.geometry.matrix_shape[0] * self.geometry.matrix_shape[1]
+        empty = torch.zeros(rows, dtype=marker.dtype, device=marker.device)
+        self._parameters["bias"] = nn.Parameter(empty, requires_grad=False) if has_bias else None
+        return self
 
     def slots(self) -> dict[str, TensorSpec]:
         """What this layer stores."""

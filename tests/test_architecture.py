@@ -19,7 +19,11 @@ ORDER = (
     ("registry",),
     ("config",),
     ("progress", "sizes", "bisection"),
-    ("matrix", "processes", "compiled", "autograd", "devices", "files", "memory", "notes", "padding", "watching"),
+    (
+        *("processes", "compiled", "autograd", "devices", "files", "memory", "notes", "padding", "precision"),
+        *("transfer", "watching"),
+    ),
+    ("matrix",),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),
@@ -56,7 +60,7 @@ INSIDE = {
         ("interleaved", "repeated", "streamed"),
         ("layerwise",),
     ),
-    "coding": (("layer", "layer_inputs", "waiting"), ("install", "kept"), ("sequence",), ("plan",)),
+    "coding": (("place",), ("layer", "layer_inputs", "waiting"), ("install", "kept"), ("sequence",), ("plan",)),
     "search": (
         ("allocation",),
         ("problem",),

@@ -19,6 +19,7 @@ from corank.export.to_torch import to_float
 from corank.hub import from_pretrained, push_to_hub, save_pretrained
 from corank.inspect import inspect
 from corank.plan import LayerPlan, Plan
+from corank.precision import exact_float32
 from corank.presets import Preset
 from corank.refine import BlockReconstruction, Refinement
 from corank.rounding import Gptq, Nearest, Rounder
@@ -60,6 +61,7 @@ __all__ = [
     "compare",
     "diff",
     "evaluate",
+    "exact_float32",
     "from_pretrained",
     "inspect",
     "load",

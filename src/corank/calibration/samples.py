@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.errors import DataError
 from corank.padding import output_mask
+from corank.transfer import sent
 from corank.watching import HookError, watched
 
 __all__ = ["Samples", "live_numbers", "run", "token_ids"]
@@ -151,7 +152,7 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
         DataError: when the model cannot take the batch, with the model's own words. What a hook raised that watches the
             model is raised as it is: it is none of the model's.
     """
-    batch = tree_map(lambda leaf: leaf.to(device), batch)
+    batch = tree_map(lambda leaf: sent(leaf, device), batch)
     try:
         return model(**batch) if isinstance(batch, dict) else model(batch)
     except HookError as failed:

@@ -17,8 +17,10 @@ from corank.config import check_progress
 from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import DataError, ModelError
+from corank.evaluation.placed import placed
 from corank.losses import kl_divergence, logits_of, sequence_logits
 from corank.padding import output_mask
+from corank.precision import exact_float32
 from corank.progress import Progress
 from corank.watching import evaluating
 
@@ -54,6 +56,7 @@ class Evaluation:
         return None if self.nats is None else math.exp(self.nats)
 
 
+@exact_float32()
 def evaluate(
     model: nn.Module,
     data: ImageSet | TokenSet | Iterable[Any],
@@ -65,6 +68,9 @@ def evaluate(
 ) -> Evaluation:
     """Scores a classifier, or a language model by the next token.
 
+    A float32 model computes in exact float32 on every device, so that a score does not depend on where it was taken
+    (:func:`corank.exact_float32`).
+
     Args:
         model: gives logits ``(N, classes)``, alone or under "logits"; or, for token ids ``(N, T)``, logits
             ``(N, T, vocabulary)``, whose position t predicts token t + 1. Left in the mode it was in.
@@ -74,7 +80,7 @@ def evaluate(
             positions predict nor masked tokens that are predicted, at whichever side they stand and with labels, too.
         reference: usually the float model; adds agreement and KL.
         batch_size: for an image set; token sequences go in batches of at most 2048 tokens.
-        device: where to run; None: where the model is.
+        device: where to run; None: where the model is. Of a model or reference that is elsewhere a copy runs.
         progress: called with (what, done, total) where the total is known.
 
     Raises:
@@ -83,6 +89,7 @@ def evaluate(
     """
     check_progress(progress)
     where = torch.device(device) if device is not None else device_of(model)
+    model, reference = placed(model, where), None if reference is None else placed(reference, where)
     counts = _Counts()
     total = len(data) if isinstance(data, (ImageSet, TokenSet)) else 0
     with evaluating(*(one for one in (model, reference) if one is not None)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,8 +42,15 @@ def weight_name(layer: str) -> str:
 
 
 def coded_layers(model: nn.Module) -> dict[str, CodedLayer]:
-    """Name to coded layer, in the order of the modules; a shared layer once, under its first name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, CodedLayer)}
+    """Name to coded layer, in the order of the modules; a shared layer once, under its first name.
+
+    Layers of a device are given as copies on the CPU, where files are made and run.
+    """
+    found = {name: module for name, module in model.named_modules() if isinstance(module, CodedLayer)}
+    return {
+        name: layer if next(layer.buffers()).device.type == "cpu" else copy.deepcopy(layer).cpu()
+        for name, layer in found.items()
+    }
 
 
 def float_model(model: nn.Module) -> nn.Module:

@@ -10,8 +10,8 @@ from corank.layers.coded import (
     CodedConvTranspose3d,
     CodedLayer,
     CodedLinear,
-    coded_class,
 )
+from corank.layers.kinds import coded_class
 from corank.layers.observe import Observation, names_of, observe
 from corank.layers.prepare import PreparedModel, prepare, remove_norm, replace_module
 from corank.layers.split import CoarseFineConv2d, centre_codecs, split_centres

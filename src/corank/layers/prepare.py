@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from corank.errors import ModelError
-from corank.layers.coded import coded_class
+from corank.layers.kinds import coded_class
 from corank.layers.observe import Observation, names_of, observe
 from corank.layers.reach import reach
 from corank.matrix import SUPPORTED, Geometry

@@ -250,7 +250,8 @@ def _build(model: nn.Module, run: ModelRecord, contents: ArtifactContents) -> No
         layer, plan = modules[name], run.plan.layers[name]
         assert plan.codec is not None
         kind = coded_class(layer, seen_alike=True)
-        coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, f"{name}.bias" in biased, plan.inputs)
+        coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, plan.inputs)
+        coded.keep_bias(f"{name}.bias" in biased)
         coded._buffers.update({slot: tensor.clone() for slot, tensor in stored[name].items()})
         replace_module(model, layer, coded)
     materialise(model)

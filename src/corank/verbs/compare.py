@@ -18,7 +18,7 @@ from corank.checkpoint import fingerprint
 from corank.codecs import CODECS, Codec, RateUniform, Uniform
 from corank.config import check_progress, choose
 from corank.errors import ConfigError, CorankError
-from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, scored_tensors
+from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, placed, scored_tensors
 from corank.files import read_at_most, write_whole
 from corank.presets import PRESETS, Preset
 from corank.progress import Progress, silent
@@ -163,7 +163,7 @@ def compare(
     batches = list(read_samples(data, samples, _BATCH, seed).batches)
     task = _Task(model, batches, kept_samples(evaluation), samples, search, seed, device)
     book = _Book(None if out is None else Path(out), {} if out is None else task.identity())
-    recorder = Recorder(model)
+    recorder = Recorder(model if task.where is None else placed(model, task.where))
     float_scores = _scores(evaluate(recorder, task.evaluation, device=task.where))
     task = replace(task, float_outputs=recorder.outputs)
     if book.comparison is None:

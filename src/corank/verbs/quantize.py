@@ -19,6 +19,7 @@ from corank.config import check_progress
 from corank.devices import device_of
 from corank.losses import Loss
 from corank.plan import Plan
+from corank.precision import exact_float32
 from corank.presets import Preset, chosen_preset, chosen_search
 from corank.processes import init_processes
 from corank.progress import Progress
@@ -38,6 +39,7 @@ __all__ = ["identity_of", "origin_of", "quantize"]
 
 @uncompiled()
 @recording()
+@exact_float32()
 def quantize(
     model: nn.Module,
     data: Any,
@@ -69,7 +71,7 @@ def quantize(
     """A copy of a trained model whose weights are low-bit codes plus low-rank adapters of the residual (CoRa).
 
     No label is read, and without a ``refinement`` no weight is trained. The model is watched, never traced: any eager
-    module works.
+    module works. Float32 passes are exact float32 on every device (:func:`corank.exact_float32`).
 
     Args:
         model: the trained float network; it is not changed.

@@ -2,15 +2,21 @@
 
 Zero-argument factories, for use as `bench/models.py:cifar_resnet20`. The state's names are those of the
 published weights: `conv1, bn1, layer1..3.N.(conv1, bn1, conv2, bn2), linear`, and those of torchvision's SqueezeNet.
+The networks say how those weights were trained to see images.
 """
 
 from __future__ import annotations
+
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["CifarResNet", "Fire", "SqueezeNet", "cifar_resnet20", "cifar_resnet56"]
+
+
+NORMALISED = MappingProxyType({"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)})
 
 
 class Block(nn.Module):
@@ -35,6 +41,8 @@ class Block(nn.Module):
 
 class CifarResNet(nn.Module):
     """`6 * blocks + 2` layers: images (N, 3, 32, 32) to logits (N, 10)."""
+
+    preprocessing = NORMALISED
 
     def __init__(self, blocks: int) -> None:
         super().__init__()
@@ -83,6 +91,8 @@ class Fire(nn.Module):
 
 class SqueezeNet(nn.Module):
     """SqueezeNet 1.1 (Iandola et al., arXiv 1602.07360): images (N, 3, 224, 224) to logits (N, 1000)."""
+
+    preprocessing = NORMALISED
 
     def __init__(self) -> None:
         super().__init__()

@@ -171,3 +171,9 @@ def test_a_file_that_does_not_fit_or_was_altered(small: nn.Module, tmp_path: Pat
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtifactError):
         corank.from_pretrained(tmp_path, network)
+
+
+def test_a_precision_may_be_asked_for(small: nn.Module, inputs: Tensor, tmp_path: Path) -> None:
+    corank.save_pretrained(small, tmp_path / "net")
+    half = corank.from_pretrained(tmp_path / "net", network, dtype=torch.bfloat16)
+    assert {part.dtype for part in half.parameters()} == {torch.bfloat16}

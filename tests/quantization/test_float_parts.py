@@ -29,9 +29,13 @@ def test_a_size_that_cannot_be_names_what_is_in_float(options: dict[str, object]
 
 
 def test_the_lowest_rate_names_them_too() -> None:
+    """A size that what has no rate leaves room in, but not for codes at the lowest rate."""
     ids = torch.randint(500, (32, 8))
+    with pytest.raises(corank.BudgetError, match="what has no rate") as caught:
+        corank.quantize(Reader(), ids, size="5KB", rate="auto")
+    least = int(str(caught.value).partition("takes ")[2].split()[0])
     with pytest.raises(corank.BudgetError, match=r"lowest rate.*; of it 64\.1 KB stay in float: table\.weight"):
-        corank.quantize(Reader(), ids, size=65_500, rate="auto")
+        corank.quantize(Reader(), ids, size=least + 10, rate="auto")
 
 
 def test_little_is_not_named() -> None:

@@ -51,7 +51,7 @@ ORDER = (
 # The same inside the packages where a call comes by: modules of the package, low to high; others stand in none.
 INSIDE = {
     "calibration": (
-        ("samples", "thread_state"),
+        ("samples", "layer_rows", "thread_state"),
         ("context", "paused", "teacher", "collect"),
         ("interleaved", "repeated", "streamed"),
         ("layerwise",),
@@ -66,7 +66,7 @@ INSIDE = {
         ("joint",),
     ),
     "refine": (
-        ("augment", "norms", "refinement"),
+        ("augment", "block_inputs", "norms", "refinement"),
         ("trainable_layer",),
         ("trainable_model",),
         ("loop", "blocks"),

@@ -64,7 +64,7 @@ def test_sums_about_another_shift_are_of_the_same_rows(monkeypatch: pytest.Monke
         if tensors[0].shape == (1, 8) and len(tensors) == 2 and tensors[1].dim() == 0:  # shifts and their count
             tensors[0].copy_(torch.tensor([where, 0.0] * 4) * tensors[1])
 
-    for module in ("moments", "drift"):
+    for module in ("moments", "cross_moments"):
         monkeypatch.setattr(f"corank.statistics.{module}.all_reduce", to_common_shift)
         monkeypatch.setattr(f"corank.statistics.{module}.number_of_processes", lambda: 2)
     moved.reduce()

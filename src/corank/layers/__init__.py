@@ -12,8 +12,9 @@ from corank.layers.coded import (
     CodedLinear,
     coded_class,
 )
+from corank.layers.folding import remove_norm, replace_module
 from corank.layers.observe import Observation, names_of, observe
-from corank.layers.prepare import PreparedModel, prepare, remove_norm, replace_module
+from corank.layers.prepare import PreparedModel, prepare
 from corank.layers.split import CoarseFineConv2d, centre_codecs, split_centres
 from corank.layers.state import CodedLayerState, LayerFormat, TensorSpec
 

@@ -34,7 +34,7 @@ def by_definition(model: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def difference(one: Tensor, other: Tensor) -> float:
-    return float((one.double() - other).norm() / other.norm())
+    return float((one.double() - other.detach()).norm() / other.detach().norm())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])

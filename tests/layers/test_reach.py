@@ -47,7 +47,7 @@ def test_experts_are_targets_whichever_sample_comes_first() -> None:
             not calls_empty and set(found.targets) == {"stem", *(f"experts.{n}" for n in range(4)), "head"}
         )
         assert found.unseen == {"experts.3"}
-        assert list(found.targets)[0] == "stem" and list(found.targets)[-1] == "head"
+        assert next(iter(found.targets)) == "stem" and list(found.targets)[-1] == "head"
         assert found.edges == {"stem", "head"}
         assert list(found.skipped) == ["unused"] and "never called" in found.skipped["unused"]
 

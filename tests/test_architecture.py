@@ -19,7 +19,11 @@ ORDER = (
     ("registry",),
     ("config",),
     ("progress", "sizes", "bisection"),
-    ("matrix", "processes", "compiled", "autograd", "devices", "files", "memory", "notes", "padding", "watching"),
+    (
+        *("processes", "compiled", "autograd", "devices", "files", "memory", "notes", "padding", "precision"),
+        *("transfer", "watching"),
+    ),
+    ("matrix",),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),
@@ -51,12 +55,12 @@ ORDER = (
 # The same inside the packages where a call comes by: modules of the package, low to high; others stand in none.
 INSIDE = {
     "calibration": (
-        ("samples", "layer_rows", "thread_state"),
+        ("samples", "thread_state", "layer_rows"),
         ("context", "paused", "teacher", "collect"),
         ("interleaved", "repeated", "streamed"),
         ("layerwise",),
     ),
-    "coding": (("layer", "layer_inputs", "waiting"), ("install", "kept"), ("sequence",), ("plan",)),
+    "coding": (("place",), ("layer", "layer_inputs", "waiting"), ("install", "kept"), ("sequence",), ("plan",)),
     "search": (
         ("allocation",),
         ("problem",),
@@ -72,7 +76,7 @@ INSIDE = {
         ("loop", "blocks"),
         ("post_training",),
     ),
-    "quantization": (("template",), ("request",), ("to_size",), ("encode",), ("to_rate",)),
+    "quantization": (("template", "float_parts"), ("request",), ("to_size",), ("encode",), ("to_rate",)),
     "verbs": (("arguments", "jobs"), ("opening", "scoring"), ("finishing",), ("quantize",), ("smallest", "compare")),
 }
 TIERS = {name: tier for tier, names in enumerate(ORDER) for name in names}
@@ -91,6 +95,7 @@ ARGUMENTS = 5
 
 # What users call may take more: the public functions, and the functions that are commands.
 PUBLIC_CALLS = {
+    ("data/resolve.py", "load_samples"),
     ("evaluation/accuracy.py", "evaluate"),
     ("export/onnx.py", "export_onnx"),
     ("export/openvino.py", "export_openvino"),

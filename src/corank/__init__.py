@@ -9,6 +9,7 @@ from corank.errors import (
     BudgetError,
     ConfigError,
     CorankError,
+    CorankWarning,
     DataError,
     ModelError,
     OutputError,
@@ -18,6 +19,7 @@ from corank.export.to_torch import to_float
 from corank.hub import from_pretrained, push_to_hub, save_pretrained
 from corank.inspect import inspect
 from corank.plan import LayerPlan, Plan
+from corank.precision import exact_float32
 from corank.presets import Preset
 from corank.refine import BlockReconstruction, Refinement
 from corank.rounding import Gptq, Nearest, Rounder
@@ -38,6 +40,7 @@ __all__ = [
     "Codec",
     "ConfigError",
     "CorankError",
+    "CorankWarning",
     "DataError",
     "Evaluation",
     "Gptq",
@@ -58,6 +61,7 @@ __all__ = [
     "compare",
     "diff",
     "evaluate",
+    "exact_float32",
     "from_pretrained",
     "inspect",
     "load",

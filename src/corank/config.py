@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from corank.errors import ConfigError
 from corank.registry import Registry
 
-__all__ = ["choose", "from_json", "to_json"]
+__all__ = ["check_progress", "choose", "from_json", "to_json"]
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -27,6 +27,12 @@ def choose(name: str, table: Mapping[str, T], what: str) -> T:
     close = difflib.get_close_matches(str(name), table, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ConfigError(f"no {what} is called {name!r}; known: {', '.join(sorted(table))}{hint}")
+
+
+def check_progress(progress: object) -> None:
+    """Raises ConfigError for a ``progress`` that cannot be called."""
+    if progress is not None and not callable(progress):
+        raise ConfigError(f"progress={progress!r:.60}: a function of (what, done, total), e.g. progress=print")
 
 
 def to_json(value: Any, table: Mapping[str, type]) -> Json:

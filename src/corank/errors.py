@@ -8,7 +8,8 @@
     ├── ArtifactError  (ValueError)  a file that is not a sound corank artifact
     └── OutputError    (OSError)     a path that cannot be written
 
-Each says what was given, what is allowed and the call that would work.
+Each says what was given, what is allowed and the call that would work. What is worth knowing and stops nothing is a
+CorankWarning (a UserWarning).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __all__ = [
     "BudgetError",
     "ConfigError",
     "CorankError",
+    "CorankWarning",
     "DataError",
     "ModelError",
     "OutputError",
@@ -50,3 +52,7 @@ class ArtifactError(CorankError, ValueError):
 
 class OutputError(CorankError, OSError):
     """A path that cannot be written."""
+
+
+class CorankWarning(UserWarning):
+    """What the caller should know although the work goes on."""

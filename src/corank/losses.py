@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from corank.errors import ModelError
 from corank.padding import output_mask, real_outputs
+from corank.transfer import sent
 
 __all__ = [
     "Loss",
@@ -123,7 +124,7 @@ def sensitivity_target(
     logits = logits_of(output) if sequences is None else sequences.flatten(0, 1)
     if logits is not None:
         chances = logits.detach().softmax(1).cpu()
-        labels = torch.multinomial(chances, 1, generator=generator).to(logits.device)
+        labels = sent(torch.multinomial(chances, 1, generator=generator), logits.device)
         return logits.log_softmax(1).gather(1, labels).sum()
     total: Tensor | None = None
     for leaf in tree_leaves(output):

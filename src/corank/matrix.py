@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corank.errors import ModelError
+from corank.transfer import sent
 
 __all__ = ["SUPPORTED", "Geometry"]
 
@@ -122,8 +123,7 @@ class Geometry:
             amounts = [side for axis in reversed(self.padding) for side in axis]
             inputs = F.pad(inputs, amounts, mode=self.padding_mode)
             geometry = Geometry(**{**self.__dict__, "padding": ((0, 0),) * len(self.kernel), "padding_mode": "zeros"})
-        index, valid = geometry._index_table(tuple(inputs.shape[2:]), limit, generator)
-        index, valid = index.to(inputs.device), valid.to(inputs.device)
+        index, valid = geometry._index_table(tuple(inputs.shape[2:]), limit, generator, inputs.device)
         samples, channels = inputs.shape[:2]
         positions, taps = index.shape
         flat, places, inside = inputs.flatten(2), index.flatten(), valid.flatten().to(inputs.dtype)
@@ -150,9 +150,10 @@ class Geometry:
         real = None if real is None else real.reshape(tokens.shape[:-1])
         if inputs.dim() > 2 and tokens.shape[1] > limit:
             drawn = torch.randperm(tokens.shape[1], generator=generator)[:limit]
-            tokens, real = tokens[:, drawn.to(inputs.device)], None if real is None else real[:, drawn.to(real.device)]
+            tokens = tokens[:, sent(drawn, inputs.device)]
+            real = None if real is None else real[:, sent(drawn, real.device)]
         rows = tokens.reshape(1, -1, self.shape[1])
-        return rows if real is None else rows[:, real.flatten().to(rows.device)]
+        return rows if real is None else rows[:, sent(real.flatten().nonzero().flatten(), rows.device)]
 
     def _output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         result = []
@@ -166,16 +167,20 @@ class Geometry:
                 result.append((length + before + after - reach - 1) // self.stride[axis] + 1)
         return tuple(result)
 
-    def _index_table(self, size: tuple[int, ...], limit: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _index_table(
+        self, size: tuple[int, ...], limit: int, generator: torch.Generator, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         """Which input each (output position, kernel position) reads, and whether it is inside the input."""
         output = self._output_size(size)
         count = math.prod(output)
+        small = count * math.prod(self.kernel) <= _TABLE_ENTRIES
         if count <= limit:
-            return self._reads(size, torch.arange(count))
+            return _all_reads(self, size, device) if small else _on(device, *self._reads(size, torch.arange(count)))
         drawn = torch.randperm(count, generator=generator)[:limit].sort().values
-        if count * math.prod(self.kernel) > _TABLE_ENTRIES:
-            return self._reads(size, drawn)
-        index, valid = _all_reads(self, size)
+        if not small:
+            return _on(device, *self._reads(size, drawn))
+        index, valid = _all_reads(self, size, device)
+        drawn = sent(drawn, device)
         return index[drawn], valid[drawn]
 
     def _reads(self, size: tuple[int, ...], places: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,9 +207,13 @@ class Geometry:
 
 
 @lru_cache(maxsize=16)
-def _all_reads(geometry: Geometry, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """For every output position; the same batch after batch."""
-    return geometry._reads(size, torch.arange(math.prod(geometry._output_size(size))))
+def _all_reads(geometry: Geometry, size: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """For every output position; the same batch after batch, and kept where the inputs are."""
+    return _on(device, *geometry._reads(size, torch.arange(math.prod(geometry._output_size(size)))))
+
+
+def _on(device: torch.device, index: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    return sent(index, device), sent(valid, device)
 
 
 def _padding(module: nn.modules.conv._ConvNd) -> tuple[tuple[int, int], ...]:

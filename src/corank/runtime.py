@@ -93,7 +93,7 @@ def session(
         raise ConfigError(f"threads={threads!r}: a whole number from 1 on, or None")
     need_onnx()
     settings = settings or Int8()
-    loaded = load(path, model).float()
+    loaded = load(path, model, dtype=torch.float32)
     samples = read_samples(calibration, settings)
     graph, kept = _graph(loaded, samples, kind, settings)
     return _opened(graph, kind, _output_names(loaded, samples), kept, threads)

@@ -168,3 +168,17 @@ def test_nor_are_the_errors_that_hooks_raise_on_purpose() -> None:
     model = nn.Sequential(nn.Linear(3, 2))
     with watched({"0": model[0]}, lambda _: refusing, before=True), pytest.raises(ModelError, match="a tensor, are"):
         run(model, torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "batch", "said"),
+    [
+        (nn.Conv2d(1, 4, 3), torch.ones(2, 3, 8, 8), r"reads images of 1 channel.*--mean 0\.5 --std 0\.5"),
+        (nn.Conv2d(3, 4, 3), torch.ones(2, 1, 8, 8), r"reads images of 3 channels.*--mean 0\.485,0\.456,0\.406"),
+        (nn.Embedding(5, 3), torch.ones(2, 4), r"looks up token ids.*--length"),
+        (nn.Linear(3, 3).to("meta"), torch.ones(2, 3), "is on the meta device"),
+    ],
+)
+def test_hints_where_the_models_words_do_not_tell(model: nn.Module, batch: torch.Tensor, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        run(model, batch)

@@ -55,7 +55,7 @@ def test_what_is_refused(invoke: Invoke, made: Path, tmp_path: Path) -> None:
         (("--to", "onnx", "--out", tmp_path / "x"), "give --input"),
         (("--to", "onnx", "--out", tmp_path / "x", "--input", "1x3x8x8"), "could not run"),
         (("--to", "onnx", "--out", artifact, "--input", "1x1x8x8"), "would be overwritten"),
-        (("--to", "openvino", "--out", tmp_path / "x.onnx", "--input", "1x1x8x8"), "NAME.xml"),
+        (("--to", "openvino", "--out", tmp_path / "x.onnx", "--input", "1x1x8x8"), "x.xml"),
     ):
         result = invoke("export", "digits", artifact, *words)
         assert result.exit_code == 2, result.output

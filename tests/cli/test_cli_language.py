@@ -100,3 +100,66 @@ def test_compare_shows_nats(invoke: Any, folder: Path, tmp_path: Path) -> None:
     ]
     for row in rows[2:]:
         assert float(row.split("|")[4]) == pytest.approx(np.log(27), abs=0.3)
+
+
+def test_exports_of_language_models(invoke: Any, folder: Path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    artifact, model, tokens = folder / "small.safetensors", f"hf:{folder / 'net'}", folder / "tokens.npz"
+    words = ["--data", tokens, "--preset", "nearest", "--out", artifact, "--quiet"]
+    assert invoke("quantize", model, *words).exit_code == 0
+    out, record = folder / "small.onnx", folder / "export.json"
+    for more in ([], ["--input", "2x9"], ["--data", tokens], ["--data", f"{tokens}:test[:2]", "--length", "7"]):
+        out.unlink(missing_ok=True)
+        result = invoke("export", model, artifact, "--to", "onnx", "--out", out, "--record", record, "--json", *more)
+        assert result.exit_code == 0, result.output
+        made = json.loads(record.read_text())
+        assert made["relative_difference"] < 1e-4 and {**made, "format": 1} == {
+            "format": 1,
+            **json.loads(result.stdout),
+        }
+        session = ort.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+        for count, length in ((1, 5), (3, 11)):  # the batch and the length of texts are open
+            ids = np.random.RandomState(0).randint(0, 27, (count, length))
+            assert session.run(["logits"], {"input": ids})[0].shape == (count, length, 27)
+    result = invoke("export", model, artifact, "--to", "onnx", "--out", out, "--dynamic", "none", "--quiet")
+    assert result.exit_code == 0, result.output
+    session = ort.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [1, 32]
+    for more, said in (
+        (["--input", "1x3x8x8"], "could not run"),
+        (["--input", "9"], "e.g. --input 1x32"),
+        (["--dynamic", "x"], "--dynamic 0,1, or none"),
+        (["--mean", "0.5", "--data", tokens], "reads tokens"),
+    ):
+        result = invoke("export", model, artifact, "--to", "onnx", "--out", out, *more)
+        assert result.exit_code == 2 and said in result.stderr.replace("\n", " "), result.output
+
+
+def test_a_language_model_of_ones_own(invoke: Any, folder: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    code = f"""
+import torch, transformers
+
+def net():
+    return transformers.AutoModelForCausalLM.from_pretrained({str(folder / "net")!r})
+
+def ids():
+    return torch.randint(27, (8, 12), generator=torch.Generator().manual_seed(0))
+
+def padded():
+    return {{"input_ids": ids(), "attention_mask": (torch.arange(12) >= torch.arange(8)[:, None] // 2).long()}}
+"""
+    (folder / "own.py").write_text(code)
+    own, artifact = f"{folder / 'own.py'}", folder / "small.safetensors"
+    for data, model in (("ids", "own"), ("padded", "own"), ("padded", "hf"), ("ids", "hf")):
+        name = f"{own}:net" if model == "own" else f"hf:{folder / 'net'}"
+        words = ["--data", f"{own}:{data}", "--eval", f"{own}:{data}", "--preset", "nearest", "--out", artifact]
+        result = invoke("quantize", name, *words)
+        assert result.exit_code == 0 and "nats per token" in result.stdout and "RANDOM" not in result.stderr, (
+            result.output
+        )
+        words = ["--to", "onnx", "--out", folder / "small.onnx", "--data", f"{own}:{data}", "--quiet"]
+        result = invoke("export", name, artifact, *words)
+        assert result.exit_code == 0, result.output

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from corank.data.python_function import REFERENCE, call_function
+from corank.data.python_function import REFERENCE, call_function, own_function
 from corank.errors import DataError, ModelError
 
 
@@ -71,3 +72,45 @@ def test_references() -> None:
     match = REFERENCE.fullmatch(r"C:\my nets\a.py:make")
     assert match is not None and match["path"] == r"C:\my nets\a.py" and match["function"] == "make"
     assert REFERENCE.fullmatch("a.py") is None and REFERENCE.fullmatch("hf:a.b") is None
+
+
+def test_neighbours_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    """A model's file and a data file in two folders, each with a neighbour of its own that has the same name."""
+    files = []
+    for name in ("a", "b"):
+        (tmp_path / name / "corank_test_pack").mkdir(parents=True)
+        (tmp_path / name / "corank_test_pack" / "__init__.py").write_text("from corank_test_pack.part import NAME\n")
+        (tmp_path / name / "corank_test_pack" / "part.py").write_text(f"NAME = {name!r}\n")
+        (tmp_path / name / "corank_test_plain.py").write_text(f"NAME = {name!r}\n")
+        text = "import corank_test_pack, corank_test_plain\n"
+        text += "def make():\n    return corank_test_pack.NAME + corank_test_plain.NAME\n"
+        files.append(write(tmp_path / name, text))
+    assert [call_function(file, "make", DataError) for file in files] == ["aa", "bb"]
+    assert call_function(files[0], "make", DataError) == "aa"
+
+
+def test_a_file_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    before, path = set(sys.modules), list(sys.path)
+    with pytest.raises(DataError):
+        call_function(write(tmp_path, "x = 1\nraise ValueError(x)\n"), "make", DataError)
+    assert set(sys.modules) == before and sys.path == path
+
+
+def test_two_threads_run_files_one_after_the_other(tmp_path: Path) -> None:
+    def work(number: int) -> object:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "corank_test_own.py").write_text(f"NUMBER = {number}\n")
+        text = "import time\ntime.sleep(0.01)\nimport corank_test_own\ndef make():\n    return corank_test_own.NUMBER\n"
+        return call_function(write(folder, text), "make", DataError)
+
+    before = list(sys.path)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(8))) == list(range(8))
+    assert sys.path == before
+
+
+def test_a_function_may_be_called_again(tmp_path: Path) -> None:
+    path = write(tmp_path, "calls = []\ndef make():\n    calls.append(1)\n    return len(calls)\n")
+    own = own_function(path, "make", DataError)
+    assert [own(), own()] == [1, 2]

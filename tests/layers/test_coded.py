@@ -14,7 +14,7 @@ from corank.adapters import code_factors, decompose
 from corank.codecs import Uniform
 from corank.coded_weight import CodedWeight
 from corank.errors import ModelError
-from corank.layers import CodedLayer, CodedLayerState, LayerFormat, coded_class
+from corank.layers import CodedLayer, CodedLayerState, InputQuantizer, LayerFormat, coded_class
 from corank.matrix import Geometry
 from corank.storage.bits import packed_bytes
 
@@ -188,7 +188,7 @@ def test_no_parameter_trains_and_none_is_hidden() -> None:
 
 def test_bias_may_be_added_or_kept_away() -> None:
     layer = nn.Conv2d(2, 3, 1, bias=False)
-    result = coded_class(layer)(layer, Uniform(3), bias=True)
+    result = coded_class(layer)(layer, Uniform(3)).keep_bias(True)
     result.fill(code_of(layer, Uniform(3), 0), torch.arange(3.0))
     assert result.bias is not None and result.bias.tolist() == [0, 1, 2]
     assert coded_class(layer)(layer, Uniform(3)).bias is None
@@ -268,3 +268,31 @@ def test_a_weight_composed_for_another_dtype_is_composed_anew() -> None:
     weight = result.weight
     result._buffers["_float"] = torch.zeros(0, dtype=torch.float64)
     assert torch.equal(result.weight, weight.double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_computes_with_another_weight_of_any_dtype(name: str, dtype: torch.dtype) -> None:
+    layer, _, module = coded(name)
+    module.to(dtype)
+    inputs = torch.randn(CASES[name][1]).to(dtype)
+    own = module(inputs)
+    other = torch.randn(layer.get_parameter("weight").shape, requires_grad=True)
+    with module.computing_with(other):
+        found = module(inputs)
+        found.float().square().sum().backward()
+    assert other.grad is not None and bool(other.grad.any())
+    layer.to(dtype).get_parameter("weight").data = other.detach().to(dtype)
+    assert torch.equal(found, layer(inputs))
+    assert torch.equal(module(inputs), own)  # and with its own again
+
+
+def test_rounds_its_inputs_by_what_is_given() -> None:
+    layer = nn.Linear(6, 5)
+    plain = code_of(layer, THREE_BITS, 0)
+    state = CodedLayerState(plain.codec, plain.weight, None, 8, InputQuantizer(4, torch.tensor(0.5), 8))
+    module = coded_class(layer)(layer, THREE_BITS, 0, 8, inputs=4)
+    module.fill(state, None)
+    inputs = torch.randn(3, 6)
+    for given, expected in ((torch.zeros_like, torch.zeros(3, 6)), (None, inputs)):
+        with module.computing_with(layer.weight, given):
+            torch.testing.assert_close(module(inputs), expected @ layer.weight.T)

@@ -60,11 +60,39 @@ def test_missing_weights_are_not_made_up(classifier: Path) -> None:
         resolve(f"hf:{classifier}")
 
 
-def test_damaged_weights(classifier: Path) -> None:
+@pytest.mark.parametrize("keep", [1000, 40_000])
+def test_damaged_weights(classifier: Path, keep: int) -> None:
     path = classifier / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ModelError, match=r"model\.safetensors is cut short"):
         resolve(f"hf:{classifier}")
+
+
+@pytest.mark.parametrize("fault", ["missing", "short", "index", "pointer"])
+def test_a_folder_of_parts_that_is_not_whole(tmp_path: Path, fault: str) -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=64,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path, max_shard_size="20KB")
+    parts, index = sorted(tmp_path.glob("*-of-*.safetensors")), tmp_path / "model.safetensors.index.json"
+    assert len(parts) > 2 and not resolve(f"hf:{tmp_path}").random
+    said = {
+        "missing": f"lacks 1 of {len(parts)} parts of the weights: {parts[1].name}",
+        "short": rf"{parts[1].name} is cut short: \d+ bytes of \d+",
+        "index": "is not a sound index of weights files, or cut short",
+        "pointer": "is a Git LFS pointer",
+    }[fault]
+    if fault == "missing":
+        parts[1].unlink()
+    elif fault == "short":
+        parts[1].write_bytes(parts[1].read_bytes()[:-100])
+    elif fault == "index":
+        index.write_text(index.read_text()[:200])
+    else:
+        parts[1].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 133\n")
+    with pytest.raises(ModelError, match=said):
+        resolve(f"hf:{tmp_path}")
 
 
 def test_pickled_weights_are_not_read(classifier: Path) -> None:

@@ -13,7 +13,7 @@ import corank
 from corank.calibration import Context, Samples
 from corank.layers import CodedLayer, PreparedModel
 from corank.models.digits import digits_net
-from corank.refine.blocks import BlockReconstruction, _Soft, blocks_of, reconstruct
+from corank.refine.blocks import BlockReconstruction, _Soft, _wide, blocks_of, reconstruct
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,11 @@ def test_a_soft_layer_starts_at_the_float_weight_and_hardens_to_a_neighbour(
     layer, weight = copy.deepcopy(rough.get_submodule(names[1])), teacher.get_submodule(names[1]).weight
     assert isinstance(layer, CodedLayer) and isinstance(weight, Tensor)
     soft = _Soft(layer, weight)
-    soft.relax()
     book = layer.code().weight.codebook
     matrix = layer.geometry.to_matrix(weight.detach()).flatten(0, 1)
     below, above = book.neighbours(matrix)
     clipped = matrix.clamp(book.values(below), book.values(above))
-    assert torch.allclose(layer.geometry.to_matrix(layer.weight).flatten(0, 1), clipped, atol=1e-5)
+    assert torch.allclose(layer.geometry.to_matrix(soft.weight()).flatten(0, 1), clipped, atol=1e-5)
     assert torch.equal(soft.harden().weight.codes, book.nearest(matrix))
     with torch.no_grad():
         soft.latent.copy_(torch.randn_like(soft.latent))
@@ -119,3 +118,18 @@ def test_quantized_inputs_keep_their_steps(images: Tensor, drop: float) -> None:
     assert steps[0] and all(torch.equal(steps[0][name], steps[1][name]) for name in steps[0])
     with torch.no_grad():
         assert not torch.equal(plain(images), learned(images))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_blocks_of_other_dtypes_come_nearer_too(images: Tensor, dtype: torch.dtype) -> None:
+    data = images[:64].to(dtype)
+    how = BlockReconstruction(12, 32, learning_rate=3e-2)
+    small = corank.quantize(digits_net().to(dtype), data, bits=2, budget=0, preset="nearest", refinement=how)
+    history = small.corank_run.history
+    assert sum(entry["after"] < entry["before"] for entry in history) > len(history) // 2
+    assert {parameter.dtype for parameter in small.parameters()} == {dtype}
+
+
+def test_squares_beyond_half_precision_are_still_measured() -> None:
+    far = torch.full((2, 3), 1000.0, dtype=torch.float16)
+    assert torch.equal(_wide(far).square(), torch.full((2, 3), 1e6))

@@ -189,3 +189,26 @@ def test_two_inputs_need_a_mapping() -> None:
     with pytest.raises(corank.DataError, match="takes mappings as batches"):
         corank.quantize(nn.Sequential(Siamese()), [(first, second)], bits=4)
     corank.quantize(Siamese(), [{"a": first, "b": second}], bits=4, budget=0)
+
+
+def test_a_range_needs_inputs_that_are_rounded(images: Tensor) -> None:
+    with pytest.raises(corank.ConfigError, match=r"activation_range='kl'.*activations=8, activation_range='kl'"):
+        corank.quantize(small_net(), images, bits=4, activation_range="kl")
+    corank.quantize(small_net(), images, bits=4, budget=0, preset="nearest", activations=8, activation_range="minmax")
+    plan = corank.quantize(small_net(), images, bits=4, budget=0, preset="nearest").corank_run.plan
+    with pytest.raises(corank.ConfigError, match="plan and activation_range were both given"):
+        corank.quantize(small_net(), images, plan=plan, activation_range="kl")
+    rounded = {"*": corank.LayerPlan(corank.Uniform(4), inputs=8)}
+    corank.quantize(small_net(), images, budget=0, preset="nearest", layers=rounded, activation_range="minmax")
+
+
+def test_progress_is_called(images: Tensor) -> None:
+    model = small_net()
+    for call in (
+        lambda progress: corank.quantize(model, images, bits=4, progress=progress),
+        lambda progress: corank.evaluate(model, images, model, progress=progress),
+        lambda progress: corank.quantize_smallest(model, images, 1.0, images, progress=progress),
+        lambda progress: corank.compare(model, images, images, [], progress=progress),
+    ):
+        with pytest.raises(corank.ConfigError, match=r"progress=5: a function of \(what, done, total\)"):
+            call(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +14,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.errors import DataError
 from corank.padding import output_mask
+from corank.transfer import sent
 from corank.watching import HookError, watched
 
 __all__ = ["Samples", "live_numbers", "run", "token_ids"]
 
+_CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")  # of a convolution
 _TOKENS = 64  # that count as one sample where a batch's size is asked for
 
 
@@ -149,7 +152,7 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
         DataError: when the model cannot take the batch, with the model's own words. What a hook raised that watches the
             model is raised as it is: it is none of the model's.
     """
-    batch = tree_map(lambda leaf: leaf.to(device), batch)
+    batch = tree_map(lambda leaf: sent(leaf, device), batch)
     try:
         return model(**batch) if isinstance(batch, dict) else model(batch)
     except HookError as failed:
@@ -166,6 +169,21 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
 
 def _hint(model: nn.Module, batch: Any, said: str) -> str:
     """What to try, where the model's own words do not tell."""
+    if any(part.is_meta for part in model.parameters()):
+        return "; the model is on the meta device and has no values: load its weights"
+    if "indices" in said and any(leaf.is_floating_point() for leaf in tree_leaves(batch)):
+        return "; the model looks up token ids: give whole numbers (N, T), and on the command line --length"
+    channels = _CHANNELS.search(said)
+    if channels is not None and isinstance(batch, Tensor) and batch.dim() == 4:
+        wanted, given = channels.groups()
+        means = "--mean 0.5 --std 0.5" if wanted == "1" else "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+        return (
+            f"; the network reads images of {wanted} channel{'s' if wanted != '1' else ''}, and these have {given}: "
+            f"Preprocessing(channels={wanted}) reads them so, and on the command line a mean and standard deviation "
+            f"for each channel, e.g. {means}"
+            if {wanted, given} == {"1", "3"}
+            else ""
+        )
     kinds = [part.dtype for part in model.parameters() if part.is_floating_point()]
     for leaf in tree_leaves(batch):
         if kinds and leaf.dtype not in kinds and (leaf.is_floating_point() or leaf.dtype == torch.uint8):

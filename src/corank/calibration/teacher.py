@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from corank.calibration.samples import Samples, run
 from corank.devices import device_of
 from corank.losses import Loss, distance, read_part
+from corank.transfer import sent
 
 __all__ = ["Teacher", "mean_loss", "outputs_of"]
 
@@ -62,7 +63,7 @@ class Teacher:
     def __call__(self, draw: Tensor, load: Callable[[Tensor], Any]) -> Any:
         """The outputs of a draw ``(n,)`` of sample indices; ``load`` gives its batch where nothing is remembered."""
         if self._outputs is not None:
-            return tree_map(lambda leaf: leaf[draw.to(leaf.device)], self._outputs)
+            return tree_map(lambda leaf: leaf[sent(draw, leaf.device)], self._outputs)
         with torch.no_grad():
             return run(self._model, load(draw), self._device)
 

@@ -18,7 +18,7 @@ from corank import __version__
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, check_report, write_all
 from corank.cli.progress import progress_bar
-from corank.cli.record import float_record, label_of, record_of, score
+from corank.cli.record import Made, float_record, label_of, record_of, score
 from corank.cli.screen import errors_console, results_console, show_lines
 from corank.data import ImageSet, load
 from corank.models import ResolvedModel, resolve
@@ -73,7 +73,7 @@ def demo(
     quiet: options.Quiet = False,
 ) -> None:
     """Quantize a small digits network to 4, 3, 2 and 1 bits: rounding alone, the paper's way, and fast."""
-    check_file(record)
+    check_file(record, "--record", ".json")
     check_report(report)
     check_distinct((record, report))
     source = resolve(MODEL)
@@ -85,8 +85,8 @@ def demo(
         _one_thread(),
         tempfile.TemporaryDirectory(prefix="corank-demo-") as folder,
     ):
-        for one in RUNS:
-            runs.append(_run(source, images, scored, one, seed, Path(folder), progress))
+        shared = _Demo(source, images, scored, seed, Path(folder))
+        runs += [shared.record(one, progress) for one in RUNS]
     whole = {
         "command": "demo",
         "version": __version__,
@@ -118,23 +118,26 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _run(
-    source: ResolvedModel,
-    images: ImageSet,
-    scored: ImageSet,
-    one: DemoRun,
-    seed: int,
-    folder: Path,
-    progress: Progress,
-) -> dict[str, Any]:
-    named = labelled(progress, one.label)
-    quantized = corank.quantize(
-        source.model, images, bits=one.bits, rate=one.rate, budget=one.budget, preset=one.preset, seed=seed,
-        device="cpu", reference=MODEL, progress=named,
-    )  # fmt: skip
-    path = folder / "model.safetensors"
-    corank.save(quantized, path)
-    about = {**corank.inspect(quantized, codes=True), "stored_bytes": path.stat().st_size}
-    scores = score(source.model, quantized, scored, named)
-    words = f"--data {CALIBRATION} --eval {TEST} {one.options} --seed {seed} --out model.safetensors"
-    return record_of("demo", about, scores, source, f"corank quantize {MODEL} {words}", one.label)
+@dataclass(frozen=True)
+class _Demo:
+    """What all runs share."""
+
+    source: ResolvedModel
+    images: ImageSet
+    scored: ImageSet
+    seed: int
+    folder: Path
+
+    def record(self, one: DemoRun, progress: Progress) -> dict[str, Any]:
+        """One network quantized, saved and scored."""
+        named = labelled(progress, one.label)
+        quantized = corank.quantize(
+            self.source.model, self.images, bits=one.bits, rate=one.rate, budget=one.budget, preset=one.preset,
+            seed=self.seed, device="cpu", reference=MODEL, progress=named,
+        )  # fmt: skip
+        path = self.folder / "model.safetensors"
+        corank.save(quantized, path)
+        about = {**corank.inspect(quantized, codes=True), "stored_bytes": path.stat().st_size}
+        scores = score(self.source.model, quantized, self.scored, named)
+        words = f"--data {CALIBRATION} --eval {TEST} {one.options} --seed {self.seed} --out model.safetensors"
+        return record_of(Made("demo", f"corank quantize {MODEL} {words}", one.label), about, scores, self.source)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -13,7 +15,7 @@ from rich.text import Text
 
 from corank.cli.invocation import debugging
 from corank.cli.screen import Unread, errors_console
-from corank.errors import CorankError, OutputError
+from corank.errors import CorankError, CorankWarning, OutputError
 from corank.reports.fields import clean
 
 __all__ = ["FAILED", "INTERRUPTED", "UNREAD", "USAGE", "Interrupted", "reported", "warn"]
@@ -44,7 +46,8 @@ def reported(command: Callable[..., None], failed: int = FAILED) -> Callable[...
     @functools.wraps(command)
     def run(context: typer.Context, **options: Any) -> None:
         try:
-            command(context, **options)
+            with _own_warnings():
+                command(context, **options)
         except (KeyboardInterrupt, Interrupted) as error:
             written = error.written if isinstance(error, Interrupted) else []
             _say(f"interrupted; {'written: ' + ', '.join(written) if written else 'nothing was written'}")
@@ -67,6 +70,23 @@ def warn(message: str) -> None:
     """Says on stderr what the caller should know although the command goes on."""
     console = errors_console()
     console.print(Text("warning: ", style="bold yellow") + Text(clean(message, LONGEST)), soft_wrap=True)
+
+
+@contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Warnings of the library as this command's own, each time; those of others as Python shows them."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, CorankWarning):
+                warn(str(message))
+            else:
+                show(message, category, *where, **more)
+
+        warnings.simplefilter("always", CorankWarning)
+        warnings.showwarning = shown
+        yield
 
 
 def _discard_output() -> None:

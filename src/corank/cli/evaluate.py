@@ -12,9 +12,9 @@ import corank.cli.options as options
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, write_all
 from corank.cli.progress import progress_bar, renamed
-from corank.cli.record import Scores, record_of, score
+from corank.cli.record import Made, Scores, record_of, score
 from corank.cli.screen import results_console, show_json, show_lines, summary_table
-from corank.cli.sources import InputOptions, chosen_device, warn_if_random
+from corank.cli.sources import InputOptions, chosen_device, own_dtype, warn_if_random
 from corank.models import resolve
 from corank.reports import write_record
 
@@ -48,13 +48,13 @@ def evaluate(
     MODEL gives the network's code; what the file says of its origin is never run. The weights come from the
     file: --weights and --pretrained only matter with --reference.
     """
-    check_file(record)
     check_distinct((record,), (file, weights, model, data))
+    check_file(record, "--record", ".json")
     where = chosen_device(device)
     seed = corank.inspect(file)["seed"]
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     (images,) = InputOptions(image_size, mean, std, image_key, label_key, length).read(source, data)
-    quantized = corank.load(file, source.model, where)
+    quantized = corank.load(file, source.model, where, dtype=own_dtype(source.model))
     if reference:
         warn_if_random(source)
         source.model.to(where)
@@ -65,7 +65,7 @@ def evaluate(
             found = corank.evaluate(quantized, images, progress=renamed(progress, "scoring"))
             scores = Scores.of(found)
     about = corank.inspect(file)
-    result = record_of("evaluate", about, scores, source, command_line(context))
+    result = record_of(Made("evaluate", command_line(context)), about, scores, source)
     written = write_all((record, lambda path: write_record(path, result)))
     if as_json:
         show_json(result)

@@ -45,8 +45,8 @@ def import_peft(
     Export them with `corank export MODEL FILE --to peft --out FOLDER`, train, and give the folder that peft saved.
     MODEL gives the network's code; what the file says of its origin is never run.
     """
-    check_file(out)
     check_distinct((out,), (file, model))
+    check_file(out, "--out", ".safetensors")
     before = corank.inspect(file)
     source = resolve(model, seed=before["seed"])
     given = corank.export.import_peft(corank.load(file, source.model), adapter, adapter_bits=adapter_bits)

@@ -17,7 +17,7 @@ import corank
 import corank.cli.options as options
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, write_all
-from corank.cli.record import Scores, record_of
+from corank.cli.record import Made, Scores, record_of
 from corank.cli.screen import facts_table, results_console, show_json, show_lines, show_skipped
 from corank.reports import layer_table, write_record
 from corank.reports.cells import show_bits, show_bytes
@@ -35,10 +35,10 @@ def inspect(
     quiet: options.Quiet = False,
 ) -> None:
     """Check a quantized file (format, SHA-256) and say what it holds; no model is built."""
-    check_file(record)
     check_distinct((record,), (file,))
+    check_file(record, "--record", ".json")
     about = corank.inspect(file, codes=layers or as_json or record is not None)
-    result = record_of("inspect", about, Scores(), None, command_line(context))
+    result = record_of(Made("inspect", command_line(context)), about, Scores(), None)
     written = write_all((record, lambda path: write_record(path, result)))
     if as_json:
         show_json(result)

@@ -12,24 +12,66 @@ from corank.cli.errors import Interrupted
 from corank.errors import ConfigError, OutputError
 from corank.reports.html import page_path
 
-__all__ = ["check_distinct", "check_file", "check_report", "write_all"]
+__all__ = ["check_distinct", "check_file", "check_kind", "check_report", "write_all"]
+
+# What a suffix promises, of those that are known to mean something else.
+KINDS = {
+    ".safetensors": "a quantized file (corank quantize) or weights",
+    ".onnx": "ONNX (corank export --to onnx)",
+    ".xml": "OpenVINO IR (corank export --to openvino)",
+    ".bin": "weights, of OpenVINO or PyTorch",
+    ".pt": "PyTorch's",
+    ".pth": "PyTorch's",
+    ".ckpt": "PyTorch's",
+    ".gguf": "llama.cpp's",
+    ".tflite": "TensorFlow Lite's",
+    ".json": "a record or a plan",
+    ".html": "a report (--report)",
+    ".npz": "arrays of numpy",
+    ".npy": "an array of numpy",
+    ".zip": "an archive",
+    ".png": "a picture",
+    ".py": "Python",
+}
 
 Step = tuple[Path | None, Callable[[Path], object]]
 
 
-def check_file(path: Path | None) -> None:
-    """Whether a file can be written there; changes nothing.
+def check_file(path: Path | None, option: str, *own: str) -> None:
+    """Whether a file of the suffixes ``own`` can be written there, as ``option`` asks; changes nothing.
 
     Raises:
+        ConfigError: its name promises a file of another kind.
         OutputError: its folder is missing or read-only, or something that is no file stands there.
     """
     if path is None:
         return
+    check_kind(option, path, *own)
     if path.exists() and not path.is_file():
         raise OutputError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it, or give another path")
     _probe(path, path.parent)
+
+
+def check_kind(option: str, path: Path | None, *own: str) -> None:
+    """Whether the name of an output does not promise a file of another kind.
+
+    Args:
+        option: that gave it.
+        path: to be written; None is nothing.
+        own: the suffixes of what is written; none for a folder. Names without a suffix, or with one that says nothing
+            here, may be given too.
+
+    Raises:
+        ConfigError: naming what writes files of that suffix.
+    """
+    suffix = "" if path is None else path.suffix.lower()
+    if path is None or suffix not in KINDS or suffix in own:
+        return
+    wanted = own[0] if own else "a folder"
+    example = path.with_suffix(own[0] if own else "")
+    raise ConfigError(f"{option} {path}: {suffix} is {KINDS[suffix]}, and what is written is {wanted}; give {example}")
 
 
 def check_report(folder: Path | None) -> None:
@@ -71,8 +113,13 @@ def check_distinct(outputs: Sequence[Path | None], inputs: Sequence[Path | str |
 
 def _files_of(given: Path | str) -> set[Path]:
     """The files that a path, or a reference to a model or data, reads."""
+    place = Path(given)
+    if place.is_file():
+        return {place.resolve()}
     if isinstance(given, Path):
-        return {given.resolve()}
+        if place.is_dir():  # of weights
+            return {path.resolve() for path in place.iterdir()}
+        given = str(given)  # perhaps FILE:KEY
     if given.startswith("hf:") and (folder := Path(given.removeprefix("hf:"))).is_dir():
         return {path.resolve() for path in folder.iterdir()}
     parts = re.sub(r"\[[^\[\]]*\]$", "", given).split(":")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import corank.cli.quantize_options as asked
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, check_report, write_all
 from corank.cli.progress import progress_bar
-from corank.cli.record import Scores, record_of, score
+from corank.cli.record import Made, Scores, record_of, score
 from corank.cli.request import Request
 from corank.cli.screen import results_console, show_lines, show_skipped, show_tried, summary_table
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
@@ -68,10 +69,8 @@ def quantize(
     quiet: options.Quiet = False,
 ) -> None:
     """Quantize a trained network; no training, no labels (but for --eval)."""
-    for path in (out, save_plan, record):
-        check_file(path)
-    check_report(report)
     check_distinct((out, save_plan, record, report), (weights, plan, model, data, evaluation))
+    _check_outputs(out, save_plan, record, report)
     request = Request(
         bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
         samples, seed, model, chosen_device(device), checkpoint, activations, codec, activation_range, rate,
@@ -86,27 +85,36 @@ def quantize(
         scores = score(source.model, quantized, scored[0], progress) if scored else Scores()
     if not is_main():  # of several processes one writes and speaks
         return
-    result = record_of("quantize", corank.inspect(quantized, True, coder), scores, source, command_line(context))
+    result = record_of(Made("quantize", command_line(context)), corank.inspect(quantized, True, coder), scores, source)
     result["tried"] = [trial._asdict() for trial in tried]
-    _show(result, _write(quantized, result, coder, out, save_plan, record, report), quiet)
+    written = _Outputs(out, save_plan, record, report).write(quantized, result, coder)
+    _show(result, written, quiet)
 
 
-def _write(
-    quantized: nn.Module,
-    result: Mapping[str, Any],
-    coder: str,
-    out: Path,
-    save_plan: Path | None,
-    record: Path | None,
-    report: Path | None,
-) -> list[Path]:
-    plan_text = json.dumps(result["plan"], indent=1) + "\n"
-    return write_all(
-        (out, lambda path: corank.save(quantized, path, coder)),
-        (save_plan, lambda path: write_whole(path, plan_text.encode())),
-        (record, lambda path: write_record(path, result)),
-        (report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
-    )
+def _check_outputs(out: Path, save_plan: Path | None, record: Path | None, report: Path | None) -> None:
+    check_file(out, "--out", ".safetensors")
+    check_file(save_plan, "--save-plan", ".json")
+    check_file(record, "--record", ".json")
+    check_report(report)
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What is written, None where it was not asked for."""
+
+    out: Path
+    save_plan: Path | None
+    record: Path | None
+    report: Path | None
+
+    def write(self, quantized: nn.Module, result: Mapping[str, Any], coder: str) -> list[Path]:
+        plan_text = json.dumps(result["plan"], indent=1) + "\n"
+        return write_all(
+            (self.out, lambda path: corank.save(quantized, path, coder)),
+            (self.save_plan, lambda path: write_whole(path, plan_text.encode())),
+            (self.record, lambda path: write_record(path, result)),
+            (self.report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
+        )
 
 
 def _show(result: Mapping[str, Any], written: Sequence[Path], quiet: bool) -> None:

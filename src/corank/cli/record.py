@@ -11,7 +11,7 @@ from torch import nn
 from corank import __version__, evaluate
 from corank.cli.progress import renamed
 from corank.cli.screen import NATS
-from corank.data import ImageSet, TokenSet
+from corank.data import BatchSet, ImageSet, TokenSet
 from corank.evaluation import Evaluation, peak_memory_bytes
 from corank.models import ResolvedModel
 from corank.progress import Progress
@@ -19,7 +19,7 @@ from corank.reports.cells import show_bits
 from corank.reports.fields import file_bits, is_rated
 from corank.storage.contents import float_bytes
 
-__all__ = ["METRIC", "Scores", "float_record", "label_of", "record_of", "score"]
+__all__ = ["METRIC", "Made", "Scores", "float_record", "label_of", "record_of", "score"]
 
 METRIC = "top-1"
 
@@ -53,10 +53,12 @@ class Scores:
         return cls(value, found.nats, found.agreement, found.kl, found.tokens, NATS)
 
 
-def score(original: nn.Module, quantized: nn.Module, samples: ImageSet | TokenSet, progress: Progress) -> Scores:
+def score(
+    original: nn.Module, quantized: nn.Module, samples: ImageSet | TokenSet | BatchSet, progress: Progress
+) -> Scores:
     """Scores both models; the float one by itself only where there are labels, or tokens to predict."""
     found = evaluate(quantized, samples, original, progress=renamed(progress, "scoring"))
-    if isinstance(samples, ImageSet) and samples.labels is None:
+    if found.top1 is None and found.nats is None:
         return Scores.of(found)
     return Scores.of(found, evaluate(original, samples, progress=renamed(progress, "scoring the float model")))
 
@@ -77,29 +79,35 @@ def label_of(
     return f"{name} {show_bits(bits, activations)}" + (f"+{budget:.3g}" if budget else "")
 
 
-def record_of(
-    command: str,
-    about: Mapping[str, Any],
-    scores: Scores,
-    source: ResolvedModel | None,
-    reproduce: str,
-    label: str | None = None,
-) -> dict[str, Any]:
-    """The record of one quantized model.
+@dataclass(frozen=True)
+class Made:
+    """How a record came about.
 
-    Args:
+    Attributes:
         command: that made it.
-        about: from :func:`corank.inspect`.
-        scores: of the model.
-        source: of the float model; None where only the file is known.
         reproduce: the command line.
         label: short name; None makes one.
     """
+
+    command: str
+    reproduce: str
+    label: str | None = None
+
+
+def record_of(made: Made, about: Mapping[str, Any], scores: Scores, source: ResolvedModel | None) -> dict[str, Any]:
+    """The record of one quantized model.
+
+    Args:
+        made: by which command.
+        about: from :func:`corank.inspect`.
+        scores: of the model.
+        source: of the float model; None where only the file is known.
+    """
     budget = about["budget"]
     return {
-        "command": command,
+        "command": made.command,
         "version": __version__,
-        "label": label or _label(about),
+        "label": made.label or _label(about),
         **about,
         "model": about["model"] or (source.reference if source else None) or "unknown",
         "metric": scores.metric,
@@ -114,7 +122,7 @@ def record_of(
         "random_weights": source.random if source else None,
         "search_history": [{**step, "budget_bits": budget} for step in about["search_history"]],
         "peak_memory_bytes": peak_memory_bytes(),
-        "reproduce": reproduce,
+        "reproduce": made.reproduce,
     }
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import corank
-from corank.data import ImageSet, TokenSet
+from corank.data import BatchSet, ImageSet, TokenSet
 from corank.errors import ConfigError
 from corank.presets import AUTO, chosen_codec
 from corank.progress import Progress
@@ -95,8 +95,8 @@ class Request:
     def __call__(
         self,
         model: nn.Module,
-        images: ImageSet | TokenSet,
-        scored: ImageSet | TokenSet | None,
+        images: ImageSet | TokenSet | BatchSet,
+        scored: ImageSet | TokenSet | BatchSet | None,
         progress: Progress,
     ) -> tuple[nn.Module, tuple[Trial, ...]]:
         """Does it; also returns the files tried, where several were."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from corank.cli.errors import warn
-from corank.data import ImageSet, Preprocessing, Tokenization, TokenSet, load, load_sequences
+from corank.data import BatchSet, ImageSet, Preprocessing, Tokenization, TokenSet, load_samples
+from corank.data.arrays import TensorSource
 from corank.errors import ConfigError
 from corank.models import ResolvedModel
 
-__all__ = ["InputOptions", "chosen_device", "warn_if_random"]
+__all__ = ["InputOptions", "chosen_device", "own_dtype", "warn_if_random"]
+
+NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -41,32 +46,29 @@ class InputOptions:
             channels=counts.pop() if len(counts) == 1 else own.channels,
         )
 
-    def read(self, source: ResolvedModel, *references: str) -> list[ImageSet] | list[TokenSet]:
+    def read(self, source: ResolvedModel, *references: str) -> list[ImageSet | TokenSet | BatchSet]:
         """The samples of each reference: token sequences for a language model, or where a length is given; else images.
+        What a function of the caller's returns may be batches in both cases.
 
         Raises:
-            DataError, ConfigError: as :func:`corank.data.load` and :func:`corank.data.load_sequences`.
+            DataError, ConfigError: as :func:`corank.data.load_samples`.
         """
         if source.tokenization is None and self.length is None:
-            return self.load(source.preprocessing, *references)
+            return self._images(source, references)
         image_options = {"--image-size": self.image_size, "--mean": self.mean, "--std": self.std}
         given = [name for name, value in image_options.items() if value is not None]
         if given:
             raise ConfigError(f"{', '.join(given)}: of images, and {source.reference} reads tokens; leave it out")
         own = source.tokenization or Tokenization()
         reading = own if self.length is None else replace(own, length=self.length)
-        return [load_sequences(one, reading, key=self.image_key) for one in references]
+        return [load_samples(one, None, reading, image_key=self.image_key) for one in references]
 
-    def load(self, own: Preprocessing, *references: str) -> list[ImageSet]:
-        """The images of each reference; the key names go to those that are .npz files.
-
-        Raises:
-            DataError, ConfigError: as :func:`corank.data.load`.
-        """
-        preprocessing = self.preprocessing(own)
+    def _images(self, source: ResolvedModel, references: Sequence[str]) -> list[ImageSet | TokenSet | BatchSet]:
+        """The key names go to those references that are .npz files."""
+        preprocessing = self.preprocessing(source.preprocessing)
         keyed = [one for one in references if ".npz" in one.lower()] or references
-        return [
-            load(
+        found = [
+            load_samples(
                 one,
                 preprocessing,
                 image_key=self.image_key if one in keyed else None,
@@ -74,6 +76,33 @@ class InputOptions:
             )
             for one in references
         ]
+        if not source.states_preprocessing and self.mean is None and self.std is None:
+            # what a function gives as numbers, or with a preprocessing of its own, is not normalised here
+            guessed = [one for one in found if isinstance(one, ImageSet) and one.preprocessing is preprocessing]
+            if any(not isinstance(one.source, TensorSource) for one in guessed):
+                warn(_unknown(source))
+        return found
+
+
+def _unknown(source: ResolvedModel) -> str:
+    own = source.preprocessing
+    factory = (
+        "; or let the factory return (model, {'mean': ..., 'std': ..., 'size': ...})"
+        if ".py:" in source.reference
+        else ""
+    )
+    now = "pixels go in as 0 to 1" if own.mean is None else f"mean {own.mean} and std {own.std} are a guess"
+    return (
+        f"nothing says how {source.reference} was trained to see images: {now}, and accuracies may be far too low; "
+        f"give its --mean and --std, e.g. --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, for grey images one number "
+        f"each: --mean 0.5 --std 0.5{factory}"
+    )
+
+
+def own_dtype(model: nn.Module) -> torch.dtype | None:
+    """The precision of a model that has one alone."""
+    kinds = {part.dtype for part in model.parameters() if part.is_floating_point()}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def chosen_device(name: str) -> torch.device:
@@ -95,11 +124,14 @@ def chosen_device(name: str) -> torch.device:
 
 def warn_if_random(source: ResolvedModel) -> None:
     """Says so, loudly, where a model's weights are random."""
-    if source.random:
-        warn(
-            f"the weights of {source.reference} are RANDOM, so accuracies mean nothing; "
-            "give --weights FILE or --pretrained"
-        )
+    if not source.random:
+        return
+    what = f"the weights of {source.reference} are RANDOM"
+    if source.fresh:
+        more = f" and {len(source.fresh) - NAMED} more" if len(source.fresh) > NAMED else ""
+        what = f"part of the weights of {source.reference} is RANDOM ({', '.join(source.fresh[:NAMED])}{more})"
+    why = ": they differ each time it is called" if ".py:" in source.reference else ""
+    warn(f"{what}{why}, so accuracies mean nothing; give --weights FILE or --pretrained")
 
 
 def _numbers(option: str, given: str | None) -> tuple[float, ...] | None:

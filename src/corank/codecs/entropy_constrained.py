@@ -45,7 +45,8 @@ class EntropyConstrained(FittedLevels):
 
     def find(self, sets: SortedSets, count: int) -> tuple[Tensor, Tensor | None]:
         plain = kmeans(sets, count)
-        price = self.rate * lagrangian(sets, plain, torch.ones_like(plain), torch.zeros(1, dtype=torch.float64))
+        free = torch.zeros(1, dtype=torch.float64, device=plain.device)
+        price = self.rate * lagrangian(sets, plain, torch.ones_like(plain), free)
         ends = []
         for start in (plain, quantiles(sets, max(count, min(3 * count, sets.numbers.shape[1])))):
             levels, share = _descend(sets, start, price, count)

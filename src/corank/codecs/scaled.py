@@ -11,6 +11,7 @@ from torch import Tensor
 from corank.codecs.base import Codec, TensorSpec, as_stored, check_weight
 from corank.codecs.scalar import EXPONENT_BITS, LOWEST_EXPONENT, ScalarCodebook
 from corank.errors import ConfigError
+from corank.transfer import sent
 
 __all__ = ["ScaledLevels", "by_groups", "check_fields", "group_shape", "least_error_scale"]
 
@@ -41,7 +42,7 @@ class ScaledLevels(Codec):
 
     def fit_scale(self, rows: Tensor) -> Tensor:
         """A scale ``(n, 1)`` for each of the ``rows`` ``(n, C)``: that of least squared error, unless overridden."""
-        return least_error_scale(rows, self.levels().to(rows.device), self.power_of_two_scale)
+        return least_error_scale(rows, sent(self.levels(), rows.device), self.power_of_two_scale)
 
     def fit(self, weight: Tensor, gram: Tensor | None = None) -> ScalarCodebook:
         """The codebook for ``weight`` ``(R, C)``; inputs are not looked at."""
@@ -66,12 +67,12 @@ class ScaledLevels(Codec):
         size = columns if self.group <= 0 else min(self.group, columns)
         thresholds = self.thresholds()
         return ScalarCodebook(
-            self.levels().to(scale.device),
+            sent(self.levels(), scale.device),
             scale,
             torch.zeros_like(scale),
             size,
             scale_bits=EXPONENT_BITS if self.power_of_two_scale else 16,
-            thresholds=None if thresholds is None else thresholds.to(scale.device),
+            thresholds=None if thresholds is None else sent(thresholds, scale.device),
         )
 
 

@@ -12,6 +12,7 @@ from corank.codecs.base import Codec, TensorSpec, as_stored, check_weight
 from corank.codecs.scalar import ScalarCodebook
 from corank.codecs.scaled import group_shape
 from corank.errors import ConfigError
+from corank.transfer import sent
 
 __all__ = ["Uniform"]
 
@@ -98,7 +99,7 @@ class Uniform(Codec):
     def _codebook(self, scale: Tensor, offset: Tensor, rows: int, columns: int) -> ScalarCodebook:
         size = columns if self.group <= 0 else min(self.group, columns)
         shape = group_shape(self.group, rows, columns)
-        levels = self._levels().to(scale.device)
+        levels = sent(self._levels(), scale.device)
         return ScalarCodebook(
             levels, scale.reshape(shape), offset.reshape(shape), size, self.offset_bits, self.offset_step
         )
@@ -128,7 +129,7 @@ class Uniform(Codec):
 
     def _from_range(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         if self.symmetric:
-            levels = self._levels().to(low.device)
+            levels = sent(self._levels(), low.device)
             scale = torch.maximum(low / levels[0], high / levels[-1])
             return as_stored(scale), torch.zeros_like(scale)
         top = 2**self.bits - 1

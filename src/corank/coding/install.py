@@ -23,8 +23,8 @@ def coded_module(layer: nn.Module, result: LayerResult) -> CodedLayer:
     """The coded counterpart of ``layer`` holding ``result``."""
     code = result.code
     rank = code.adapter.rank if code.adapter else 0
-    module = coded_class(layer, seen_alike=True)(
-        layer, code.codec, rank, code.adapter_bits, result.bias is not None, code.inputs.bits if code.inputs else None
-    )
+    inputs = code.inputs.bits if code.inputs else None
+    module = coded_class(layer, seen_alike=True)(layer, code.codec, rank, code.adapter_bits, inputs)
+    module.keep_bias(result.bias is not None)
     module.fill(code, result.bias)
     return module

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from corank.adapters import CodedLowRank, LowRank, code_factors, decompose, full_rank
 from corank.codecs import Codebook, Codec
 from corank.coded_weight import CodedWeight
+from corank.coding.place import code_at, coding_device, directions_at, statistics_at
 from corank.layers import CodedLayerState
 from corank.plan import LayerPlan
 from corank.rounding.pruned import Pruned, smallest
@@ -29,8 +30,8 @@ class LayerResult:
         code: codes, codebook and adapter.
         bias: the new bias ``(G * R,)`` float32, or None for a layer without one.
         relative_output_error: ``mean |y - y_q|^2 / mean |y|^2`` on the calibration inputs.
-        energies: error along each adapter direction, before the adapter, descending; empty where no direction was
-            looked for.
+        energies: error along each adapter direction, before the adapter, descending, where the layer was coded; empty
+            where no direction was looked for.
         unseen: no calibration input reached it; its error is then that of its weight.
     """
 
@@ -65,7 +66,7 @@ def code_layer(
         spectrum: whether the energies are wanted where the plan has no rank that needs them.
 
     Returns:
-        The round of least output error, if the plan asks for several.
+        The round of least output error, if the plan asks for several; where the weight is, wherever it was coded.
     """
     return code_and_decompose(weight, bias, plan, statistics, spectrum)[0]
 
@@ -74,6 +75,20 @@ def code_and_decompose(
     weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics: LayerStatistics, spectrum: bool = True
 ) -> tuple[LayerResult, LowRank | None]:
     """As :func:`code_layer`, with the full-rank adapter of what rounding lost; None where nobody asked for it."""
+    home, place = weight.device, coding_device(weight, plan)
+    if place == home:
+        return _coded(weight, bias, plan, statistics, spectrum)
+    offset = None if bias is None else bias.to(place)
+    result, found = _coded(weight.to(place), offset, plan, statistics_at(statistics, place), spectrum)
+    new_bias = None if result.bias is None else result.bias.to(home)
+    directions = None if found is None else directions_at(found, home)
+    return replace(result, code=code_at(result.code, home), bias=new_bias), directions
+
+
+def _coded(
+    weight: Tensor, bias: Tensor | None, plan: LayerPlan, statistics: LayerStatistics, spectrum: bool
+) -> tuple[LayerResult, LowRank | None]:
+    """The same where weight and statistics are."""
     moments = statistics.get(CrossMoments)
     shape = (weight.shape[0], weight.shape[1], weight.shape[2])
     wanted = weight

@@ -1,8 +1,19 @@
-"""Images and token sequences for calibration and evaluation, from folders, archives, arrays, text and Python files."""
+"""Images, token sequences and batches for calibration and evaluation, from files and functions."""
 
+from corank.data.batches import BatchSet
 from corank.data.images import ImageSet, Source
 from corank.data.preprocessing import Preprocessing
-from corank.data.resolve import load, load_sequences
+from corank.data.resolve import load, load_samples, load_sequences
 from corank.data.tokens import Tokenization, TokenSet
 
-__all__ = ["ImageSet", "Preprocessing", "Source", "TokenSet", "Tokenization", "load", "load_sequences"]
+__all__ = [
+    "BatchSet",
+    "ImageSet",
+    "Preprocessing",
+    "Source",
+    "TokenSet",
+    "Tokenization",
+    "load",
+    "load_samples",
+    "load_sequences",
+]

@@ -1,4 +1,4 @@
-"""From a reference, as typed on a command line, to a set of images or of token sequences."""
+"""From a reference, as typed on a command line, to a set of images, of token sequences or of batches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from corank.data.archive import load_archive
+from corank.data.batches import BatchSet
 from corank.data.digits import load_digits
 from corank.data.folder import load_folder
 from corank.data.images import ImageSet
@@ -16,7 +17,7 @@ from corank.data.python_function import REFERENCE
 from corank.data.tokens import Tokenization, TokenSet, load_tokens
 from corank.errors import DataError
 
-__all__ = ["load", "load_sequences"]
+__all__ = ["load", "load_samples", "load_sequences"]
 
 SLICED = re.compile(r"(?P<place>.+?)(?P<slice>\[[^\[\]]*\])")
 FORMS = "a folder, a .zip or .npz file, digits, digits:train, digits:test or file.py:function"
@@ -46,21 +47,67 @@ def load(
         DataError: nothing there, nothing in it, or no labels where they are needed.
         ConfigError: scikit-learn is missing for `digits`.
     """
+    images = load_samples(reference, preprocessing, image_key=image_key, label_key=label_key, labelled=labelled)
+    if not isinstance(images, ImageSet):
+        raise DataError(f"{reference!r} gives a {type(images).__name__}, no images; read it with load_samples")
+    return images
+
+
+def load_samples(
+    reference: str,
+    preprocessing: Preprocessing | None = None,
+    reading: Tokenization | None = None,
+    *,
+    image_key: str | None = None,
+    label_key: str | None = None,
+    labelled: bool = False,
+) -> ImageSet | TokenSet | BatchSet:
+    """Samples of any kind: images as :func:`load`, tokens as :func:`load_sequences`, or what a function returns.
+
+    Args:
+        reference: as for :func:`load`, or, where `reading` is given, as for :func:`load_sequences`; what a function may
+            return, :func:`~corank.data.python_file.load_function` says.
+        preprocessing: how each image becomes a network's input.
+        reading: how tokens are read; given for a language model.
+        image_key: name of the images, or tokens, in an .npz file.
+        label_key: name of the labels in an .npz file.
+        labelled: labels are needed; images without them are an error.
+
+    Raises:
+        DataError: nothing there, nothing in it, or no labels where they are needed.
+        ConfigError: a package that is missing, text without a tokenizer.
+    """
     place, part = _split(reference.strip())
-    is_npz = place.lower().endswith(".npz")
-    if not is_npz and (image_key is not None or label_key is not None):
-        raise DataError(f"key names are for .npz files, and {place!r} is not one; leave them out")
-    if is_npz:
-        path = Path(place).expanduser()
-        images = load_npz(path, preprocessing, image_key=image_key, label_key=label_key, labelled=labelled)
+    function = REFERENCE.fullmatch(place)
+    if function is not None:
+        _refuse_keys(place, image_key, label_key)
+        found = load_function(Path(function["path"]).expanduser(), function["function"], preprocessing, reading)
+    elif reading is not None:
+        found = load_tokens(place, reading, image_key)
     else:
-        images = _load_other(place, preprocessing)
-    if labelled and images.labels is None:
+        found = _load_images(place, preprocessing, image_key, label_key, labelled)
+    if labelled and isinstance(found, ImageSet) and found.labels is None:
         raise DataError(
             f"{place!r} has no labels, which are needed here; give a folder or .zip with one folder per "
             "class, or an .npz file with labels"
         )
-    return images if part is None else images.slice(part)
+    return found if part is None else found.slice(part)
+
+
+def _refuse_keys(place: str, *keys: str | None) -> None:
+    if any(key is not None for key in keys):
+        raise DataError(f"key names are for .npz files, and {place!r} is not one; leave them out")
+
+
+def _load_images(
+    place: str, preprocessing: Preprocessing | None, image_key: str | None, label_key: str | None, labelled: bool
+) -> ImageSet:
+    is_npz = place.lower().endswith(".npz")
+    if is_npz:
+        path = Path(place).expanduser()
+        return load_npz(path, preprocessing, image_key=image_key, label_key=label_key, labelled=labelled)
+    _refuse_keys(place, image_key, label_key)
+    return _load_other(place, preprocessing)
 
 
 def load_sequences(reference: str, reading: Tokenization | None = None, *, key: str | None = None) -> TokenSet:
@@ -76,9 +123,10 @@ def load_sequences(reference: str, reading: Tokenization | None = None, *, key: 
         DataError: nothing there, a file that is not sound, ids outside of the vocabulary.
         ConfigError: text without a tokenizer.
     """
-    place, part = _split(reference.strip())
-    tokens = load_tokens(place, reading or Tokenization(), key)
-    return tokens if part is None else tokens.slice(part)
+    tokens = load_samples(reference, None, reading or Tokenization(), image_key=key)
+    if not isinstance(tokens, TokenSet):
+        raise DataError(f"{reference!r} gives a {type(tokens).__name__}, no token ids; read it with load_samples")
+    return tokens
 
 
 def _split(reference: str) -> tuple[str, str | None]:
@@ -91,9 +139,6 @@ def _split(reference: str) -> tuple[str, str | None]:
 def _load_other(place: str, preprocessing: Preprocessing | None) -> ImageSet:
     if place == "digits" or place.startswith("digits:"):  # a folder of that name is ./digits
         return load_digits(place.partition(":")[2] or "all", preprocessing)
-    function = REFERENCE.fullmatch(place)
-    if function is not None:
-        return load_function(Path(function["path"]).expanduser(), function["function"], preprocessing)
     path = Path(place).expanduser()
     if place and path.is_dir():
         return load_folder(path, preprocessing)

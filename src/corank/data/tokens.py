@@ -16,10 +16,9 @@ from torch import Tensor
 
 from corank.data.images import sliced
 from corank.data.npz import array_names, read_array
-from corank.data.python_function import REFERENCE, call_function
 from corank.errors import ConfigError, DataError
 
-__all__ = ["TokenSet", "Tokenization", "load_tokens"]
+__all__ = ["TokenSet", "Tokenization", "cut_tokens", "load_tokens"]
 
 KEYS = ("tokens", "input_ids", "calibration", "train", "test", "arr_0")
 LARGEST_TEXT_BYTES = 256_000_000
@@ -102,9 +101,8 @@ def load_tokens(place: str, reading: Tokenization, key: str | None = None) -> To
     """Sequences of tokens from a reference without a slice.
 
     Args:
-        place: `tokens.npz`, `tokens.npz:KEY` or `tokens.npy` with whole numbers (N, T), or (N,) to be cut; a UTF-8 text
-            file, tokenized whole and cut into contiguous sequences; or `file.py:function`, a function without arguments
-            that returns whole numbers of either shape.
+        place: `tokens.npz`, `tokens.npz:KEY` or `tokens.npy` with whole numbers (N, T), or (N,) to be cut; or a UTF-8
+            text file, tokenized whole and cut into contiguous sequences.
         reading: length of a sequence, tokenizer, vocabulary.
         key: name of the array in an .npz file; by default the first there is of tokens, input_ids, calibration,
             train, test, arr_0.
@@ -113,25 +111,19 @@ def load_tokens(place: str, reading: Tokenization, key: str | None = None) -> To
         DataError: nothing there, a file that is not sound, ids outside of the vocabulary, fewer than one sequence.
         ConfigError: text without a tokenizer, or transformers is not installed.
     """
-    function = REFERENCE.fullmatch(place)
-    if function is not None:
-        returned = call_function(Path(function["path"]).expanduser(), function["function"], DataError)
-        return (
-            TokenSet(returned.ids) if isinstance(returned, TokenSet) else _cut(_array(returned, place), place, reading)
-        )
     file, _, named = place.partition(":") if ".npz:" in place.lower() else (place, "", "")
     path = Path(file).expanduser()
     if not path.is_file():
         raise DataError(f"no tokens at {place!r}: give an .npz or .npy of token ids, a text file or file.py:function")
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        return _cut(_from_npz(path, key or named or None), place, reading)
+        return cut_tokens(_from_npz(path, key or named or None), place, reading)
     if suffix == ".npy":
-        return _cut(_from_npy(path), place, reading)
-    return _cut(_from_text(path, reading), place, reading)
+        return cut_tokens(_from_npy(path), place, reading)
+    return cut_tokens(_from_text(path, reading), place, reading)
 
 
-def _cut(ids: NDArray[np.generic], name: str, reading: Tokenization) -> TokenSet:
+def cut_tokens(ids: NDArray[np.generic], name: str, reading: Tokenization) -> TokenSet:
     """Sequences of at most the length asked for; what is left over is dropped."""
     if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2) or ids.size == 0:
         raise DataError(f"{name} holds {ids.dtype} {ids.shape}; token ids are whole numbers (N, T), or (N,)")
@@ -146,14 +138,6 @@ def _cut(ids: NDArray[np.generic], name: str, reading: Tokenization) -> TokenSet
     if length < 2:
         raise DataError(f"{name} holds sequences of {length} token; at least 2 are needed, one to predict")
     return TokenSet(torch.from_numpy(whole))
-
-
-def _array(returned: object, name: str) -> NDArray[np.generic]:
-    if isinstance(returned, Tensor):
-        return returned.detach().cpu().numpy()
-    if isinstance(returned, np.ndarray):
-        return returned
-    raise DataError(f"{name} returned {type(returned).__name__}; return token ids as whole numbers (N, T)")
 
 
 def _from_npz(path: Path, key: str | None) -> NDArray[np.generic]:

@@ -2,6 +2,16 @@
 
 from corank.evaluation.accuracy import Evaluation, evaluate
 from corank.evaluation.kept import Recorder, Replay, kept_samples, scored_tensors
+from corank.evaluation.placed import placed
 from corank.memory import peak_memory_bytes
 
-__all__ = ["Evaluation", "Recorder", "Replay", "evaluate", "kept_samples", "peak_memory_bytes", "scored_tensors"]
+__all__ = [
+    "Evaluation",
+    "Recorder",
+    "Replay",
+    "evaluate",
+    "kept_samples",
+    "peak_memory_bytes",
+    "placed",
+    "scored_tensors",
+]

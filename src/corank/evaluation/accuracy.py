@@ -10,13 +10,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from corank.calibration import run, token_ids
+from corank.config import check_progress
 from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import DataError, ModelError
+from corank.evaluation.placed import placed
 from corank.losses import kl_divergence, logits_of, sequence_logits
 from corank.padding import output_mask
+from corank.precision import exact_float32
 from corank.progress import Progress
 from corank.watching import evaluating
 
@@ -52,6 +56,7 @@ class Evaluation:
         return None if self.nats is None else math.exp(self.nats)
 
 
+@exact_float32()
 def evaluate(
     model: nn.Module,
     data: ImageSet | TokenSet | Iterable[Any],
@@ -63,6 +68,9 @@ def evaluate(
 ) -> Evaluation:
     """Scores a classifier, or a language model by the next token.
 
+    A float32 model computes in exact float32 on every device, so that a score does not depend on where it was taken
+    (:func:`corank.exact_float32`).
+
     Args:
         model: gives logits ``(N, classes)``, alone or under "logits"; or, for token ids ``(N, T)``, logits
             ``(N, T, vocabulary)``, whose position t predicts token t + 1. Left in the mode it was in.
@@ -72,14 +80,16 @@ def evaluate(
             positions predict nor masked tokens that are predicted, at whichever side they stand and with labels, too.
         reference: usually the float model; adds agreement and KL.
         batch_size: for an image set; token sequences go in batches of at most 2048 tokens.
-        device: where to run; None: where the model is.
+        device: where to run; None: where the model is. Of a model or reference that is elsewhere a copy runs.
         progress: called with (what, done, total) where the total is known.
 
     Raises:
         DataError: when there is nothing to score: no samples, or neither labels nor a reference.
         ModelError: when the output is not logits.
     """
+    check_progress(progress)
     where = torch.device(device) if device is not None else device_of(model)
+    model, reference = placed(model, where), None if reference is None else placed(reference, where)
     counts = _Counts()
     total = len(data) if isinstance(data, (ImageSet, TokenSet)) else 0
     with evaluating(*(one for one in (model, reference) if one is not None)):
@@ -174,6 +184,11 @@ def _batches(data: ImageSet | TokenSet | Iterable[Any], batch_size: int) -> Iter
 
 
 def _rows(output: Any, inputs: Any, labels: Tensor | None) -> _Rows:
+    if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(output)):
+        raise ModelError(
+            "the model is on the meta device, which keeps shapes and no values; load its weights first, or let "
+            "corank.load(path, model) fill it from a quantized file"
+        )
     ids, sequences = token_ids(inputs), sequence_logits(output)
     if ids is not None and sequences is not None and sequences.shape[:2] == ids.shape:
         return _token_rows(sequences, ids, inputs, labels)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -16,6 +18,7 @@ from torch.func import functional_call
 from corank.errors import ConfigError, ModelError
 from corank.export.example import INPUT, named_inputs, named_outputs, outputs_of
 from corank.export.to_torch import to_float
+from corank.export.traceable import traceable, zero_masked_rows
 from corank.layers import CodedLayer
 
 __all__ = [
@@ -39,8 +42,15 @@ def weight_name(layer: str) -> str:
 
 
 def coded_layers(model: nn.Module) -> dict[str, CodedLayer]:
-    """Name to coded layer, in the order of the modules; a shared layer once, under its first name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, CodedLayer)}
+    """Name to coded layer, in the order of the modules; a shared layer once, under its first name.
+
+    Layers of a device are given as copies on the CPU, where files are made and run.
+    """
+    found = {name: module for name, module in model.named_modules() if isinstance(module, CodedLayer)}
+    return {
+        name: layer if next(layer.buffers()).device.type == "cpu" else copy.deepcopy(layer).cpu()
+        for name, layer in found.items()
+    }
 
 
 def float_model(model: nn.Module) -> nn.Module:
@@ -76,12 +86,13 @@ def float_graph(
         ModelError: for a model that ``torch.export`` cannot trace, or whose batch cannot be left open.
     """
     names = list(coded_layers(model)) if layers is None else list(layers)
-    plain = float_model(model)
+    plain = traceable(float_model(model))
     weights = {weight_name(name): _weight(plain, name) for name in names}
     inputs = {name: _long_enough(tensor, dynamic) for name, tensor in named_inputs(example).items()}
     outputs = list(outputs_of(plain, inputs))
-    graph = _trace(plain, inputs, weights, outputs, opset, dynamic)
+    graph = _trace(plain, inputs, weights, _Form(outputs, opset, dynamic))
     _tidy(graph)
+    zero_masked_rows(graph.graph)
     _inputs_to_initializers(graph.graph, weights)
     return graph
 
@@ -141,17 +152,19 @@ class _Traced(nn.Module):
         return tuple(named_outputs(result).values())
 
 
-def _trace(
-    plain: nn.Module,
-    inputs: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
-    outputs: Sequence[str],
-    opset: int,
-    dynamic: Sequence[int],
-) -> ModelProto:
+@dataclass(frozen=True)
+class _Form:
+    """Names of a graph's outputs, the version of its operators, and the axes of its inputs that are left open."""
+
+    outputs: Sequence[str]
+    opset: int
+    dynamic: Sequence[int]
+
+
+def _trace(plain: nn.Module, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor], form: _Form) -> ModelProto:
     given = (list(inputs.values()), list(weights.values()))
     left_open = [
-        {axis: torch.export.Dim.DYNAMIC for axis in dynamic if axis < tensor.dim()} for tensor in inputs.values()
+        {axis: torch.export.Dim.DYNAMIC for axis in form.dynamic if axis < tensor.dim()} for tensor in inputs.values()
     ]
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
@@ -165,15 +178,16 @@ def _trace(
                 dynamo=True,
                 dynamic_shapes=(left_open, [None] * len(weights)),
                 input_names=[*inputs, *weights],
-                output_names=outputs,
-                opset_version=opset,
+                output_names=form.outputs,
+                opset_version=form.opset,
                 verbose=False,
             )
     except Exception as error:  # torch.onnx raises errors of many kinds
         first = str(error.__cause__ or error).strip().splitlines()
+        hint = "; with the axes of its inputs left open it must run at any length of them: dynamic=() fixes all"
         raise ModelError(
-            f"torch.onnx cannot export this {type(plain).__name__}: {first[0] if first else type(error).__name__}; "
-            "with the axes of its inputs left open it must run at any length of them: dynamic=() fixes all"
+            f"torch.onnx cannot export this {type(plain).__name__}: {first[0] if first else type(error).__name__}"
+            f"{hint if form.dynamic else ''}"
         ) from error
     finally:
         quiet.setLevel(level)

@@ -213,7 +213,8 @@ def load_peft_base(folder: str | Path, model: nn.Module | Callable[[], nn.Module
         for name in about["folded"]:
             remove_norm(built, modules[name])
         for name in about["layers"]:
-            layer = coded_class(modules[name], seen_alike=True)(modules[name], Uniform(8), bias=name in has_bias)
+            kind = coded_class(modules[name], seen_alike=True)
+            layer = kind(modules[name], Uniform(8)).keep_bias(name in has_bias)
             replace_module(built, modules[name], layer.to_float())
         safetensors.torch.load_model(built, path)
         built.__dict__["name_or_path"] = str(about["name"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from corank.data import ImageSet
+from corank.data import BatchSet, ImageSet, TokenSet
 
 __all__ = ["ExportRequest", "ExportResult", "Target"]
 
@@ -22,13 +22,15 @@ class ExportRequest:
         model: of :func:`corank.load`.
         path: to write to: a file, or a folder where the target makes one.
         example: a batch the model takes.
-        images: calibration images, for targets that measure activations; None where none were given.
+        images: calibration samples, for targets that measure activations; None where none were given.
+        dynamic: axes of the inputs whose length is left open.
     """
 
     model: nn.Module
     path: Path
     example: Any
-    images: ImageSet | None = None
+    images: ImageSet | TokenSet | BatchSet | None = None
+    dynamic: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,12 @@ class Target:
         about: what it writes, in a few words.
         export: does it; optional packages are imported inside.
         folder: it writes a folder, not a file.
-        needs_images: it cannot do without calibration images.
+        needs_images: it cannot do without calibration samples.
+        suffix: of the file.
     """
 
     about: str
     export: Callable[[ExportRequest], ExportResult]
     folder: bool = False
     needs_images: bool = False
+    suffix: str = ".onnx"

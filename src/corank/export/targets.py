@@ -15,11 +15,11 @@ __all__ = ["TARGETS"]
 
 
 def _onnx(request: ExportRequest) -> ExportResult:
-    return export_onnx(request.model, request.path, request.example)
+    return export_onnx(request.model, request.path, request.example, dynamic=request.dynamic)
 
 
 def _onnx_dense(request: ExportRequest) -> ExportResult:
-    return export_onnx(request.model, request.path, request.example, dense=True)
+    return export_onnx(request.model, request.path, request.example, dense=True, dynamic=request.dynamic)
 
 
 def _onnx_int8(request: ExportRequest) -> ExportResult:
@@ -27,7 +27,7 @@ def _onnx_int8(request: ExportRequest) -> ExportResult:
 
 
 def _openvino(request: ExportRequest) -> ExportResult:
-    return export_openvino(request.model, request.path, request.example)
+    return export_openvino(request.model, request.path, request.example, dynamic=request.dynamic)
 
 
 def _peft(request: ExportRequest) -> ExportResult:
@@ -39,7 +39,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         "onnx": Target("an ONNX file with packed weights", _onnx),
         "onnx-dense": Target("an ONNX file with codes of every width packed, decoded by arithmetic", _onnx_dense),
         "onnx-int8": Target("an ONNX file that computes in int8", _onnx_int8, needs_images=True),
-        "openvino": Target("OpenVINO IR with packed weights", _openvino),
+        "openvino": Target("OpenVINO IR with packed weights", _openvino, suffix=".xml"),
         "peft": Target("a float base and a LoRA checkpoint for peft", _peft, folder=True),
     }
 )

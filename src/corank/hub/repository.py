@@ -114,6 +114,7 @@ def from_pretrained(
     model: nn.Module | Callable[[], nn.Module],
     *,
     device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -127,6 +128,7 @@ def from_pretrained(
         model: the float network's code, as a module (it is copied; its weights do not matter) or a function without
             arguments that makes one.
         device: where the result goes.
+        dtype: precision of the result; None: that of the model that was saved.
         revision, token, cache_dir, force_download, local_files_only: as in ``huggingface_hub.hf_hub_download``.
 
     Raises:
@@ -138,7 +140,7 @@ def from_pretrained(
     if folder.is_dir():
         if not (folder / WEIGHTS).is_file():
             raise ArtifactError(f"{folder} holds no {WEIGHTS}; write one with corank.save_pretrained(model, folder)")
-        return load(folder / WEIGHTS, model, device)
+        return load(folder / WEIGHTS, model, device, dtype)
     client = hub_client()
 
     def fetch(file: str) -> str:
@@ -161,7 +163,7 @@ def from_pretrained(
         raise ArtifactError(
             f"{name} is neither a folder nor a corank repository that could be fetched: {_first(error)}"
         ) from error
-    return load(path, model, device)
+    return load(path, model, device, dtype)
 
 
 def _first(error: Exception) -> str:

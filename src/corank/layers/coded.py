@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from corank.codecs import Codec
-from corank.errors import ModelError
 from corank.layers.activation import InputQuantizer
 from corank.layers.state import CodedLayerState, LayerFormat, TensorSpec
 from corank.matrix import Geometry
 from corank.storage.bits import pack, packed_bytes, unpack
 
 __all__ = [
+    "CODED",
     "CodedConv1d",
     "CodedConv2d",
     "CodedConv3d",
@@ -25,8 +26,6 @@ __all__ = [
     "CodedConvTranspose3d",
     "CodedLayer",
     "CodedLinear",
-    "base_class",
-    "coded_class",
 ]
 
 _GEOMETRY = (
@@ -50,6 +49,7 @@ class CodedLayer(nn.Module):
     inputs: int | None
     geometry: Geometry
     bias: nn.Parameter | None
+    _lent: tuple[Tensor, Callable[[Tensor], Tensor] | None] | None = None
 
     def __init__(
         self,
@@ -57,12 +57,11 @@ class CodedLayer(nn.Module):
         codec: Codec,
         rank: int = 0,
         adapter_bits: int = 8,
-        bias: bool | None = None,
         inputs: int | None = None,
     ) -> None:
         """A coded layer of the same geometry as the float ``layer``, codes all zero until :meth:`fill`.
 
-        ``bias`` says whether it has one; None: as ``layer`` has. ``inputs`` are the bits that inputs are rounded to.
+        It has a bias as ``layer`` has; see :meth:`keep_bias`. ``inputs`` are the bits that inputs are rounded to.
         """
         nn.Module.__init__(self)
         for name in _GEOMETRY:
@@ -71,19 +70,25 @@ class CodedLayer(nn.Module):
         self.codec, self.rank, self.adapter_bits, self.inputs = codec, rank, adapter_bits, inputs
         self.geometry = Geometry.of(layer)
         reference = cast(Tensor, layer.weight)
-        rows = self.geometry.matrix_shape[0] * self.geometry.matrix_shape[1]
-        has_bias = layer.bias is not None if bias is None else bias
-        empty = torch.zeros(rows, dtype=reference.dtype, device=reference.device)
-        self.register_parameter("bias", nn.Parameter(empty, requires_grad=False) if has_bias else None)
-        self.register_buffer("_float", torch.zeros(0, dtype=reference.dtype), persistent=False)
+        self.register_parameter("bias", None)
+        self.register_buffer("_float", torch.zeros(0, dtype=reference.dtype, device=reference.device), persistent=False)
         for name, slot in self.slots().items():
             size = slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
             dtype = torch.float16 if slot.scale else torch.uint8
             self.register_buffer(name, torch.full((size,), name == "input_step", dtype=dtype, device=reference.device))
+        self.keep_bias(layer.bias is not None)
         self._cache: Tensor | None = None
         self._feed: Callable[[Tensor], Tensor] | None = None
         self.register_load_state_dict_post_hook(_forget)
         self.training = layer.training
+
+    def keep_bias(self, has_bias: bool) -> CodedLayer:
+        """Gives the layer a bias of zeros, or none: one comes with a folded norm. Returns the layer."""
+        marker = cast(Tensor, self._buffers["_float"])
+        rows = self.geometry.matrix_shape[0] * self.geometry.matrix_shape[1]
+        empty = torch.zeros(rows, dtype=marker.dtype, device=marker.device)
+        self._parameters["bias"] = nn.Parameter(empty, requires_grad=False) if has_bias else None
+        return self
 
     def slots(self) -> dict[str, TensorSpec]:
         """What this layer stores."""
@@ -127,12 +132,29 @@ class CodedLayer(nn.Module):
     def weight(self) -> Tensor:
         """The composed float weight, in the layer's own shape; cached until the module is moved, cast or loaded.
 
-        ``torch.export`` makes the cached weight a constant of its program; without one, the program composes it.
+        ``torch.export`` makes the cached weight a constant of its program; without one, the program composes it. Within
+        :meth:`computing_with` it is the weight that was given.
         """
+        if self._lent is not None:
+            return self._lent[0]
         if torch.compiler.is_exporting() and self._cache is None:
             return self._composed()
         self.compose()
         return cast(Tensor, self._cache)
+
+    @contextmanager
+    def computing_with(self, weight: Tensor, inputs: Callable[[Tensor], Tensor] | None = None) -> Iterator[None]:
+        """Within, the layer computes with another weight and rounds its inputs by ``inputs``, what it holds untouched.
+
+        Args:
+            weight: in the layer's own shape, of any float dtype: cast to the layer's, differentiably.
+            inputs: in place of the layer's own rounding, where it rounds its inputs; None leaves them as they are.
+        """
+        self._lent = (weight.to(cast(Tensor, self._buffers["_float"]).dtype), inputs)
+        try:
+            yield
+        finally:
+            self._lent = None
 
     def compose(self) -> bool:
         """Composes the weight now, where it is not cached; True."""
@@ -155,7 +177,7 @@ class CodedLayer(nn.Module):
 
     def to_float(self) -> nn.Module:
         """A plain torch layer with the composed weight, which takes its inputs as they come: in float."""
-        kind = next(plain for plain, coded in _CODED.items() if coded is type(self))
+        kind = next(plain for plain, coded in CODED.items() if coded is type(self))
         plain = kind.__new__(kind)
         nn.Module.__init__(plain)
         for name in _GEOMETRY:
@@ -182,7 +204,7 @@ class CodedLayer(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": None, "_feed": None, _COMPOSED: self._cache is not None}
+        return {**self.__dict__, "_cache": None, "_feed": None, "_lent": None, _COMPOSED: self._cache is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         composed = state.pop(_COMPOSED, False)
@@ -199,6 +221,8 @@ class CodedLayer(nn.Module):
         return self.geometry.from_matrix(matrix).contiguous()
 
     def _rounded(self, inputs: Tensor) -> Tensor:
+        if self._lent is not None:
+            return inputs if self._lent[1] is None else self._lent[1](inputs)
         if torch.compiler.is_exporting() and self._feed is None:
             assert self.inputs is not None
             step = cast(Tensor, self._buffers["input_step"]).float().reshape(())
@@ -251,7 +275,7 @@ class CodedConvTranspose3d(CodedLayer, nn.ConvTranspose3d):  # pyright: ignore[r
     """A ``ConvTranspose3d`` layer with a coded weight."""
 
 
-_CODED: dict[type[nn.Module], type[CodedLayer]] = {
+CODED: dict[type[nn.Module], type[CodedLayer]] = {
     nn.Linear: CodedLinear,
     nn.Conv1d: CodedConv1d,
     nn.Conv2d: CodedConv2d,
@@ -260,36 +284,3 @@ _CODED: dict[type[nn.Module], type[CodedLayer]] = {
     nn.ConvTranspose2d: CodedConvTranspose2d,
     nn.ConvTranspose3d: CodedConvTranspose3d,
 }
-
-
-def base_class(layer: nn.Module) -> type[nn.Module] | None:
-    """The supported kind of layer that ``layer`` is, or a subclass of; None if there is none."""
-    return next((kind for kind in _CODED if isinstance(layer, kind)), None)
-
-
-def coded_class(layer: nn.Module, seen_alike: bool = False) -> type[CodedLayer]:
-    """The coded counterpart of a float layer.
-
-    Args:
-        layer: of a supported kind, or of a subclass that computes as it does.
-        seen_alike: a subclass's own ``forward()`` was seen to give what the supported kind gives.
-
-    Raises:
-        ModelError: for a layer that has none, saying why.
-    """
-    own, kind = type(layer), base_class(layer)
-    if kind is None:
-        raise ModelError(f"{own.__name__} is not a kind of layer that corank codes")
-    if isinstance(layer, CodedLayer):
-        raise ModelError(f"{own.__name__} is coded already")
-    if (own.forward is not kind.forward and not seen_alike) or _convolves_otherwise(own, kind):
-        raise ModelError(f"{own.__name__} has a forward() of its own, which computes otherwise")
-    if "weight" not in layer._parameters:
-        raise ModelError(f"{own.__name__} computes its weight (a parametrization); remove it first")
-    return _CODED[kind]
-
-
-def _convolves_otherwise(own: type, kind: type) -> bool:
-    return issubclass(kind, nn.modules.conv._ConvNd) and (
-        "_conv_forward" in kind.__dict__ and own._conv_forward is not kind._conv_forward
-    )

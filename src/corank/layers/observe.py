@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import corank.watching as watching
-from corank.layers.coded import base_class
+from corank.layers.kinds import base_class
 
 __all__ = ["Observation", "fed", "names_of", "observe"]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from corank.errors import ModelError
-from corank.layers.coded import coded_class
 from corank.layers.folding import agree, fold_all, is_foldable
+from corank.layers.kinds import coded_class
 from corank.layers.observe import Observation, names_of, observe
 from corank.layers.reach import reach
 from corank.matrix import SUPPORTED, Geometry

@@ -13,6 +13,7 @@ from corank.data.tokens import Tokenization
 from corank.errors import ConfigError, ModelError
 from corank.models.loader import LoadedModel, Request
 from corank.models.weights import hash_files
+from corank.models.weights_file import check_whole, weight_files
 
 __all__ = ["load_hf"]
 
@@ -48,19 +49,23 @@ def load_hf(request: Request) -> LoadedModel:
         raise ModelError(f"hf:{request.name} cannot be read: {error}") from error
     kind = _kind(config.architectures, request.name)
     auto = transformers.AutoModelForCausalLM if kind == "ForCausalLM" else transformers.AutoModelForImageClassification
-    preprocessing, tokenization = Preprocessing(), None
+    preprocessing, tokenization, stated = Preprocessing(), None, True
     if kind == "ForImageClassification":
-        preprocessing = _preprocessing(_image_settings(name, is_local))
+        settings = _image_settings(name, is_local)
+        preprocessing, stated = _preprocessing(settings), bool(settings)
     else:
         tokenization = _tokenization(config.to_dict(), name)
     if request.own_weights or not (is_local or request.pretrained):
         model = auto.from_config(config, trust_remote_code=False).float()
-        return LoadedModel(model, preprocessing, tokenization=tokenization)
+        return LoadedModel(model, preprocessing, tokenization=tokenization, states_preprocessing=stated)
     files = sorted(folder.glob("*.safetensors")) if is_local else []
     if is_local and not files:
         raise ModelError(f"{folder} has no .safetensors file; convert its weights, or pass --weights FILE")
+    for file in weight_files(folder) if files else []:  # transformers' own words about these say nothing of the cause
+        check_whole(file)
     digest = hash_files(files) if files else None
-    return LoadedModel(_trained(auto, name, is_local), preprocessing, name, digest, tokenization)
+    trained = _trained(auto, name, is_local)
+    return LoadedModel(trained, preprocessing, name, digest, tokenization, states_preprocessing=stated)
 
 
 def _kind(architectures: list[str] | None, name: str) -> str:

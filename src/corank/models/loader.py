@@ -41,6 +41,8 @@ class LoadedModel:
         weights: a name for the trained weights in it; None where they are random.
         weights_sha256: the hash of the file they came from, where it was one.
         tokenization: for a language model, how it reads text and token files; None for any other.
+        fresh: the names of the weights that are proved to be random, where not all are.
+        states_preprocessing: whether the source says how images are read; otherwise `preprocessing` is a guess.
     """
 
     model: nn.Module
@@ -48,6 +50,8 @@ class LoadedModel:
     weights: str | None = None
     weights_sha256: str | None = None
     tokenization: Tokenization | None = None
+    fresh: tuple[str, ...] = ()
+    states_preprocessing: bool = True
 
 
 Loader: TypeAlias = Callable[[Request], LoadedModel]

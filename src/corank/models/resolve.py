@@ -52,8 +52,10 @@ class ResolvedModel:
         weights_sha256: the hash of the weights file (of a folder: of its .safetensors files, sorted by
             name, one after the other); None where there was no file.
         preprocessing: what the model's own metadata says of its input.
-        random: the weights are random; whoever shows results should say so.
+        random: the weights, or those named in `fresh`, are random; whoever shows results should say so.
         tokenization: for a language model, how it reads text and token files; None for any other.
+        fresh: the names of the weights that are random, where only some are.
+        states_preprocessing: whether the source says how images are read; otherwise `preprocessing` is a guess.
     """
 
     model: nn.Module
@@ -63,6 +65,8 @@ class ResolvedModel:
     preprocessing: Preprocessing
     random: bool
     tokenization: Tokenization | None = None
+    fresh: tuple[str, ...] = ()
+    states_preprocessing: bool = True
 
 
 def resolve(
@@ -72,10 +76,11 @@ def resolve(
 
     Args:
         reference: `torchvision:NAME`, `timm:NAME`, `hf:NAME_OR_DIR` (a folder loads its own weights) or
-            `file.py:factory` (a function without arguments that returns an `nn.Module`; the file is run).
+            `file.py:factory` (a function without arguments that returns an `nn.Module`, or one and how it reads
+            images; the file is run).
         pretrained: use the published weights, which may be downloaded; for `file.py:factory`, says that
-            the factory loads trained weights itself.
-        weights: a file to load instead, .safetensors, .pt, .pth or .bin.
+            the factory loads trained weights itself. Otherwise it is called twice: weights that differ are random.
+        weights: a file or folder to load instead, as for :func:`~corank.models.weights.load_weights`.
         seed: of the random weights where neither is given; the caller's random state is left as it was.
 
     Raises:
@@ -97,8 +102,10 @@ def resolve(
         weights=origin,
         weights_sha256=digest,
         preprocessing=built.preprocessing,
-        random=origin is None,
+        random=origin is None or (weights is None and bool(built.fresh)),
         tokenization=built.tokenization,
+        fresh=() if weights is not None else built.fresh,
+        states_preprocessing=built.states_preprocessing,
     )
 
 

@@ -3,52 +3,56 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import zipfile
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from corank.errors import ModelError
+from corank.errors import CorankWarning, ModelError
+from corank.models.state_dict import averages_beside, mixed_prefix, state_dict_in, under_names_of
+from corank.models.weights_file import PART, check_whole, read_content, weight_files
 
 __all__ = ["hash_files", "load_weights"]
 
-PICKLED = (".pt", ".pth", ".bin")
-WRAPPERS = ("state_dict", "model")
 SHOWN = 4
 
 
 def load_weights(model: nn.Module, path: str | Path) -> str:
-    """Copy a weights file into a model, in place, cast to the model's own dtypes.
+    """Copy weights into a model, in place, cast to the model's own dtypes.
 
     Everything is checked before anything is copied: after an error the model is as it was. The counter
-    `num_batches_tracked` of a batch norm may be missing, and so may one name of a shared tensor.
+    `num_batches_tracked` of a batch norm may be missing, and so may one name of a shared tensor. Nothing is ever
+    unpickled but tensors, numbers and texts.
 
     Args:
         model: the model that the file belongs to.
-        path: a .safetensors file, or .pt, .pth, .bin holding a state dict, bare or under "state_dict" or
-            "model"; a "module." before every name is dropped. Nothing else is ever unpickled.
+        path: a .safetensors file; a folder of such, or its index; or .pt, .pth, .bin, .ckpt, .th, .tar holding a state
+            dict, bare or in a container such as "state_dict", "model_state_dict" or "model". What wrappers and trainers
+            put before every name ("module.", "_orig_mod.", "model.", "net.", one after the other, too) is dropped.
+            "FILE:KEY" takes the container KEY, such as "ema", or the names that begin with KEY and a dot. Where there
+            are moving averages beside the weights as trained, the latter are taken, with a
+            :class:`~corank.errors.CorankWarning`.
 
     Returns:
-        The SHA-256 of the file, in hexadecimal.
+        The SHA-256 of the file, in hexadecimal; of several, over all of them, sorted by name.
 
     Raises:
-        ModelError: no such file, one that is not sound, or one that does not fit the model.
+        ModelError: no such file, one that is not sound or cut short, or one that does not fit the model.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise ModelError(f"there is no weights file {file}")
-    given = _read(file)
+    file, key = _split(path)
+    files = weight_files(file)
+    given = _read(file, files, key)
+    if any(value.is_meta for value in model.state_dict().values() if isinstance(value, Tensor)):
+        raise ModelError("the model is on the meta device, with no room for weights: model.to_empty(device='cpu')")
     with torch.no_grad():
         state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+        given = under_names_of(given, state)
         _check(given, state, file)
         for name, value in given.items():
             state[name].copy_(value)
-    return hash_files([file])
+    return hash_files(files)
 
 
 def hash_files(paths: Iterable[Path]) -> str:
@@ -61,52 +65,31 @@ def hash_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    suffix = file.suffix.lower()
-    if suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{file} is not a sound .safetensors file: {error}") from error
-    if suffix not in PICKLED:
-        raise ModelError(f"{file} is of an unknown kind; give .safetensors or {', '.join(PICKLED)}")
-    try:
-        _check_archive(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{file} is damaged, or holds Python objects, which are not loaded; save the tensors alone with "
-            "torch.save(model.state_dict(), 'weights.pt')"
-        ) from error
-    except ModelError:
-        raise
-    except Exception as error:  # a damaged file ends in any of a dozen types
-        raise ModelError(f"{file} is not a sound PyTorch weights file: {error}") from error
-    return _unwrap(content, file)
+def _split(path: str | Path) -> tuple[Path, str | None]:
+    """The file, and the key behind its last colon; a file whose own name has a colon stands as it is."""
+    file = Path(path).expanduser()
+    if file.exists() or ":" not in file.name:
+        return file, None
+    place, _, key = str(file).rpartition(":")
+    return Path(place), key
 
 
-def _check_archive(file: Path) -> None:
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
-                raise ModelError(f"{file} is compressed, which torch.save never does; refusing to unpack it")
-
-
-def _unwrap(content: object, file: Path) -> dict[str, Tensor]:
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise ModelError(f"{file} holds no state dict (names to tensors), bare or under {' or '.join(WRAPPERS)}")
-    given: dict[str, Tensor] = {}
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ModelError(f"{file} holds {name!r} of type {type(value).__name__} where a tensor belongs")
-        given[name] = value
-    if all(name.startswith("module.") for name in given):
-        return {name.removeprefix("module."): value for name, value in given.items()}
-    return given
+def _read(file: Path, files: list[Path], key: str | None) -> dict[str, Tensor]:
+    for one in files:  # before the first is read
+        check_whole(one)
+    contents = [read_content(one) for one in files]
+    if len(contents) > 1:
+        merged = {name: value for content in contents for name, value in content.items()}
+        return state_dict_in(merged, file, key)
+    others = averages_beside(contents[0])
+    if others and key is None:
+        warnings.warn(
+            f"{file} also holds a moving average of the weights, {others[0]!r}, which often scores better; the weights "
+            f"as they were trained are taken: give {file}:{others[0]} for the average",
+            CorankWarning,
+            stacklevel=3,
+        )
+    return state_dict_in(contents[0], file, key)
 
 
 def _check(given: Mapping[str, Tensor], state: Mapping[str, Tensor], file: Path) -> None:
@@ -128,8 +111,11 @@ def _check(given: Mapping[str, Tensor], state: Mapping[str, Tensor], file: Path)
         if names
     ]
     if parts:
+        part = PART.search(file.name)
+        hint = f"; it is part {int(part[1])} of {int(part[2])}: give the folder" if part else ""
+        hint = hint or mixed_prefix(given, missing, file)
         raise ModelError(
-            f"{file} does not fit the model ({'; '.join(parts)}); give the weights of this very architecture"
+            f"{file} does not fit the model ({'; '.join(parts)}); give the weights of this very architecture{hint}"
         )
 
 

@@ -182,5 +182,5 @@ def _check_range(prepared: PreparedModel, plan: Plan) -> None:
 
 
 def _layer_record(known: LayerRecord, result: LayerResult) -> LayerRecord:
-    spectrum = tuple(float(energy) for energy in result.energies[:64])
+    spectrum = tuple(result.energies[:64].tolist())
     return replace(known, relative_output_error=result.relative_output_error, spectrum=spectrum)

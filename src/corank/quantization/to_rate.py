@@ -10,6 +10,7 @@ from corank.codecs import RateUniform
 from corank.errors import BudgetError, ConfigError
 from corank.layers import PreparedModel
 from corank.quantization.encode import CodedModel
+from corank.quantization.float_parts import float_parts
 from corank.quantization.request import RateForSize
 from corank.quantization.template import PlanTemplate
 from corank.quantization.to_size import FRAME_BYTES
@@ -40,9 +41,11 @@ def first_rate(prepared: PreparedModel, template: PlanTemplate, target: RateForS
     """
     least = _expected(prepared, template.at_rate(_LEAST), None)
     if least > target.size:
+        plan = template.at_rate(_LEAST).plan(prepared, template.at_rate(_LEAST).recipe.codec.bits)
+        shapes = {name: prepared.geometry(name).matrix_shape for name in plan.coded()}
         raise BudgetError(
             f"a file of {format_size(target.size)} is not possible: what has no rate (biases, norms, layers left in "
-            f"float or with codes of their own, the header) takes {least} bytes"
+            f"float or with codes of their own, the header) takes {least} bytes{float_parts(prepared.model, shapes)}"
         )
 
     def beyond(rate: float) -> bool:
@@ -83,11 +86,12 @@ def code_to_size(attempt: Callable[[float, int], CodedModel], first: float, size
     """
     best: CodedModel | None = None
     fits, fails = (_LEAST, 0), (_MOST, 0)  # rate and bytes; 0 while there is none
-    rate, before = first, (first, 0)
+    rate, before, parts = first, (first, 0), ""
     slope = weights / 8  # bytes that a bit more takes; then as the last two attempts say
     for number in range(_ATTEMPTS):
         coded = attempt(rate, number)
         stored = _file_bytes(coded)
+        parts = float_parts(coded.model, {name: layer.shape for name, layer in coded.record.layers.items()})
         if stored <= size and stored > fits[1]:
             best = coded
         fits, fails = ((rate, stored), fails) if stored <= size else (fits, (rate, stored))
@@ -103,7 +107,7 @@ def code_to_size(attempt: Callable[[float, int], CodedModel], first: float, size
     if best is None:
         raise BudgetError(
             f"a file of {size} bytes is not possible: at {_LEAST} bits a weight, the lowest rate, it takes {fails[1]}. "
-            "The first and the last layer have four bits more, if not all_layers=True"
+            f"The first and the last layer have four bits more, if not all_layers=True{parts}"
         )
     return best
 

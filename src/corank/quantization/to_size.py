@@ -8,6 +8,7 @@ from corank.adapters import full_rank
 from corank.errors import BudgetError
 from corank.layers import PreparedModel
 from corank.plan import Plan
+from corank.quantization.float_parts import float_parts
 from corank.quantization.template import PlanTemplate
 from corank.search import Allocation
 from corank.sizes import format_size
@@ -36,28 +37,30 @@ def bits_for_size(prepared: PreparedModel, template: PlanTemplate, size: int, kn
         known: the run's own names, which its header will have.
 
     Raises:
-        BudgetError: when none does, saying the smallest possible.
+        BudgetError: when none does, saying the least and what is in float.
     """
     widths = template.recipe.widths
     for bits in reversed(widths):
         if _bytes_without_adapters(prepared, template, bits, known) <= size - FRAME_BYTES:
             return bits
     least = _bytes_without_adapters(prepared, template, widths[0], known) + FRAME_BYTES
-    raise _too_small(size, least, f"{widths[0]}-bit codes and no adapters")
+    what = f"{widths[0]}-bit codes and no adapters"
+    raise _too_small(size, least, what, _in_float(prepared, template.plan(prepared, widths[0])))
 
 
 def budget_for_size(prepared: PreparedModel, draft: ModelRecord, size: int) -> float:
     """Extra bits per quantized weight that a file of ``size`` bytes leaves for adapters.
 
     Raises:
-        BudgetError: when the file is too small even without adapters, saying the smallest possible.
+        BudgetError: when the file is too small even without adapters, saying the least and what is in float.
     """
     least = predict_bytes(prepared, draft)
     # In the header ranks are a column, of the bits that the largest takes; each adapter has up to 2 bytes of padding.
     widest = max(full_rank(layer.shape) for layer in draft.layers.values()).bit_length()
     frame = FRAME_BYTES + packed_bytes(len(draft.plan.layers), widest) + 2 * len(draft.layers)
     if least > size - FRAME_BYTES:
-        raise _too_small(size, least + FRAME_BYTES, f"{draft.bits}-bit codes and no adapters")
+        what = f"{draft.bits}-bit codes and no adapters"
+        raise _too_small(size, least + FRAME_BYTES, what, _in_float(prepared, draft.plan))
     return max(0, size - least - frame) * 8 / draft.weights
 
 
@@ -74,8 +77,12 @@ def _bytes_without_adapters(prepared: PreparedModel, template: PlanTemplate, bit
     return predict_bytes(prepared, replace(known, plan=plan, layers=layers, skipped=skipped, bits=bits))
 
 
-def _too_small(size: int, least: int, what: str) -> BudgetError:
+def _in_float(prepared: PreparedModel, plan: Plan) -> str:
+    return float_parts(prepared.model, {name: prepared.geometry(name).matrix_shape for name in plan.coded()})
+
+
+def _too_small(size: int, least: int, what: str, parts: str) -> BudgetError:
     return BudgetError(
         f"a file of {format_size(size)} is not possible; the smallest with {what} is {format_size(least)} "
-        f"({least} bytes)"
+        f"({least} bytes){parts}"
     )

@@ -60,7 +60,7 @@ def block_inputs(
     padded = any(mask is not None for _, _, mask in found)
     masks = [torch.ones(given.shape[:-1], dtype=torch.bool) if mask is None else mask for given, _, mask in found]
     given, expected = torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
-    return BlockInputs(given, expected, torch.cat(masks) if padded else None)
+    return BlockInputs(given, expected, torch.cat(masks).to(given.device) if padded else None)
 
 
 def _real(batch: Any, given: Tensor) -> Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +18,8 @@ from corank.errors import ConfigError
 from corank.layers import CodedLayer, CodedLayerState
 from corank.matrix import Geometry
 from corank.refine.block_inputs import BlockInputs, block_inputs
-from corank.refine.trainable_model import coded_layers, dtype_of
+from corank.refine.trainable_model import coded_layers
+from corank.transfer import sent
 from corank.watching import watched
 
 __all__ = ["BlockReconstruction", "blocks_of", "reconstruct"]
@@ -150,13 +152,16 @@ class _Block:
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam([soft.latent for soft in self._soft.values()], lr=how.learning_rate)
         for number, draw in zip(range(how.iterations), self._draws(generator), strict=False):
+            draw = sent(draw, self._targets.device)
             inputs = self._inputs.given[draw]
             if how.drop > 0:
-                kept = torch.rand(inputs.shape, generator=generator, dtype=torch.float32).to(inputs.device) < how.drop
-                inputs = torch.where(kept, self._inputs.expected[draw], inputs)
-            for soft in self._soft.values():
-                soft.relax()
-            loss = self._inputs.lost(self._module(inputs), self._targets[draw], draw).square().sum(1).mean()
+                chances = torch.rand(inputs.shape, generator=generator, dtype=torch.float32)
+                inputs = torch.where(sent(chances, inputs.device) < how.drop, self._inputs.expected[draw], inputs)
+            with ExitStack() as lent:
+                for soft in self._soft.values():
+                    lent.enter_context(soft.layer.computing_with(soft.weight(), soft.inputs))
+                output = self._module(inputs)
+            loss = self._inputs.lost(_wide(output), _wide(self._targets[draw]), draw).square().sum(1).mean()
             done = (number / how.iterations - how.warm_start) / (1 - how.warm_start)
             if done >= 0:
                 exponent = _SOFTEST + (_SHARPEST - _SOFTEST) * (1 + math.cos(math.pi * done)) / 2
@@ -181,14 +186,12 @@ class _Block:
             yield from order[: len(order) - len(order) % size].split(size)
 
     def _error(self) -> float:
-        for soft in self._soft.values():
-            soft.layer._cache = None
         with torch.no_grad():
             count, size = min(_JUDGED, len(self._targets)), self._how.batch_size
             lost = whole = 0.0
             for rows in (slice(start, min(start + size, count)) for start in range(0, count, size)):
-                targets = self._targets[rows]
-                error = self._inputs.lost(self._module(self._inputs.given[rows]), targets, rows)
+                targets = _wide(self._targets[rows])
+                error = self._inputs.lost(_wide(self._module(self._inputs.given[rows])), targets, rows)
                 lost += float(error.square().sum())
                 whole += float(self._inputs.lost(targets, torch.zeros_like(targets), rows).square().sum())
         return lost / max(whole, 1e-30)
@@ -200,6 +203,7 @@ class _Soft:
     def __init__(self, layer: CodedLayer, weight: Tensor) -> None:
         self.layer, self._code = layer, layer.code()
         self._geometry: Geometry = layer.geometry
+        self.inputs = self._code.inputs
         book = self._code.weight.codebook
         target = self._geometry.to_matrix(weight.detach().float()).flatten(0, 1)
         self._adapter = self._code.adapter.product() if self._code.adapter else torch.zeros_like(target)
@@ -210,10 +214,9 @@ class _Soft:
         part = ((target - self._low) / torch.where(self._step > 0, self._step, 1.0)).clamp(0, 1)
         self.latent = nn.Parameter(torch.logit((part - _LOW) / (_HIGH - _LOW)))
 
-    def relax(self) -> None:
-        """Gives the layer its soft weight, differentiable in the latent."""
-        soft = self._low + self._share() * self._step + self._adapter
-        self.layer._cache = self._geometry.from_matrix(soft).to(dtype_of(self.layer))
+    def weight(self) -> Tensor:
+        """The soft weight in the layer's own shape, differentiable in the latent."""
+        return self._geometry.from_matrix(self._low + self._share() * self._step + self._adapter)
 
     def undecided(self, exponent: float) -> Tensor:
         """``sum(1 - |2h - 1|^b)``."""
@@ -227,3 +230,8 @@ class _Soft:
 
     def _share(self) -> Tensor:
         return (self.latent.sigmoid() * (_HIGH - _LOW) + _LOW).clamp(0, 1)
+
+
+def _wide(output: Tensor) -> Tensor:
+    """In float32 or wider: the squares of half-precision numbers may be beyond their range."""
+    return output.to(torch.promote_types(output.dtype, torch.float32))

@@ -83,8 +83,10 @@ class _Steps:
         generator = torch.Generator().manual_seed(self._seed)
         self._draws = samples.draws(min(refinement.batch_size, len(samples)), generator)
         self._load = samples.loader()
-        groups = [{"params": [parameter], "lr": rate, "peak": rate} for _, parameter, rate in student.trained()]
-        self.optimizer = torch.optim.Adam(groups)
+        by_rate: dict[float, list[Tensor]] = {}  # all of a rate together: a step takes one pass over each group
+        for _, parameter, rate in student.trained():
+            by_rate.setdefault(rate, []).append(parameter)
+        self.optimizer = torch.optim.Adam([{"params": own, "lr": rate, "peak": rate} for rate, own in by_rate.items()])
         live = live_numbers(student.model, samples.first(1), self.device)
         even = -(-min(refinement.batch_size, len(samples)) // number_of_processes())
         self._part = max(1, min(_LIVE_BYTES // (8 * live), even))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any, cast
 
 import torch
@@ -14,18 +15,13 @@ from corank.layers import CodedLayer, InputQuantizer, names_of
 from corank.refine.refinement import Refinement
 from corank.refine.trainable_layer import TrainableLayer
 
-__all__ = ["TrainableModel", "coded_layers", "dtype_of"]
+__all__ = ["TrainableModel", "coded_layers"]
 
 
 def coded_layers(model: nn.Module) -> dict[str, CodedLayer]:
     """The coded layers by name; a shared one goes by its first name."""
     names = names_of(model)
     return {names[id(module)][0]: module for module in model.modules() if isinstance(module, CodedLayer)}
-
-
-def dtype_of(layer: CodedLayer) -> torch.dtype:
-    """Of the weight that a coded layer composes, whatever its codes are kept in."""
-    return cast(Tensor, layer._buffers["_float"]).dtype
 
 
 class TrainableModel:
@@ -38,11 +34,11 @@ class TrainableModel:
         self._rates = refinement
         device = next(iter(self.latents.values())).device
         self._draws = torch.Generator(device)
-        self.vectors = {
-            name: parameter
-            for name, parameter in self.model.named_parameters()
-            if parameter.is_floating_point() and parameter.dim() == 1
+        vectors = {
+            name: one for name, one in self.model.named_parameters() if one.is_floating_point() and one.dim() == 1
         }
+        self.vectors = {name: one if one.dtype.itemsize > 2 else _widened(one) for name, one in vectors.items()}
+        self._cast = _taken_out(self.model, {id(vectors[name]): one for name, one in self.vectors.items()})
         for parameter in self.vectors.values():
             parameter.requires_grad_(True)
 
@@ -56,15 +52,13 @@ class TrainableModel:
 
     def __call__(self, batch: Any, device: torch.device) -> Any:
         """The model's output, differentiable in all that trains."""
-        for name, layer in self.layers.items():
-            latent = self.latents[name]
-            layer._cache = latent.weight().to(dtype_of(layer))  # of another float it would be composed anew
-            layer._feed = self._fed(latent.inputs())
-        try:
+        for module, name, vector, dtype in self._cast:
+            module.__dict__[name] = vector.to(dtype)
+        with ExitStack() as lent:
+            for name, layer in self.layers.items():
+                latent = self.latents[name]
+                lent.enter_context(layer.computing_with(latent.weight(), self._fed(latent.inputs())))
             return run(self.model, batch, device)
-        finally:
-            for layer in self.layers.values():
-                layer._cache = layer._feed = None
 
     def draw_drops(self, seed: int) -> None:
         """Begins the draws of the inputs that keep their float value anew."""
@@ -91,3 +85,26 @@ class TrainableModel:
                 parameters[name].copy_(torch.where(torch.isfinite(stored), stored, parameters[name]))
             for name, latent in self.latents.items():
                 layers[name].fill(latent.harden(), cast(Tensor | None, layers[name].bias))
+
+
+def _widened(vector: nn.Parameter) -> nn.Parameter:
+    """In float32: steps of a half-precision number would mostly be lost in its rounding."""
+    return nn.Parameter(vector.detach().float())
+
+
+def _taken_out(
+    model: nn.Module, widened: Mapping[int, nn.Parameter]
+) -> list[tuple[nn.Module, str, nn.Parameter, torch.dtype]]:
+    """Puts plain attributes in the place of the parameters that train in another dtype, by identity.
+
+    Returns:
+        Module, attribute, what trains, and the dtype in which the attribute is to hold it.
+    """
+    places = []
+    for module in model.modules():
+        for name, own in list(module._parameters.items()):
+            vector = widened.get(id(own))
+            if own is not None and vector is not None and vector is not own:
+                places.append((module, name, vector, own.dtype))
+                module.__dict__[name] = module._parameters.pop(name)
+    return places

@@ -21,10 +21,12 @@ class Rounder(ABC):
         corrects_input_error: whether it corrects the error of the layers before by itself, from a
             :class:`~corank.statistics.CrossMoments` where there is one. It is then given the float weight, and not the
             weight that best gives the float outputs from quantized inputs.
+        walks_columns: whether it goes column by column, in many small steps, which a device is slow to start.
     """
 
     needs: ClassVar[tuple[type[Statistic], ...]] = ()
     corrects_input_error: ClassVar[bool] = False
+    walks_columns: ClassVar[bool] = False
 
     def comparison_stand_in(self) -> Rounder:
         """What stands in for it where codecs of a layer are only compared: itself, or one that takes less time."""

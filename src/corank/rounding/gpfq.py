@@ -11,7 +11,7 @@ from torch import Tensor
 from corank.codecs import Codebook
 from corank.errors import ConfigError
 from corank.rounding.base import Rounder
-from corank.rounding.walk import energy_order, walk
+from corank.rounding.walk import Walk, energy_order, walk
 from corank.statistics import CrossMoments, Gram, LayerStatistics, require
 
 __all__ = ["Gpfq"]
@@ -34,6 +34,7 @@ class Gpfq(Rounder):
 
     needs = (Gram,)
     corrects_input_error: ClassVar[bool] = True
+    walks_columns: ClassVar[bool] = True
 
     block: int = 64
 
@@ -54,4 +55,4 @@ class Gpfq(Rounder):
         wanted = weight.float().reshape(seen.shape[0], -1, weight.shape[1])[:, :, order]
         targets = wanted @ cross.triu() * per_energy
         targets = torch.where(dead[:, None, :], wanted, targets)
-        return walk(targets, seen * per_energy, codebook, order, self.block, carry_values=True)
+        return walk(targets, seen * per_energy, Walk(codebook, order, self.block), carry_values=True)

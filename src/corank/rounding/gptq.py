@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from corank.errors import ConfigError
 from corank.notes import note
 from corank.rounding.base import Rounder
 from corank.rounding.descent import descend
-from corank.rounding.walk import energy_order, walk
+from corank.rounding.walk import Walk, energy_order, walk
 from corank.statistics import Gram, LayerStatistics, require
 
 __all__ = ["Gptq", "inverse_factor"]
@@ -34,6 +35,7 @@ class Gptq(Rounder):
     """
 
     needs = (Gram,)
+    walks_columns: ClassVar[bool] = True
 
     damping: float = 0.01
     block: int = 64
@@ -53,10 +55,11 @@ class Gptq(Rounder):
         gram = require(statistics, Gram, "Gptq")
         order, spread = gram.derived(("gptq", self.damping), lambda: _ordered_spread(gram.matrix, self.damping))
         targets = weight.float().reshape(spread.shape[0], -1, weight.shape[1])[:, :, order].clone()
-        codes = walk(targets, spread, codebook, order, self.block)
+        how = Walk(codebook, order, self.block)
+        codes = walk(targets, spread, how)
         if not self.sweeps:
             return codes
-        return descend(codes, weight, codebook, gram.matrix, order, self.block, self.sweeps)
+        return descend(codes, weight, how, gram.matrix, self.sweeps)
 
 
 def _ordered_spread(gram: Tensor, damping: float) -> tuple[Tensor, Tensor]:

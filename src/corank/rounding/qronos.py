@@ -11,7 +11,7 @@ from corank.codecs import Codebook
 from corank.errors import ConfigError
 from corank.rounding.base import Rounder
 from corank.rounding.gptq import inverse_factor
-from corank.rounding.walk import energy_order, walk
+from corank.rounding.walk import Walk, energy_order, walk
 from corank.statistics import CrossMoments, Gram, LayerStatistics, require
 
 __all__ = ["Qronos"]
@@ -39,6 +39,7 @@ class Qronos(Rounder):
 
     needs = (Gram,)
     corrects_input_error: ClassVar[bool] = True
+    walks_columns: ClassVar[bool] = True
 
     damping: float = 0.01
     block: int = 64
@@ -51,14 +52,14 @@ class Qronos(Rounder):
         gram, drift = require(statistics, Gram, "Qronos"), statistics.get(CrossMoments)
         seen = drift.gram.matrix if isinstance(drift, CrossMoments) else gram.matrix
         order = energy_order(seen)
-        seen = seen[:, order][:, :, order]
+        seen, how = seen[:, order][:, :, order], Walk(codebook, order, self.block)
         factor = inverse_factor(seen, self.damping)
         spread = factor / factor.diagonal(dim1=1, dim2=2)[:, :, None]
         rest = weight.float().reshape(seen.shape[0], -1, weight.shape[1])[:, :, order]
         if not isinstance(drift, CrossMoments):
-            return walk(rest.clone(), spread, codebook, order, self.block)
+            return walk(rest.clone(), spread, how)
         missed = rest @ (drift.cross[:, order][:, :, order] - seen)  # of W x along x', were nothing rounded
         energy = seen[:, 0, 0] + self.damping * seen.diagonal(dim1=1, dim2=2).mean(1)
         first = rest[:, :, 0] + missed[:, :, 0] / energy.clamp(min=1e-12)[:, None]
         rest = rest + missed @ factor.transpose(1, 2) @ factor
-        return walk(rest, spread, codebook, order, self.block, first=first)
+        return walk(rest, spread, how, first=first)

@@ -12,7 +12,7 @@ from torch import Tensor
 from corank.codecs import Codebook, ScalarCodebook
 from corank.codecs.base import as_stored
 from corank.rounding.descent import descend
-from corank.rounding.walk import energy_order
+from corank.rounding.walk import Walk, energy_order
 
 __all__ = ["alternate", "refit_scales"]
 
@@ -48,7 +48,7 @@ def alternate(
     moment = gram + _RIDGE * mean * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     order = energy_order(gram)
     for _ in range(rounds):
-        moved = descend(codes, weight, allowed(codebook), moment, order, 64, _SWEEPS)
+        moved = descend(codes, weight, Walk(allowed(codebook), order), moment, _SWEEPS)
         fitted = refit_scales(codebook, moved, weight, moment)
         if torch.equal(moved, codes) and _same(fitted, codebook):
             break

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from corank.codecs import Codebook
 
-__all__ = ["energy_order", "walk"]
+__all__ = ["Walk", "energy_order", "walk"]
 
 
 def energy_order(gram: Tensor) -> Tensor:
@@ -17,15 +19,22 @@ def energy_order(gram: Tensor) -> Tensor:
     return relative.sum(0).argsort(descending=True, stable=True)
 
 
-def walk(
-    targets: Tensor,
-    spread: Tensor,
-    codebook: Codebook,
-    order: Tensor,
-    block: int,
-    carry_values: bool = False,
-    first: Tensor | None = None,
-) -> Tensor:
+@dataclass(frozen=True)
+class Walk:
+    """How columns are gone through.
+
+    Attributes:
+        codebook: of the weight, columns in their own order.
+        order: ``(C,)``, the columns as they are walked.
+        block: columns whose effect on later ones is summed up; changes the speed, not the result.
+    """
+
+    codebook: Codebook
+    order: Tensor
+    block: int = 64
+
+
+def walk(targets: Tensor, spread: Tensor, how: Walk, carry_values: bool = False, first: Tensor | None = None) -> Tensor:
     """Codes ``(G * R, C)`` uint8: column after column takes the values nearest to its targets.
 
     Column ``j`` then moves the targets of each later column ``k`` by ``-carried_j * spread_jk``.
@@ -33,26 +42,27 @@ def walk(
     Args:
         targets: ``(G, R, C)`` float32, columns in ``order``; changed in place.
         spread: ``(G, C, C)``, in ``order``; only what stands above the diagonal is read.
-        codebook: of the weight, columns in their own order.
-        order: ``(C,)``, the columns as they are walked.
-        block: columns whose effect on later blocks is summed up; changes the speed, not the result.
+        how: the codebook, the order and the block.
         carry_values: what is carried: the values picked, or the targets less the values picked.
         first: ``(G, R)``, targets that the first column's codes are picked by, in place of its own.
     """
     groups, rows, columns = targets.shape
-    codes = torch.empty(groups * rows, columns, dtype=torch.uint8, device=targets.device)
-    for start in range(0, columns, block):
-        end = min(start + block, columns)
+    found = torch.empty(groups * rows, columns, dtype=torch.uint8, device=targets.device)  # in the order of the walk
+    for start in range(0, columns, how.block):
+        end = min(start + how.block, columns)
         carried = torch.empty(groups, rows, end - start, device=targets.device, dtype=targets.dtype)
         for column in range(start, end):
             target = targets[:, :, column]
             aim = first if first is not None and column == 0 else target
-            part = codebook.columns(order[column : column + 1])
+            part = how.codebook.columns(how.order[column : column + 1])
             picked = part.nearest(aim.reshape(-1, 1))
-            codes[:, order[column]] = picked[:, 0]
+            found[:, column] = picked[:, 0]
             values = part.values(picked).reshape(groups, rows)
             moved = values if carry_values else target - values
             targets[:, :, column + 1 : end] -= moved[:, :, None] * spread[:, None, column, column + 1 : end]
             carried[:, :, column - start] = moved
+        # Later blocks read their targets only now: one product for the whole block in place of one a column.
         targets[:, :, end:] -= carried @ spread[:, start:end, end:]
+    codes = torch.empty_like(found)
+    codes[:, how.order] = found
     return codes

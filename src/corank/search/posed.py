@@ -45,7 +45,7 @@ def problem_of(
         result, directions = code_and_decompose(weight, bias, layer.on_layer(name), known, adaptable)
         lossy = result.code.compose().reshape(weight.shape)
         if adaptable and directions is not None:
-            gains = directions.energies * sensitivity(layer, layer_view(layer, bias is not None, known))
+            gains = directions.energies.cpu() * sensitivity(layer, layer_view(layer, bias is not None, known))
             layers[name] = AdaptableLayer(geometry, cost, lossy, directions, gains)
         else:
             fixed[name] = geometry.from_matrix(lossy)

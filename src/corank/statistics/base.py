@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Self, TypeVar
 
+import torch
 from torch import Tensor
 
 __all__ = ["LayerStatistics", "Statistic", "require"]
@@ -19,6 +20,10 @@ class Statistic(ABC):
     @abstractmethod
     def update(self, rows: Tensor, positions: int) -> None:
         """Takes ``(G, N, width)`` sampled rows; ``positions`` is how many each sample really has."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Self:
+        """The same statistic there: itself, or a copy that is made once until the next update."""
 
 
 LayerStatistics = Mapping[type[Statistic], Statistic]

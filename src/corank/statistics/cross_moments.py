@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,14 @@ class CrossMoments(Statistic):
         given, expected = (self.gram.shifted(part.detach().float()) for part in (rows, float_rows))
         self._cross.baddbmm_(expected.transpose(1, 2), given)
         self._float_sum += expected.sum(1)
+
+    def to(self, device: torch.device) -> CrossMoments:
+        if self._cross.device == device:
+            return self
+        moved = copy.copy(self)
+        moved.gram, moved._cross = self.gram.to(device), self._cross.to(device)
+        moved._float_sum = self._float_sum.to(device)
+        return moved
 
     def reduce(self) -> None:
         """Adds up what the processes saw; see :mod:`corank.processes`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ __all__ = ["Gram", "OutputGradient"]
 D = TypeVar("D")
 
 _BLOCKS, _NARROWEST = 8, 96  # of a sum of outer products, of which only the upper blocks are computed
+_NARROWEST_ELSEWHERE = 1024  # on a device, which takes longer to start a small product than to compute it
 _NOISE = 1e-5  # variance over energy, below which float32 sums of squares say nothing of it
 _CONSTANT = 1e-11  # the same of single numbers, of which float32 keeps seven digits
 _FAR = 300.0  # squared mean over variance, from which rows are summed about their mean
@@ -46,6 +48,15 @@ class _Moments(Statistic):
         if key not in self._derived:
             self._derived[key] = make()
         return self._derived[key]
+
+    def to(self, device: torch.device) -> Self:
+        return self if self._sum.device == device else self.derived(("at", device), lambda: self._copied(device))
+
+    def _copied(self, device: torch.device) -> Self:
+        moved = copy.copy(self)
+        moved._derived, moved._outer, moved._sum = {}, self._outer.to(device), self._sum.to(device)
+        moved.shift = None if self.shift is None else self.shift.to(device)
+        return moved
 
     def update(self, rows: Tensor, positions: int) -> None:
         if not rows.shape[1]:
@@ -178,19 +189,19 @@ def _far_mean(rows: Tensor) -> Tensor | None:
     return torch.where(far, mean, 0.0) if bool(far.any()) else None
 
 
-def _blocks(width: int) -> Iterator[tuple[int, int]]:
+def _blocks(width: int, device: torch.device) -> Iterator[tuple[int, int]]:
     """Where blocks of columns begin and end."""
-    size = max(_NARROWEST, -(-width // _BLOCKS))
+    size = max(_NARROWEST if device.type == "cpu" else _NARROWEST_ELSEWHERE, -(-width // _BLOCKS))
     yield from ((start, min(start + size, width)) for start in range(0, width, size))
 
 
 def _add_upper(total: Tensor, rows: Tensor) -> None:
     """Adds ``rows^T rows`` of ``(G, N, C)`` to the blocks of ``total`` on and above the diagonal."""
-    for start, end in _blocks(total.shape[-1]):
+    for start, end in _blocks(total.shape[-1], total.device):
         total[:, start:end, start:].baddbmm_(rows[:, :, start:end].transpose(1, 2), rows[:, :, start:])
 
 
 def _mirror(total: Tensor) -> None:
     """Fills the blocks below the diagonal from those above it."""
-    for start, end in _blocks(total.shape[-1]):
+    for start, end in _blocks(total.shape[-1], total.device):
         total[:, end:, start:end] = total[:, start:end, end:].transpose(1, 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors
@@ -20,11 +20,13 @@ from corank.autograd import recording
 from corank.errors import ArtifactError, ConfigError, ModelError
 from corank.files import write_whole
 from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
+from corank.layers.meta import materialise
 from corank.matrix import Geometry
 from corank.storage.artifact_file import TENSOR, header_in, numbers_in
 from corank.storage.bits import unpack
 from corank.storage.contents import ArtifactContents, contents_of, input_codes, plain_tensors
 from corank.storage.entropy_coding import CodeStream, decode_contents, encode_contents
+from corank.storage.given_model import check_dtype, take_dtype, wrapping
 from corank.storage.header import DTYPES, read_run, read_tensors
 from corank.storage.model_record import ATTRIBUTE, ModelRecord, run_of
 from corank.storage.older_formats import older_header
@@ -85,21 +87,29 @@ def read_coded(path: str | Path) -> tuple[ModelRecord, ArtifactContents, tuple[C
 
 
 @recording()
-def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: str | torch.device = "cpu") -> nn.Module:
+def load(
+    path: str | Path,
+    model: nn.Module | Callable[[], nn.Module],
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
     """The quantized model of an artifact, giving bit-identical outputs to the one saved.
 
     Args:
         path: of the file.
         model: the float network's code, as a module (it is copied; its weights do not matter) or a function without
-            arguments that makes one. References found in the file are never executed.
+            arguments that makes one, on the meta device if you like. References found in the file are never executed.
         device: where the result goes.
+        dtype: precision of the result; None: that of the model that was saved, with a
+            :class:`~corank.errors.CorankWarning` where ``model`` has another one. Codes are the same in any.
 
     Raises:
         ArtifactError: for an unsound file, or one that does not fit the model.
-        ConfigError: when ``model`` is neither, or the file's codes need a package that is not installed.
+        ConfigError: when ``model`` is neither, another dtype, or the file's codes need a package that is not installed.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise ConfigError(f"load(path, model): the path of a file comes first, not {type(path).__name__}")
+    check_dtype(dtype)
     run, stored = _opened(path)
     given = model if isinstance(model, nn.Module) else model() if callable(model) else None
     if not isinstance(given, nn.Module):
@@ -113,6 +123,7 @@ def load(path: str | Path, model: nn.Module | Callable[[], nn.Module], device: s
     contents = _decoded(path, run, stored)[1]
     built = copy.deepcopy(given).eval() if isinstance(model, nn.Module) else given.eval()
     try:
+        take_dtype(built, next(iter(run.layers)), DTYPES[contents.header["dtype"]], dtype)
         _build(built, run, contents)
     except (ArtifactError, ModelError, RuntimeError, TypeError, ValueError) as error:
         raise _misfit(path, built, error) from error
@@ -216,7 +227,7 @@ def _check_layers(model: nn.Module, run: ModelRecord) -> None:
     for name, layer_run in run.layers.items():
         layer = modules.get(name)
         if layer is None or layer is model:
-            raise ArtifactError(f"it has no layer {name!r}{_wrapping(name, modules)}")
+            raise ArtifactError(f"it has no layer {name!r}{wrapping(name, modules)}")
         if layer in seen:
             raise ArtifactError(f"its layer {name!r} is the layer {seen[layer]!r}")
         seen[layer] = name
@@ -229,23 +240,7 @@ def _check_layers(model: nn.Module, run: ModelRecord) -> None:
             raise ArtifactError(f"it has no norm {name!r}")
 
 
-def _wrapping(name: str, modules: Mapping[str, nn.Module]) -> str:
-    """What to do where the layer is there, but for the name of a wrapper in its path."""
-    for part, wrapper in (("module", "torch.nn.DataParallel"), ("_orig_mod", "torch.compile")):
-        parts = name.split(".")
-        if part in parts and ".".join(one for one in parts if one != part) in modules:
-            return (
-                f"; the model in the file was wrapped by {wrapper}: wrap this one as well, or quantize the one inside"
-            )
-        if name in {".".join(one for one in other.split(".") if one != part) for other in modules}:
-            return f"; this model is wrapped by {wrapper}, that in the file was not: give the one inside"
-    return ""
-
-
 def _build(model: nn.Module, run: ModelRecord, contents: ArtifactContents) -> None:
-    dtype = DTYPES[contents.header["dtype"]]
-    if dtype != torch.float32:
-        model.to(dtype)
     modules = dict(model.named_modules(remove_duplicate=False))
     for name in run.folded:
         remove_norm(model, modules[name])
@@ -255,9 +250,11 @@ def _build(model: nn.Module, run: ModelRecord, contents: ArtifactContents) -> No
         layer, plan = modules[name], run.plan.layers[name]
         assert plan.codec is not None
         kind = coded_class(layer, seen_alike=True)
-        coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, f"{name}.bias" in biased, plan.inputs)
+        coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, plan.inputs)
+        coded.keep_bias(f"{name}.bias" in biased)
         coded._buffers.update({slot: tensor.clone() for slot, tensor in stored[name].items()})
         replace_module(model, layer, coded)
+    materialise(model)
     _fill_plain(model, tensors, contents)
 
 

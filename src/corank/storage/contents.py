@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -126,18 +126,27 @@ def predict_bytes(prepared: PreparedModel, run: ModelRecord) -> int:
     """
     packed, scales = blob_sizes(run)
     total, index = packed + 2 * scales, dict[str, list[Any]]()
-    weights, biases = {f"{name}.weight" for name in run.layers}, {f"{name}.bias" for name in run.layers}
-    for name, tensor in plain_tensors(prepared.model).items():
-        if name in weights:
-            continue
-        kind = "float16" if name in biases else _stored(tensor)[0]
-        total += tensor.numel() * (2 if kind == "float16" else tensor.element_size())
-        index.setdefault(kind, []).append([name, list(tensor.shape)])
+    for name, (kind, size, shape) in plain_sizes(prepared.model, run.layers).items():
+        total += size
+        index.setdefault(kind, []).append([name, shape])
     alike = replace(run, layers={name: LayerRecord(layer.shape, 0.00123) for name, layer in run.layers.items()})
     dtype = str(prepared.targets[next(iter(run.layers))].get_parameter("weight").dtype).removeprefix("torch.")
     measured = sum(bool(plan.codec and plan.codec.checked_tensors) for plan in run.plan.layers.values())
     unknown = _ERROR_BYTES * len(run.layers) + _MEASURED_BYTES * measured
     return file_bytes(header_of(alike, index, dtype), total + unknown)
+
+
+def plain_sizes(model: nn.Module, coded: Iterable[str]) -> dict[str, tuple[str, int, list[int]]]:
+    """Name to dtype, bytes and shape of every tensor that a file will hold beside the codes of those layers."""
+    weights = {f"{name}.weight" for name in coded}
+    biases = {f"{name}.bias" for name in coded}
+    found: dict[str, tuple[str, int, list[int]]] = {}
+    for name, tensor in plain_tensors(model).items():
+        if name not in weights:
+            kind = "float16" if name in biases else _stored(tensor)[0]
+            width = 2 if kind == "float16" else tensor.element_size()
+            found[name] = (kind, tensor.numel() * width, list(tensor.shape))
+    return found
 
 
 def placeholder_layers(prepared: PreparedModel, names: list[str]) -> dict[str, LayerRecord]:

@@ -11,6 +11,7 @@ from torch import nn
 from corank.adapters import full_rank
 from corank.errors import ModelError
 from corank.layers import LayerFormat, TensorSpec
+from corank.layers.meta import check_values
 from corank.plan import LayerPlan, Plan
 from corank.storage.histogram import Histogram
 
@@ -149,11 +150,12 @@ def run_of(model: nn.Module) -> ModelRecord:
     """The :class:`ModelRecord` of a model that corank quantized.
 
     Raises:
-        ModelError: for a model without one.
+        ModelError: for a model without one, or on the meta device.
     """
     found = model.__dict__.get(ATTRIBUTE)
     if not isinstance(found, ModelRecord):
         raise ModelError(
             f"this {type(model).__name__} was not made by corank; save what corank.quantize or corank.load returned"
         )
+    check_values(model)
     return found

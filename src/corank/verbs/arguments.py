@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -13,11 +13,12 @@ from torch.nn.parameter import is_lazy
 from corank.calibration import Samples
 from corank.data import ImageSet, TokenSet
 from corank.errors import ConfigError, ModelError
+from corank.layers.meta import check_values
 from corank.losses import Loss
-from corank.plan import Plan
+from corank.plan import LayerPlan, Plan
 from corank.refine import BlockReconstruction, Refinement
 
-__all__ = ["check_kinds", "check_loss", "check_numbers", "read_samples"]
+__all__ = ["check_kinds", "check_loss", "check_numbers", "check_range", "read_samples"]
 
 _SAMPLES, _TOKENS = 1600, 102_400  # of images or the like, and of token sequences, unless the caller says otherwise
 
@@ -57,6 +58,7 @@ def _check_model(model: object) -> None:
     lazy = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if is_lazy(tensor)]
     if lazy:
         raise ModelError(f"{lazy[0]!r} has no shape yet: run the model once, e.g. model(batch), and load its weights")
+    check_values(model)
 
 
 def check_loss(loss: Loss | None, output: Any) -> Loss | None:
@@ -93,6 +95,27 @@ def check_numbers(samples: int | None, batch_size: int, seed: int) -> None:
         raise ConfigError(f"batch_size={batch_size!r}: a positive whole number, e.g. batch_size=32")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r}: a whole number from 0 to 2**32 - 1")
+
+
+def check_range(activations: int | None, named: str, plan: Plan | None, plans: Iterable[object]) -> None:
+    """Raises ConfigError for a range of inputs where no layer's inputs are rounded.
+
+    Args:
+        activations: bits of the layers' inputs.
+        named: the range; "mse" is what there is where nothing was said.
+        plan: the plan that is carried out, if any.
+        plans: of the preset and the exceptions; those that are a LayerPlan may round inputs of their own accord.
+    """
+    if named == "mse":
+        return
+    if plan is not None:
+        raise ConfigError("plan and activation_range were both given; a plan says where inputs are clipped itself")
+    own = any(isinstance(one, LayerPlan) and one.inputs is not None for one in plans)
+    if activations is None and not own:
+        raise ConfigError(
+            f"activation_range={named!r} says where inputs are clipped, and they stay in float; round them: "
+            f"quantize(model, data, activations=8, activation_range={named!r})"
+        )
 
 
 def read_samples(data: Any, samples: int | None, batch_size: int, seed: int) -> Samples:

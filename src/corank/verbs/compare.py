@@ -16,9 +16,9 @@ from torch.utils._pytree import tree_leaves
 from corank.autograd import recording
 from corank.checkpoint import fingerprint
 from corank.codecs import CODECS, Codec, RateUniform, Uniform
-from corank.config import choose
+from corank.config import check_progress, choose
 from corank.errors import ConfigError, CorankError
-from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, scored_tensors
+from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, placed, scored_tensors
 from corank.files import read_at_most, write_whole
 from corank.presets import PRESETS, Preset
 from corank.progress import Progress, silent
@@ -156,13 +156,14 @@ def compare(
         ConfigError: for bad settings, or an ``out`` made with another network, other data, search or seed.
         OutputError: when ``out`` cannot be written.
     """
+    check_progress(progress)
     if type(jobs) is not int or jobs < 1:
         raise ConfigError(f"jobs={jobs!r}: a positive whole number, e.g. jobs=2")
     chosen = list(wanted) if wanted is not None else cases()
     batches = list(read_samples(data, samples, _BATCH, seed).batches)
     task = _Task(model, batches, kept_samples(evaluation), samples, search, seed, device)
     book = _Book(None if out is None else Path(out), {} if out is None else task.identity())
-    recorder = Recorder(model)
+    recorder = Recorder(model if task.where is None else placed(model, task.where))
     float_scores = _scores(evaluate(recorder, task.evaluation, device=task.where))
     task = replace(task, float_outputs=recorder.outputs)
     if book.comparison is None:

@@ -15,9 +15,11 @@ from torch import nn
 from corank.autograd import recording
 from corank.codecs import Codec
 from corank.compiled import uncompiled
+from corank.config import check_progress
 from corank.devices import device_of
 from corank.losses import Loss
 from corank.plan import Plan
+from corank.precision import exact_float32
 from corank.presets import Preset, chosen_preset, chosen_search
 from corank.processes import init_processes
 from corank.progress import Progress
@@ -28,7 +30,7 @@ from corank.quantization.to_rate import code_to_size, first_rate
 from corank.refine import PostTraining, Refinement
 from corank.search import Search
 from corank.storage.model_record import ModelRecord
-from corank.verbs.arguments import check_kinds
+from corank.verbs.arguments import check_kinds, check_range
 from corank.verbs.finishing import finish
 from corank.verbs.opening import ContextOptions, open_context, statistics_of, with_checkpoint
 
@@ -37,6 +39,7 @@ __all__ = ["identity_of", "origin_of", "quantize"]
 
 @uncompiled()
 @recording()
+@exact_float32()
 def quantize(
     model: nn.Module,
     data: Any,
@@ -68,7 +71,7 @@ def quantize(
     """A copy of a trained model whose weights are low-bit codes plus low-rank adapters of the residual (CoRa).
 
     No label is read, and without a ``refinement`` no weight is trained. The model is watched, never traced: any eager
-    module works.
+    module works. Float32 passes are exact float32 on every device (:func:`corank.exact_float32`).
 
     Args:
         model: the trained float network; it is not changed.
@@ -123,9 +126,11 @@ def quantize(
     """
     started = time.perf_counter()
     check_kinds(model, budget=budget, layers=layers, plan=plan, refinement=refinement, device=device)
+    check_progress(progress)
     init_processes()
     target = Asked(bits, rate, budget, size, plan, codec, activations).target()
     recipe = chosen_preset(preset, codec, activation_range, rate)
+    check_range(activations, activation_range, plan, [recipe.layer, recipe.edge, *(layers or {}).values()])
     finder = chosen_search(recipe, search)
     how = refinement or recipe.refinement or Refinement(iterations=0)
     template = PlanTemplate(recipe, layers or {}, adapter_bits, all_layers, activations)

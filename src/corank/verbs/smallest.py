@@ -14,6 +14,7 @@ from torch import nn
 from corank.autograd import recording
 from corank.codecs import Codec
 from corank.compiled import uncompiled
+from corank.config import check_progress
 from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import BudgetError, ConfigError
@@ -27,7 +28,7 @@ from corank.quantization.template import LayerOverride, PlanTemplate
 from corank.refine import PostTraining, Refinement
 from corank.search import Search
 from corank.storage.artifact import serialized
-from corank.verbs.arguments import check_kinds
+from corank.verbs.arguments import check_kinds, check_range
 from corank.verbs.finishing import finish
 from corank.verbs.opening import ContextOptions, open_context, statistics_of, with_checkpoint
 from corank.verbs.quantize import identity_of, origin_of
@@ -125,6 +126,7 @@ def quantize_smallest(
         ConfigError: for a negative ``max_drop`` and for another ``rate``. BudgetError: when not even the most bits keep
             within it.
     """
+    check_progress(progress)
     if not max_drop >= 0:
         raise ConfigError(f"max_drop={max_drop!r}: points that may be lost, e.g. max_drop=0.5")
     if not (rate is None or rate == AUTO):
@@ -135,6 +137,7 @@ def quantize_smallest(
     init_processes()
     Asked(rate=rate, codec=codec, activations=activations).check()
     recipe = chosen_preset(preset, codec, activation_range, rate)
+    check_range(activations, activation_range, None, [recipe.layer, recipe.edge, *(layers or {}).values()])
     finder = chosen_search(recipe, search)
     how = refinement or recipe.refinement or Refinement(iterations=0)
     template = PlanTemplate(recipe, layers or {}, adapter_bits, all_layers, activations)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import corank
+from corank.quantization.float_parts import float_parts, format_size
+
+
+class Reader(nn.Module):
+    """A table that is looked up and is far larger than all that is coded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.a, self.head = nn.Embedding(500, 32), nn.Linear(32, 32), nn.Linear(32, 8)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(torch.relu(self.a(self.table(ids).mean(1))))
+
+
+@pytest.mark.parametrize("options", [{}, {"bits": 4}, {"rate": "auto"}])
+def test_a_size_that_cannot_be_names_what_is_in_float(options: dict[str, object]) -> None:
+    ids = torch.randint(500, (32, 8))
+    with pytest.raises(
+        corank.BudgetError, match=r"of it 64\.1 KB stay in float: table\.weight 64\.0 KB, a\.bias 64 bytes"
+    ):
+        corank.quantize(Reader(), ids, size="5KB", preset="fast", **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_lowest_rate_names_them_too() -> None:
+    ids = torch.randint(500, (32, 8))
+    with pytest.raises(corank.BudgetError, match=r"lowest rate.*; of it 64\.1 KB stay in float: table\.weight"):
+        corank.quantize(Reader(), ids, size=65_500, rate="auto")
+
+
+def test_little_is_not_named() -> None:
+    model = nn.Sequential(nn.Linear(200, 200, bias=False), nn.Linear(200, 200, bias=False))
+    assert float_parts(model, {"0": (1, 200, 200), "1": (1, 200, 200)}) == ""
+    assert "1.weight 160.0 KB" in float_parts(model, {"0": (200, 200)})
+
+
+def test_sizes_for_a_person() -> None:
+    assert [format_size(size) for size in (12, 83_100, 1_200_000, 2_000_000_000)] == [
+        "12 bytes", "83.1 KB", "1.2 MB", "2.0 GB",
+    ]  # fmt: skip

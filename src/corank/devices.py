@@ -27,7 +27,7 @@ def chosen_device(device: str | torch.device, otherwise: torch.device) -> torch.
         return torch.device("cuda") if torch.cuda.is_available() else otherwise
     try:
         where = torch.device(device)
-        torch.zeros(1, device=where)
+        torch.zeros(1, dtype=torch.float32, device=where)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return where

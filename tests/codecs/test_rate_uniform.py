@@ -132,3 +132,21 @@ def test_an_exception_of_whole_bits_is_a_rate_of_its_own() -> None:
     small = corank.quantize(network(), torch.randn(64, 24), rate=2.0, layers={"2": 4, "4": 8})
     plans = small.corank_run.plan.layers
     assert plans["2"].codec == RateUniform.of(4) and plans["4"].codec == RateUniform.of(8)
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-40, 1e-30, 1e-12, 3e-9])
+@pytest.mark.parametrize("rate", [0.1, 2.0, 6.0])
+def test_weights_below_every_step_become_zero_at_once(size: float, rate: float) -> None:
+    """fp16 holds no step below 2^-24, so there is nothing to look for: narrower ones would never end the search."""
+    weight = torch.randn(8, 50) * size
+    codebook = RateUniform.of(rate).fit(weight)
+    assert float(codebook.scale) == 2.0**-24
+    assert not bool(codebook.values(codebook.nearest(weight)).any())
+
+
+def test_networks_with_a_layer_of_denormal_weights() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    model[2].weight.data *= 1e-41
+    small = corank.quantize(model, torch.randn(64, 6), rate=2.0)
+    assert bool(torch.isfinite(small(torch.randn(4, 6))).all())
+    assert not bool(small.get_submodule("2").weight.any())

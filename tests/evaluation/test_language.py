@@ -66,6 +66,37 @@ def test_a_mask_leaves_tokens_out() -> None:
     assert found.tokens == 6 * 3 + 3 + 1
 
 
+@pytest.mark.parametrize("side", ["right", "left", "both"])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_masked_positions_neither_predict_nor_are_predicted(side: str, labelled: bool) -> None:
+    lengths, starts = [7, 4, 2, 5, 3], [0, 2, 4, 1, 3]
+    mask, ids, rows = torch.zeros_like(IDS), torch.full_like(IDS, 5), []
+    for row, (length, start) in enumerate(zip(lengths, starts, strict=True)):
+        start = {"right": 0, "left": 7 - length, "both": min(start, 7 - length)}[side]
+        mask[row, start : start + length] = 1
+        ids[row, start : start + length] = IDS[row, :length]
+        rows.append(IDS[row, :length].tolist())
+    batch: Any = {"input_ids": ids, "attention_mask": mask}
+    if labelled:
+        labels = torch.full_like(ids, -100)
+        labels[:, :-1] = ids[:, 1:]
+        batch = (batch, labels)
+    found = evaluate(Bigram(0), [batch], Bigram(1))
+    assert found.nats == pytest.approx(slow_nats(Bigram(0), rows), rel=1e-5)
+    assert found.tokens == sum(lengths) - len(lengths)
+
+
+def test_a_label_that_is_no_input_counts_before_padding() -> None:
+    """What ends a sequence may be predicted although it is in no input; the padding that follows may not."""
+    mask, labels = torch.ones_like(IDS), torch.full_like(IDS, -100)
+    mask[0, 4:], mask[1, 4:] = 0, 0
+    labels[0, 3], labels[1, 3] = (int(IDS[0, 4]) + 1) % 6, int(IDS[1, 4])
+    labels[0, 5] = 2  # what padding predicts
+    found = evaluate(Bigram(0), [({"input_ids": IDS, "attention_mask": mask}, labels)])
+    chance = Bigram(0).table.weight[IDS[0, 3]].log_softmax(0)[labels[0, 3]]
+    assert found.tokens == 1 and found.nats == pytest.approx(-float(chance.detach()), rel=1e-5)
+
+
 def test_labels_say_what_each_position_predicts() -> None:
     labels = torch.full_like(IDS, -100)
     labels[:, :-1] = IDS[:, 1:]

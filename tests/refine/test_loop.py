@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import corank
 from corank.calibration import Context, Samples
+from corank.errors import DataError
 from corank.layers import CodedLayer, PreparedModel
 from corank.losses import output_distance
 from corank.models.digits import digits_net
@@ -156,3 +158,26 @@ def test_any_model_and_a_loss_of_the_users(images: Tensor, own: bool) -> None:
         with torch.no_grad():
             errors.append(float((loss or output_distance)(coded(small), model(small))))
     assert errors[1] < errors[0]
+
+
+def test_networks_that_bfloat16_autocast_breaks_are_refined_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Adds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = torch.zeros(len(x), 8)
+            hidden.index_add_(0, torch.arange(len(x)), self.first(x))  # refuses another dtype
+            return self.last(hidden.relu())
+
+    monkeypatch.setattr(Refinement, "uses_bfloat16", lambda self, device: self.precision != "float32")
+    model, data = Adds().eval(), torch.randn(32, 6)
+    how = Refinement(iterations=2)
+    small = corank.quantize(model, data, bits=3, budget=0, refinement=how)
+    assert any("does not run under bfloat16" in text for text in small.corank_run.notes)
+    plain = corank.quantize(model, data, bits=3, budget=0, refinement=dataclasses.replace(how, precision="float32"))
+    assert not plain.corank_run.notes
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in small.state_dict().items())
+    with pytest.raises(DataError, match="same scalar type"):
+        corank.quantize(model, data, bits=3, refinement=dataclasses.replace(how, precision="bfloat16"))

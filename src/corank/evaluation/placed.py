@@ -18,6 +18,6 @@ def placed(model: M, device: torch.device) -> M:
 
     So a model that is spread over several devices by other means stays as it is.
     """
-    where = torch.empty(0, device=device).device  # "cuda" says which one
+    where = torch.empty(0, dtype=torch.float32, device=device).device  # "cuda" says which one
     found = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     return model if not found or where in found else copy.deepcopy(model).to(where)

@@ -11,9 +11,10 @@ from corank.layers.coded import (
     CodedLayer,
     CodedLinear,
 )
+from corank.layers.folding import remove_norm, replace_module
 from corank.layers.kinds import coded_class
 from corank.layers.observe import Observation, names_of, observe
-from corank.layers.prepare import PreparedModel, prepare, remove_norm, replace_module
+from corank.layers.prepare import PreparedModel, prepare
 from corank.layers.split import CoarseFineConv2d, centre_codecs, split_centres
 from corank.layers.state import CodedLayerState, LayerFormat, TensorSpec
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,16 +12,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from corank.errors import ModelError
+from corank.layers.folding import agree, fold_all, is_foldable
 from corank.layers.kinds import coded_class
 from corank.layers.observe import Observation, names_of, observe
 from corank.layers.reach import reach
 from corank.matrix import SUPPORTED, Geometry
 
-__all__ = ["PreparedModel", "fold_norm", "prepare", "remove_norm", "replace_module"]
-
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_ALLOWED = {torch.float16: 2e-2, torch.bfloat16: 8e-2}  # difference by folding, of the outputs' norm; else 2e-3
-_NORMS_WITH_ACTIVATION = "BatchNormAct2d"  # timm's: a norm whose forward() also drops and activates
+__all__ = ["PreparedModel", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,8 @@ class PreparedModel:
             and its head, which are no targets where they share one weight.
         outputs: what the float model gave for the few samples it was watched with.
         unseen: the targets that no sample reaches, as happens to experts that tokens are routed to.
+        unrounded: name to weight and bias of targets that a norm was folded into, in float32, where the model's own
+            dtype holds them in fewer digits.
     """
 
     model: nn.Module
@@ -46,6 +45,7 @@ class PreparedModel:
     edges: frozenset[str] = frozenset()
     outputs: Any = None
     unseen: frozenset[str] = frozenset()
+    unrounded: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def geometry(self, name: str) -> Geometry:
         """The geometry of a target."""
@@ -53,11 +53,16 @@ class PreparedModel:
 
     def weight(self, name: str) -> Tensor:
         """The weight of a target as matrices ``(G, R, C)`` float32, detached."""
-        return self.geometry(name).to_matrix(_weight(self.targets[name]).detach().float())
+        weight = _weight(self.targets[name]).detach()
+        if name in self.unrounded:
+            weight = self.unrounded[name][0].to(weight.device)
+        return self.geometry(name).to_matrix(weight.float())
 
     def bias(self, name: str) -> Tensor | None:
         """The bias ``(G * R,)`` float32 of a target, detached; None for a layer without one."""
         found = self.targets[name]._parameters.get("bias")
+        if found is not None and name in self.unrounded:
+            found = self.unrounded[name][1].to(found.device)
         return None if found is None else found.detach().float()
 
     def copied(self) -> PreparedModel:
@@ -102,11 +107,13 @@ def prepare(
         ) from error
     seen = observe(copied, run, SUPPORTED)
     folded: tuple[str, ...] = ()
+    unrounded: dict[str, tuple[Tensor, Tensor]] = {}
     if fold:
         trial = copy.deepcopy(copied)
-        names = _fold_all(trial, _twin_norms(copied, trial, seen))
-        if names and _agree(seen.outputs, _run(trial, run)):
-            copied, folded = trial, names
+        pairs = _twin_norms(copied, trial, seen)
+        computed = fold_all(trial, pairs)
+        if pairs and agree(seen.outputs, _run(trial, run)):
+            copied, folded, unrounded = trial, tuple(name for _, _, name in pairs), computed
             seen = observe(copied, run, SUPPORTED)
     reach(copied, seen, SUPPORTED, further)
     targets, skipped = _find(copied, seen)
@@ -126,52 +133,8 @@ def prepare(
         if cause is not None:
             raise ModelError(f"the model's outputs are NaN on the calibration data, as {cause}")
     unseen = frozenset(name for name, layer in targets.items() if id(layer) not in seen.fed)
-    return PreparedModel(copied, targets, skipped, folded, _edges(targets, copied, seen), seen.outputs, unseen)
-
-
-def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Puts ``new`` wherever ``old`` stands, under every name it goes by."""
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child is old:
-                parent._modules[name] = new
-
-
-def fold_norm(layer: nn.Module, norm: nn.Module) -> None:
-    """Folds a norm's running statistics and affine into the layer before it, in place."""
-    geometry = Geometry.of(layer)
-    mean, variance = norm.running_mean, norm.running_var
-    if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
-        raise ModelError("a norm without running statistics cannot be folded")
-    gain = (variance + float(norm.eps)).rsqrt()  # pyright: ignore[reportArgumentType]
-    if isinstance(norm.weight, Tensor):
-        gain = gain * norm.weight.detach()
-    weight = _weight(layer)
-    groups, rows, _ = geometry.matrix_shape
-    matrix = geometry.to_matrix(weight.detach()) * gain.reshape(groups, rows, 1).to(weight.dtype)
-    bias = layer.bias.detach() if isinstance(layer.bias, Tensor) else torch.zeros_like(mean)
-    shifted = (bias - mean) * gain + (norm.bias.detach() if isinstance(norm.bias, Tensor) else 0)
-    layer._parameters["weight"] = nn.Parameter(geometry.from_matrix(matrix).contiguous(), requires_grad=False)
-    layer._parameters["bias"] = nn.Parameter(shifted.to(weight.dtype), requires_grad=False)
-
-
-def remove_norm(model: nn.Module, norm: nn.Module) -> None:
-    """Puts an ``Identity`` (or what else the norm did) where a folded norm stood.
-
-    Raises:
-        ModelError: for a module that is never folded.
-    """
-    if not _is_foldable(norm):
-        raise ModelError(f"a {type(norm).__name__} is no norm that is folded")
-    if type(norm).__name__ == _NORMS_WITH_ACTIVATION:
-        rest: nn.Module = nn.Sequential(norm.drop, norm.act)  # pyright: ignore[reportArgumentType]
-    else:
-        rest = nn.Identity()
-    replace_module(model, norm, rest.train(norm.training))
-
-
-def _is_foldable(norm: nn.Module) -> bool:
-    return type(norm) in _NORMS or type(norm).__name__ == _NORMS_WITH_ACTIVATION
+    edges = _edges(targets, copied, seen)
+    return PreparedModel(copied, targets, skipped, folded, edges, seen.outputs, unseen, unrounded)
 
 
 def _twin_norms(model: nn.Module, trial: nn.Module, seen: Observation) -> list[tuple[nn.Module, nn.Module, str]]:
@@ -183,20 +146,13 @@ def _twin_norms(model: nn.Module, trial: nn.Module, seen: Observation) -> list[t
         norm = modules[norm_id]
         once = seen.calls[layer_id] == 1 and seen.calls[norm_id] == 1
         if (
-            _is_foldable(norm)
+            is_foldable(norm)
             and once
             and isinstance(norm.running_mean, Tensor)
             and _codable(modules[layer_id], layer_id in seen.alike)
         ):
             pairs.append((twins[layer_id], twins[norm_id], names[norm_id][0]))
     return pairs
-
-
-def _fold_all(trial: nn.Module, pairs: list[tuple[nn.Module, nn.Module, str]]) -> tuple[str, ...]:
-    for layer, norm, _ in pairs:
-        fold_norm(layer, norm)
-        remove_norm(trial, norm)
-    return tuple(name for _, _, name in pairs)
 
 
 def _find(model: nn.Module, seen: Observation) -> tuple[dict[str, nn.Module], dict[str, str]]:
@@ -261,17 +217,6 @@ def _codable(layer: nn.Module, alike: bool) -> bool:
         coded_class(layer, alike)
     except ModelError:
         return False
-    return True
-
-
-def _agree(expected: Any, given: Any) -> bool:
-    pairs = zip(tree_leaves(expected), tree_leaves(given), strict=True)
-    for one, other in pairs:
-        if isinstance(one, Tensor) and one.is_floating_point():
-            scale = one.norm().clamp(min=1e-12)
-            allowed = _ALLOWED.get(one.dtype, 2e-3)
-            if not bool(torch.isfinite(other).all()) or bool((one - other).norm() > allowed * scale):
-                return False
     return True
 
 

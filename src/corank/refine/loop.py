@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.calibration import Context, live_numbers, mean_loss, outputs_of, run
+from corank.errors import DataError
 from corank.losses import distance
+from corank.notes import note
 from corank.padding import masks_of, real_rows
 from corank.processes import all_reduce, number_of_processes, shard
 from corank.refine.augment import flip_and_shift
@@ -89,6 +91,7 @@ class _Steps:
         even = -(-min(refinement.batch_size, len(samples)) // number_of_processes())
         self._part = max(1, min(_LIVE_BYTES // (8 * live), even))
         self._features = _Features(student.model, teacher) if refinement.features > 0 else None
+        self._bfloat16 = _runs_in_bfloat16(refinement, teacher, samples.first(self._part), self.device)
 
     def set_pace(self, factor: float) -> None:
         """Multiplies all learning rates."""
@@ -153,7 +156,7 @@ class _Steps:
     def _backward(self, batch: Any, weight: float) -> float:
         with (
             nullcontext() if self._features is None else self._features.watching(),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self._how.uses_bfloat16(self.device)),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16),
         ):
             with torch.no_grad():
                 reference = run(self._teacher, batch, self.device)
@@ -202,6 +205,20 @@ class _Features:
         self._given.clear()
         self._expected.clear()
         return torch.stack(errors).mean() if errors else torch.zeros((), dtype=torch.float32)
+
+
+def _runs_in_bfloat16(how: Refinement, teacher: nn.Module, batch: Any, device: torch.device) -> bool:
+    """Whether passes are to run under bfloat16 autocast, and can: a ``forward()`` that puts what a layer gave into a
+    float32 tensor of its own cannot."""
+    if not how.uses_bfloat16(device) or how.precision != "auto":
+        return how.uses_bfloat16(device)
+    try:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            run(teacher, batch, device)
+    except DataError:
+        note("refined in float32, as the network does not run under bfloat16 autocast, in which this device is faster")
+        return False
+    return True
 
 
 def _keeper(found: dict[str, Tensor], name: str) -> Callable[..., None]:

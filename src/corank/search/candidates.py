@@ -58,7 +58,7 @@ class _Codings:
             codec.size_bits(shape[0] * shape[1], shape[2]),
             bits_per_rank(shape, layer.adapter_bits),
             total * factor,
-            (gains * factor).cpu() if layer.may_adapt(shape) else torch.zeros(0),
+            (gains * factor).cpu() if layer.may_adapt(shape) else torch.zeros(0, dtype=torch.float32),
         )
 
     def recoded(self, codecs: Mapping[str, Codec], budget_bits: int) -> AllocationProblem:

@@ -16,7 +16,7 @@ from corank.search.allocation import Allocation
 
 __all__ = ["AdaptableLayer", "AllocationProblem", "CodecCandidates", "RateDistortionCurve", "spent_bits"]
 
-_NONE = torch.zeros(0)
+_NONE = torch.zeros(0, dtype=torch.float32)
 _NO_DIRECTIONS = LowRank(_NONE, _NONE, _NONE)
 
 

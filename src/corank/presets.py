@@ -68,7 +68,8 @@ class Preset:
             ConfigError: for a width that the codec does not have.
         """
         width = self.layer.adapter_bits if adapter_bits is None else adapter_bits
-        return replace(self.layer, codec=self.codec.with_bits(bits), adapter_bits=width)
+        codec = self.codec if bits == self.codec.bits else self.codec.with_bits(bits)
+        return replace(self.layer, codec=codec, adapter_bits=width)
 
     def with_codec(self, choice: str | Codec) -> Preset:
         """The same with another codec, at every layer but the first and last; see :func:`chosen_codec`.

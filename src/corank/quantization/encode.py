@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -86,10 +86,10 @@ def _encoded(
         draft = replace(draft, search=request.origin.search)
         budget = _budget(request, draft, context)
         draft = replace(draft, budget=round(budget, 6))
-        known = draft
-        allocation = _kept_or_found(
-            context.checkpoint, lambda: request.search(_problem(request, known, budget, statistics, context))
-        )
+        kept = _kept_allocation(context.checkpoint)
+        allocation = kept or request.search(_problem(request, draft, budget, statistics, context))
+        if kept is None:
+            _keep(context.checkpoint, allocation)
     plan = draft.plan.with_codecs(allocation.codecs).with_ranks(allocation.ranks)
     results = code_plan(plan, statistics, context)
     plan = plan.with_codecs({name: result.code.codec for name, result in results.items()})  # with what they measured
@@ -151,21 +151,23 @@ def _problem(
     return problem_of(draft.plan, bits, context, statistics if search.needs_coded_weights and budget > 0 else None)
 
 
-def _kept_or_found(kept: Checkpoint, look: Callable[[], Allocation]) -> Allocation:
-    """What the search found, now or in an earlier run."""
-    earlier = kept.load("search")
-    if earlier is not None:
-        note = earlier[1]
-        codecs = {name: from_json(codec, CODECS, "codec") for name, codec in note["codecs"].items()}
-        return Allocation(note["ranks"], tuple(note["history"]), note["iterations"], codecs)
-    found = look()
-    if not kept.keeps:
-        return found
+def _kept_allocation(checkpoint: Checkpoint) -> Allocation | None:
+    """What the search found in an earlier run."""
+    earlier = checkpoint.load("search")
+    if earlier is None:
+        return None
+    note = earlier[1]
+    codecs = {name: from_json(codec, CODECS, "codec") for name, codec in note["codecs"].items()}
+    return Allocation(note["ranks"], tuple(note["history"]), note["iterations"], codecs)
+
+
+def _keep(checkpoint: Checkpoint, found: Allocation) -> None:
+    if not checkpoint.keeps:
+        return
     codecs = {name: to_json(codec, CODECS) for name, codec in found.codecs.items()}
     note = {"ranks": dict(found.ranks), "history": list(found.history), "iterations": found.iterations}
-    note["codecs"] = codecs
-    kept.save("search", {"ranks": torch.tensor(list(found.ranks.values()))}, note)
-    return found
+    tensors = {"ranks": torch.tensor(list(found.ranks.values()))}
+    checkpoint.save("search", tensors, {**note, "codecs": codecs})
 
 
 def _check_range(prepared: PreparedModel, plan: Plan) -> None:

@@ -3,16 +3,14 @@
 from corank.refine.blocks import BlockReconstruction, reconstruct
 from corank.refine.loop import refine
 from corank.refine.norms import reestimate_norms
-from corank.refine.post_training import PostTraining, post_train, remaining
+from corank.refine.post_training import PostTraining
 from corank.refine.refinement import Refinement
 
 __all__ = [
     "BlockReconstruction",
     "PostTraining",
     "Refinement",
-    "post_train",
     "reconstruct",
     "reestimate_norms",
     "refine",
-    "remaining",
 ]

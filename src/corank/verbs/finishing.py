@@ -10,7 +10,7 @@ from torch import nn
 from corank.calibration import Context
 from corank.notes import collected_notes
 from corank.quantization.encode import CodedModel
-from corank.refine import PostTraining, post_train, remaining
+from corank.refine import PostTraining, Refinement, reconstruct, refine
 from corank.storage.model_record import ATTRIBUTE
 
 __all__ = ["finish"]
@@ -28,7 +28,11 @@ def finish(coded: CodedModel, teacher: nn.Module, how: PostTraining, context: Co
     """
     found = coded.allocation
     with collected_notes() as notes:
-        steps = post_train(coded.model, teacher, remaining(how, found.iterations), context)
+        if isinstance(how, Refinement):
+            left = replace(how, iterations=max(0, how.iterations - found.iterations))
+            steps = refine(coded.model, teacher, left, context)
+        else:  # of which blocks, not steps, are many; it keeps no checkpoint of its own
+            steps = reconstruct(coded.model, teacher, how, context)
     later = [{**step, "iteration": step["iteration"] + found.iterations} for step in steps]
     last = int(later[-1]["iteration"]) if later else found.iterations
     record = replace(coded.record, iterations=last, history=(*found.history, *later))

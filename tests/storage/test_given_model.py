@@ -128,7 +128,7 @@ def test_models_without_values_are_refused(images: Tensor, tmp_path: Path) -> No
         corank.quantize(meta, images, bits=4)
     with pytest.raises(corank.ModelError, match="on the meta device"):
         corank.evaluate(meta, [(images, torch.zeros(16, dtype=torch.int64))])
-    with pytest.raises(corank.DataError, match="on the meta device"):
+    with pytest.raises(corank.ModelError, match="on the meta device"):
         corank.evaluate(meta, [(images, torch.zeros(16, dtype=torch.int64))], device="cpu")
     small = corank.quantize(network(), images, bits=4, budget=0, preset="nearest").to("meta")
     with pytest.raises(corank.ModelError, match="on the meta device"):

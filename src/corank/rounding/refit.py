@@ -91,7 +91,7 @@ def refit_scales(codebook: Codebook, codes: Tensor, weight: Tensor, gram: Tensor
 
 
 def _has_scales(codebook: Codebook) -> TypeGuard[ScalarCodebook]:
-    """Whether scales may take any value of fp16; a power of two could not keep the one found."""
+    # Scales that are powers of two could not keep the value found.
     return isinstance(codebook, ScalarCodebook) and codebook.scale_bits == 16
 
 

@@ -46,6 +46,8 @@ class AdditivePowerOfTwo(ScaledLevels):
 
     def levels(self) -> Tensor:
         terms = [[0.0, *(2.0**-exponent for exponent in term)] for term in _TERMS[self.bits - 1]]
+        # No exponent stands in two terms, so sums differ as binary numbers do: no two codes have one value.
         sums = torch.tensor(sorted(sum(chosen) for chosen in itertools.product(*terms)), dtype=torch.float32)
         positive = sums[1:] / sums[-1]
+        # The first sum, zero, has no sign: kept once, or the levels would not ascend.
         return torch.cat([-positive.flip(0), torch.zeros_like(positive[:1]), positive])

@@ -33,6 +33,8 @@ class SortedSets:
 
     @classmethod
     def of(cls, sets: Tensor, weights: Tensor) -> SortedSets:
+        # Sorted once, every cluster is a run of numbers, and its sums are differences of two sums from the front: in
+        # float32 such differences of long sums would cancel.
         ordered, order = sets.sort(1)
         step = -(-sets.shape[1] // _LARGEST)
         numbers, mass = ordered[:, ::step].double(), weights.gather(1, order)[:, ::step].double()
@@ -42,6 +44,7 @@ class SortedSets:
 
     def within(self, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mass, first and second sum between consecutive ``thresholds`` ``(B, K - 1)``, ``(B, K)`` each."""
+        # A number on a threshold belongs above it, as where codebooks round.
         places = torch.searchsorted(self.numbers, thresholds.contiguous())
         start = places.new_zeros(len(places), 1)
         places = torch.cat([start, places, start + self.numbers.shape[1]], 1)
@@ -52,6 +55,7 @@ class SortedSets:
         """The numbers ``(B, K)`` below which there are these ``shares`` ``(K,)`` of the mass."""
         total = self.mass[:, -1:]
         wanted = (shares.to(total) * total).clamp(min=0)
+        # Numbers without mass at the front (pruned weights, outliers) must not become the least level.
         first = torch.searchsorted(self.mass[:, 1:].contiguous(), torch.zeros_like(total), right=True)
         places = torch.searchsorted(self.mass[:, 1:].contiguous(), wanted.contiguous())
         return self.numbers.gather(1, torch.maximum(places, first).clamp(max=self.numbers.shape[1] - 1))
@@ -62,6 +66,7 @@ def kmeans(sets: SortedSets, count: int) -> Tensor:
     shares = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     ranked, ends = sets.at(shares), sets.at(torch.tensor([0.0, 1.0], dtype=torch.float64))
     even = ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * shares.to(ends)
+    # Lloyd's end depends on its start: ranks serve where numbers are dense, the even grid serves the tails.
     found = torch.stack([_lloyd(sets, start) for start in (ranked, even, (ranked + even) / 2)])
     errors = torch.stack([_squared_error(sets, levels) for levels in found])
     return found.gather(0, errors.argmin(0, keepdim=True).expand(1, *ranked.shape))[0]
@@ -84,6 +89,7 @@ def grid(sets: SortedSets, count: int) -> Tensor:
 def compacted(levels: Tensor) -> Tensor:
     """Ascending levels ``(B, K)``, each once but the last, which is repeated instead."""
     levels = levels.sort(1).values
+    # Repeats may stand at the end alone: there no threshold leads to them and no code is spent on them.
     again = torch.zeros_like(levels, dtype=torch.bool)
     again[:, 1:] = levels[:, 1:] == levels[:, :-1]
     return torch.where(again, levels[:, -1:], levels).sort(1).values
@@ -92,6 +98,7 @@ def compacted(levels: Tensor) -> Tensor:
 def _lloyd(sets: SortedSets, levels: Tensor) -> Tensor:
     for _ in range(_STEPS):
         mass, first, _ = sets.within((levels[:, 1:] + levels[:, :-1]) / 2)
+        # A level that nothing goes to stays, in its own cell, so that levels stay ascending.
         moved = torch.where(mass > 0, first / mass.clamp(min=1e-300), levels)
         if torch.equal(moved, levels):
             break
@@ -101,6 +108,7 @@ def _lloyd(sets: SortedSets, levels: Tensor) -> Tensor:
 
 def _squared_error(sets: SortedSets, levels: Tensor) -> Tensor:
     mass, first, second = sets.within((levels[:, 1:] + levels[:, :-1]) / 2)
+    # sum m (x - l)^2, multiplied out, from the three sums of each cell.
     return (second - 2 * levels * first + levels.square() * mass).sum(1, keepdim=True)
 
 
@@ -108,6 +116,7 @@ def _grid_of(unit: Tensor, count: int) -> Tensor:
     """The same for one set ``(N,)`` within -1 and 1."""
     steps = torch.arange(1e-4, 1.0 + 5e-4, 5e-4, dtype=unit.dtype, device=unit.device)
     few = unit[torch.linspace(0, len(unit) - 1, min(256, len(unit)), dtype=torch.float32, device=unit.device).long()]
+    # In ascending order and one at a time: the first that is sound is the least.
     for step in steps[_distinct(few, steps) <= count].split(1):  # the others are ruled out by a few numbers already
         if int(_distinct(unit, step)) <= count:
             levels = (unit / step).round().unique() * step
@@ -117,4 +126,5 @@ def _grid_of(unit: Tensor, count: int) -> Tensor:
 
 def _distinct(unit: Tensor, steps: Tensor) -> Tensor:
     """How many multiples of each step the numbers round to, ``(S,)``."""
+    # Numbers ascend, so do their multiples: distinct ones are counted as changes, without sorting for each step.
     return ((unit / steps[:, None]).round().diff(dim=1) != 0).sum(1) + 1

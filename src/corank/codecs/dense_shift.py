@@ -35,4 +35,5 @@ class DenseShift(ScaledLevels):
         check_fields(self, range(2, 5), self.group, self.power_of_two_scale)
 
     def levels(self) -> Tensor:
+        # From the largest, 1: a scale is then about a row's largest weight, however many bits there are.
         return mirrored(torch.exp2(torch.arange(1.0 - 2 ** (self.bits - 1), 1.0, dtype=torch.float32)))

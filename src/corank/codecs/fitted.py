@@ -46,6 +46,7 @@ class FittedLevels(Codec):
         columns = weight.shape[1]
         mass = self.mass(weight, gram)
         if self.per == "row":
+            # Rows are independent sets; sorting and sums in float64 take many times the memory of the rows looked at.
             step = max(1, _CHUNK // columns)
             parts = [self._levels(*part) for part in zip(weight.split(step), mass.split(step), strict=True)]
             thresholds = [part[1] for part in parts if part[1] is not None]
@@ -59,12 +60,15 @@ class FittedLevels(Codec):
         return torch.ones_like(weight)
 
     def for_network(self, weights: Iterable[Tensor]) -> Codec:
+        """Itself, or with ``per="network"`` the levels of all weights together, which each layer then has."""
         if self.per != "network":
             return self
         parts = [weight.detach().float().flatten(0, -2) for weight in weights]
         scales = [_row_scale(part) if self.scaled else part.new_ones(1, 1) for part in parts]
+        # One set of all weights: in units of their rows' scales no layer's large weights outweigh the others.
         pooled = torch.cat([(part / scale).flatten() for part, scale in zip(parts, scales, strict=True)])[None]
         levels, _ = self._levels(pooled, torch.ones_like(pooled))
+        # Repeated levels would only widen the codes.
         values = tuple(levels[0].unique().tolist())
         return Levels(max(1, (len(values) - 1).bit_length()), values, group=0 if self.scaled else -1)
 
@@ -96,11 +100,14 @@ class FittedLevels(Codec):
         """Levels ``(B, 2 ** bits)`` as they are stored, and thresholds, for each set ``(B, N)``."""
         count = 1 << self.bits
         if self.zero:
+            # Pruned weights have a level of their own; with mass they would draw the others' levels to zero.
             mass = mass * (sets != 0)
         found, thresholds = self.find(SortedSets.of(sets, mass), count - self.zero)
         stored = found.clamp(-65504.0, 65504.0).to(torch.float16).float()
         if self.zero:
             stored = torch.cat([stored, torch.zeros_like(stored[:, :1])], 1)
+        # Levels that fp16 made equal, repeats of the last aside, or a zero put in at the end: thresholds no longer
+        # stand between the levels that they were found for. Midway then, which needs the levels alone.
         again = (stored[:, 1:] <= stored[:, :-1]) & (stored[:, 1:] < stored[:, -1:])
         if self.zero or thresholds is None or bool(again.any()):
             return compacted(stored), None

@@ -127,6 +127,7 @@ class ICQuant(Codec):
 
     def count(self, columns: int) -> int:
         """Outliers of a row of that length."""
+        # 0.29 * 100 is 28.999999999999996: a share in binary must not lose a whole outlier.
         return int(self.outliers * columns + 1e-9)
 
     def fit(self, weight: Tensor, gram: Tensor | None = None) -> OutlierCodebook:
@@ -145,6 +146,7 @@ class ICQuant(Codec):
 
     def stored(self, rows: int, columns: int) -> dict[str, TensorSpec]:
         count, many = self.count(columns), rows if self.per == "row" else 1
+        # A grid is stored as its two ends, and outliers have one grid in each tail.
         each = (2, 4) if self.levels == "uniform" else (1 << self.bits, 1 << self.bits)
         inliers = {"inliers": TensorSpec(many * each[0], 16, True)}
         if not count:
@@ -168,6 +170,8 @@ class ICQuant(Codec):
     def _index(self, rows: int, columns: int) -> tuple[int, int]:
         """Symbols and their bits: those of the fitted codec, else the most that any placement takes."""
         count = self.count(columns)
+        # Before fitting the worst placement counts: a plan's size is a promise. A file's own number is held to the same
+        # bounds, since it decides how much a reader allocates.
         widths = [self.gap_bits] if self.gap_bits else list(WIDTHS)
         most = {width: rows * most_symbols(count, columns, width) for width in WIDTHS} | {_BITMAP: rows * columns}
         if not self.index:
@@ -189,6 +193,7 @@ class ICQuant(Codec):
         widths = [self.gap_bits] if self.gap_bits else list(WIDTHS)
         sizes = {width: width * gap_symbols(mask, width) for width in widths}
         best = min(sizes, key=sizes.__getitem__)
+        # Gaps are short in the mean only; outliers that crowd in some rows can cost more than the plain mask.
         if sizes[best] >= mask.numel():
             return mask.to(torch.uint8).flatten(), _BITMAP
         return encode_gaps(mask, best), best
@@ -201,6 +206,7 @@ class ICQuant(Codec):
         sets = [(weight, mask, mass)]
         if self.per == "layer":
             sets = [(weight.reshape(1, -1), mask.reshape(1, -1), mass.reshape(1, -1))]
+        # Sorting and sums in float64 take many times a chunk's own memory.
         step = max(1, _CHUNK // weight.shape[1]) if self.per == "row" else 1
         parts = [part for whole in sets for part in zip(*(tensor.split(step) for tensor in whole), strict=True)]
         beside = {"inliers": torch.cat([self._inliers(*part) for part in parts])}
@@ -209,18 +215,22 @@ class ICQuant(Codec):
         return beside
 
     def _inliers(self, weight: Tensor, mask: Tensor, mass: Tensor) -> Tensor:
+        # No mass takes the others out and leaves sets of one length, which are searched together.
         if self.levels == "kmeans":
             return self._centres(weight, mass * ~mask)
         low = torch.where(mask, torch.inf, weight).amin(1, keepdim=True)
         return _ends(low, torch.where(mask, -torch.inf, weight).amax(1, keepdim=True))
 
     def _outliers(self, weight: Tensor, mask: Tensor, mass: Tensor) -> Tensor:
+        """What is stored of the outliers' levels: both tails' ends in ascending order, or the levels themselves."""
         if self.levels == "kmeans":
             return self._centres(weight, mass * mask)
+        # The lower tail mirrored, so that one loop does both.
         above = torch.where(mask & (weight >= 0), weight, torch.nan)
         below = torch.where(mask & (weight < 0), -weight, torch.nan)
         least = torch.where(mask, weight.abs(), torch.inf).amin(1, keepdim=True)  # where a tail of no weights begins
         ends = []
+        # Zero belongs to the upper tail alone: a level of -0 beside one of 0 would not ascend.
         for tail, smallest in ((below, _SMALLEST_STEP), (above, 0.0)):
             inner = torch.where(tail.isnan(), torch.inf, tail).amin(1, keepdim=True)
             inner = torch.where(inner.isinf(), least, inner).clamp(min=smallest)
@@ -233,13 +243,16 @@ class ICQuant(Codec):
         return compacted(found.clamp(-_LARGEST, _LARGEST).to(torch.float16).float())
 
     def _book(self, mask: Tensor, beside: Mapping[str, Tensor], symbols: Tensor, width: int) -> OutlierCodebook:
+        """The codebook of what is stored, after fitting and after reading alike."""
         rows, count = len(mask), 1 << self.bits
+        # Grids are laid out again from the stored ends, here as in a reader, so both see the same levels to the bit.
         inliers = beside["inliers"].reshape(rows if self.per == "row" else 1, -1)
         outliers = beside["outliers"].reshape(len(inliers), -1) if "outliers" in beside else None
         if self.levels == "uniform":
             inliers = _grid(inliers, count)
             if outliers is not None:
                 outliers = torch.cat([_grid(tail, count // 2) for tail in outliers.split(2, dim=1)], 1)
+        # Without outliers the mask is empty, and what stands in for their levels is never read.
         read = [
             RowLevels(levels.expand(rows, count)) for levels in (inliers, inliers if outliers is None else outliers)
         ]
@@ -267,11 +280,13 @@ def _decode(symbols: Tensor, width: int, count: int, rows: int, columns: int) ->
 def _ends(low: Tensor, high: Tensor) -> Tensor:
     """The ends ``(n, 2)`` of a grid as fp16 holds them, the second always above the first."""
     low, high = (end.clamp(-_LARGEST, _LARGEST).to(torch.float16).float() for end in (low, high))
+    # A unit in the last place of fp16, which has 11 significant bits: the least step that survives storing.
     step = torch.exp2(low.abs().frexp().exponent.to(low) - 11).clamp(min=_SMALLEST_STEP)
     return torch.cat([low, torch.where(high > low, high, low + step)], 1)
 
 
 def _grid(ends: Tensor, count: int) -> Tensor:
     """Equal steps ``(n, count)`` between ends ``(n, 2)``; their middle where there is one."""
+    # Interpolated and not summed up step by step, so that both ends are met exactly.
     share = torch.linspace(0, 1, count, dtype=ends.dtype, device=ends.device) if count > 1 else ends.new_full((1,), 0.5)
     return torch.lerp(ends[:, :1], ends[:, 1:], share)

@@ -43,6 +43,7 @@ class KMeans(FittedLevels):
             return torch.ones_like(weight)
         energy = gram.diagonal(dim1=1, dim2=2)
         share = energy / energy.mean(1, keepdim=True).clamp(min=1e-30)
+        # Never quite zero: weights of silent inputs still draw levels where no others are.
         return share.clamp(min=1e-6).repeat_interleave(len(weight) // len(share), dim=0)
 
     def find(self, sets: SortedSets, count: int) -> tuple[Tensor, Tensor | None]:

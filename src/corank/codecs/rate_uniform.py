@@ -76,6 +76,7 @@ class RateUniform(ScaledLevels):
         def keeps(step: Tensor) -> bool:
             return entropy_bits((weights / step).round_().clamp_(-end, end), 2 * end + 1) <= self.most
 
+        # Steps are searched in ratios: the rate, some -log2(step) and a constant, moves alike at every magnitude.
         low, least = high * _NARROWER, max(float(covers) / 1024, SMALLEST_SCALE)
         # From wide to narrow: far below, where all are cut off at the ends, the entropy falls again.
         while float(low) > least and keeps(low):
@@ -83,6 +84,7 @@ class RateUniform(ScaledLevels):
         for _ in range(_HALVINGS):
             middle = (low * high).sqrt()
             low, high = (low, middle) if keeps(middle) else (middle, high)
+        # The narrowest step need not err least: weights beyond its last code are cut off, by a wider one fewer of them.
         steps = [as_stored(high * ratio) for ratio in (1.0, *_WIDER) if ratio == 1.0 or high * ratio <= covers]
         errors = [
             float(((weights / step).round_().clamp_(-end, end) * step - weights).square().sum()) for step in steps
@@ -92,6 +94,7 @@ class RateUniform(ScaledLevels):
 
 def entropy_bits(whole: Tensor, count: int) -> float:
     """Entropy in bits of whole numbers held as floats, between ``-(count - 1) / 2`` and that."""
+    # Only numbers that occur: 0 log2 0 is 0, in floats NaN.
     found = torch.bincount((whole.flatten() + (count - 1) / 2).long(), minlength=count)
     share = found[found > 0].float() / whole.numel()
     return float(-(share * share.log2()).sum())

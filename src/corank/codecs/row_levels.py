@@ -39,19 +39,24 @@ class RowLevels(Codebook):
 
     def nearest(self, weight: Tensor) -> Tensor:
         middles = midway(self.levels) if self.thresholds is None else self.thresholds
+        # Right: a weight on a threshold goes above it.
         found = torch.searchsorted(middles.contiguous(), weight.float().contiguous(), right=True)
         return found.to(torch.uint8)
 
     def neighbours(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        # Left: a weight that is a level finds that level itself.
         above = torch.searchsorted(self.levels.contiguous(), weight.float().contiguous())
+        # The last level's first place: its repeats are the same value under other codes, which no one should pick.
         top = (self.levels < self.levels[:, -1:]).sum(1, keepdim=True)
         below = (above - 1).clamp(min=0)
         return torch.minimum(below, top).to(torch.uint8), torch.minimum(above, top).to(torch.uint8)
 
     def values(self, codes: Tensor) -> Tensor:
+        # A file may hold any code.
         return self.levels.gather(1, codes.long().clamp(max=self.size - 1))
 
     def columns(self, index: Tensor) -> RowLevels:
+        # Levels belong to rows, so every column has the same.
         return self
 
     def tensors(self) -> dict[str, Tensor]:

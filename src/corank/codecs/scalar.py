@@ -56,10 +56,13 @@ class ScalarCodebook(Codebook):
         return self.scale.numel() * (self.scale_bits + self.offset_bits) + len(self.levels) * self.level_bits
 
     def nearest(self, weight: Tensor) -> Tensor:
+        # Weights are brought to the levels and not levels to the weights: one sorted list then serves all rows.
         return torch.bucketize(self._in_levels(weight).contiguous(), self._middles, right=True).to(torch.uint8)
 
     def neighbours(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        # From the left, and so the level itself where a weight is one; nearest goes from the right, up on a threshold.
         above = torch.bucketize(self._in_levels(weight).contiguous(), self.levels)
+        # Repeats of the last level are the same value under other codes.
         top = int((self.levels < self.levels[-1]).sum())
         below = (above - 1).clamp(0, top)
         return below.to(torch.uint8), above.clamp(0, top).to(torch.uint8)
@@ -72,11 +75,14 @@ class ScalarCodebook(Codebook):
     def columns(self, index: Tensor) -> ScalarCodebook:
         if self.scale.shape[1] == 1:
             return self
+        # Columns may come in any order, which cuts through the groups: each then has its own scale.
         group = index.div(self.group_size, rounding_mode="floor")
         return replace(self, scale=self.scale[:, group], offset=self.offset[:, group], group_size=1)
 
     def tensors(self) -> dict[str, Tensor]:
+        """What is stored, as it is stored; what every file of the codec would say alike is left out."""
         found = {}
+        # Rounded, because log2 of an exact power of two may miss the whole number by a last digit.
         if self.scale_bits == EXPONENT_BITS:
             found["exponent"] = (self.scale.log2().round() - LOWEST_EXPONENT).to(torch.uint8)
         elif self.scale_bits:
@@ -97,6 +103,7 @@ class ScalarCodebook(Codebook):
 
     def spread(self, values: Tensor, columns: int) -> Tensor:
         """Values ``(R, G)`` of groups as those of their columns, in a shape that broadcasts to ``(R, C)``."""
+        # One group, or one a column: broadcasting does it without a copy. The last group may be cut short.
         if values.shape[1] in (1, columns):
             return values
         return values.repeat_interleave(self.group_size, dim=1)[:, :columns]

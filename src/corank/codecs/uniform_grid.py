@@ -32,6 +32,7 @@ class UniformGrid(FittedLevels):
     zero: bool = False
 
     def __post_init__(self) -> None:
+        # A grid needs three multiples, -1, 0 and 1, whatever the step: 2 bits, less one level for zero, are the fewest.
         check_fitted(self, least=2)
 
     def find(self, sets: SortedSets, count: int) -> tuple[Tensor, Tensor | None]:

@@ -39,16 +39,21 @@ def harmed_layers(
     total = max(1, sum(error.operations for error in errors.values()))
     harm = sum(error.harm for error in errors.values())
     chosen = frozenset(kept)
+    # What is in float anyway does not use up the share.
     allowed = share * total + _operations(chosen, errors)
     while share > 0:
         undone = _undone(before, errors, chosen)
+        # Gains are measured against what is left, which near zero would make any layer seem worth it.
         if harm - undone <= _HARMLESS:
             break
         best, worth = chosen, _WORTH
         for name, others in before.items():
+            # With its neighbours, or nothing would be undone: one layer in int8 beside it keeps the value rounded.
             move = chosen | others | {name}
             cost = (_operations(move, errors) - _operations(chosen, errors)) / total
+            # Without cost nothing new would be in float, and there is nothing to divide by.
             if cost > 0 and _operations(move, errors) <= allowed:
+                # Of the whole choice and not of the layer alone: a move may complete the neighbours of others.
                 gain = (_undone(before, errors, move) - undone) / (harm - undone)
                 best, worth = max((best, worth), (move, gain / cost), key=lambda one: one[1])
         if best == chosen:
@@ -62,6 +67,7 @@ def _operations(names: Collection[str], errors: Mapping[str, LayerError]) -> int
 
 
 def _undone(before: Mapping[str, Names], errors: Mapping[str, LayerError], chosen: Names) -> float:
+    # A layer undoes its harm only once all that share its input are chosen too.
     return sum(errors[name].harm for name in chosen & before.keys() if before[name] <= chosen)
 
 
@@ -95,14 +101,17 @@ class _Links:
 
     def around(self, value: str) -> Names | None:
         """The layers that write or read the value; None where something else does."""
+        # Up to what really computes the value; what gives way has the same precision on both its sides.
         while value not in self._owner and value in self._writer and self._writer[value].op_type in _PASSES:
             value = self._writer[value].input[0]
         if value not in self._owner and value not in self._inputs:
             return None
         readers = self._readers(value)
+        # An input of the graph is written by no layer.
         return readers if readers is None or value in self._inputs else readers | {self._owner[value]}
 
     def _readers(self, value: str) -> Names | None:
+        """The layers that read a value, through operators that give way; None where something else does."""
         found: Names = frozenset()
         for node in self._read[value]:
             result = node.output[0]
@@ -113,4 +122,5 @@ class _Links:
             if more is None:
                 return None
             found |= more
+        # Who reads the graph's outputs is not known.
         return None if value in self._outputs else found

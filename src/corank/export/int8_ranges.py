@@ -44,6 +44,7 @@ def extremes(model: ModelProto, batches: Iterable[Arrays], operators: Iterable[s
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float.onnx"
         onnx.save(model, str(path))
+        # The calibrator works on files; its augmented graph goes with the folder.
         calibrator = create_calibrator(
             path, list(operators), str(Path(folder) / "measuring.onnx"), calibrate_method=CalibrationMethod.MinMax
         )
@@ -59,6 +60,7 @@ def of_layers(graph: GraphProto, layers: Mapping[str, CodedLayer]) -> dict[str, 
     A value that something else reads as well has none.
     """
     found: dict[str, Range] = {}
+    # Readers not accounted for: of a value where any are left, someone needs more than the layers' range.
     readers = Counter(value for node in graph.node for value in node.input)
     for name, layer in layers.items():
         rounding = layer.input_quantizer()
@@ -67,6 +69,7 @@ def of_layers(graph: GraphProto, layers: Mapping[str, CodedLayer]) -> dict[str, 
             readers[value] -= 1
             if rounding is not None:
                 step = float(rounding.step)
+                # From zero on: both ends of a range reach it in any case.
                 low, high = found.get(value, (0.0, 0.0))
                 top = 2**rounding.bits - 1 - rounding.offset
                 found[value] = (min(low, -rounding.offset * step), max(high, top * step))
@@ -85,12 +88,15 @@ def shared(graph: GraphProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
     found = dict(ranges)
     readers = Counter(value for node in graph.node for value in node.input)
     kinds = {value: node.op_type for node in graph.node for value in node.output}
+    # From the outputs on, so that a range goes up through a whole chain of such nodes.
     for node in reversed(graph.node):
         if node.op_type not in _TAKES or node.output[0] not in found:
             continue
         for value in node.input if node.op_type == "Concat" else node.input[:1]:
+            # The ends of a Clip are constants elsewhere in the graph: its own range is kept.
             if value in found and kinds.get(value) != "Clip":
                 low, high = found[node.output[0]]
+                # Other readers were measured with the value's own range, which must not shrink for one of them.
                 if readers[value] > 1:
                     low, high = min(low, found[value][0]), max(high, found[value][1])
                 found[value] = (max(low, 0.0) if kinds.get(value) == "Relu" else low, high)

@@ -54,8 +54,10 @@ def int8_weights(
     """
     rows = {name: layer.weight.detach().flatten(1) for name, layer in layers.items()}
     steps = {name: row_steps(weight.numpy(), largest) for name, weight in rows.items()}
+    # A codebook like any other, so that nearest and GPTQ can be used as they are.
     books = {name: _book(torch.from_numpy(steps[name]), rows[name].shape[1], largest) for name in layers}
     codes = {name: book.nearest(rows[name]) for name, book in books.items()}
+    # Only these need the samples: a network whose rows all lie on grids is exported without a single pass.
     off = {name: layers[name] for name, book in books.items() if not _exact(rows[name], book, codes[name])}
     for name, grams in collect(model, off, samples).items() if off else ():
         codes[name] = Gptq()(rows[name], books[name], grams)
@@ -89,7 +91,9 @@ def row_steps(weight: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
     Returns:
         ``(R,)`` float32, above zero.
     """
+    # Gaps are differences of like numbers, which float32 would round once more.
     rows = weight.astype(np.float64)
+    # A row of zeros must have a step too.
     steps = np.maximum(np.abs(rows).max(1) / largest, _SMALLEST)
     for place, row in enumerate(rows):
         steps[place] = _own_step(np.unique(row), largest) or steps[place]
@@ -97,11 +101,15 @@ def row_steps(weight: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
 
 
 def _own_step(values: NDArray[np.float64], largest: int) -> float | None:
+    """The step of the grid that a row's distinct ``values`` lie on; None where there is none of so few codes."""
+    # More values than codes cannot lie on a grid; one value has no gap, and is exact as the row's largest.
     if not 2 <= len(values) <= 2 * largest + 1:
         return None
+    # The step itself where two neighbouring codes occur, which few weights need not do: then a part of the gap is.
     gap = min(after - before for before, after in pairwise(values.tolist()))
     for part in _PARTS:
         codes = np.rint(values * part / gap)
+        # Further parts make codes only larger.
         if np.abs(codes).max() > largest:
             return None
         step = float(values @ codes / (codes @ codes))  # of least squared error: the gap is a difference of floats

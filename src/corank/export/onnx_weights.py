@@ -88,11 +88,13 @@ def replace_weights(
     for name, layer in layers.items():
         if all(weight_name(name) not in node.input for node in graph.node):
             continue  # never read by what the example runs
+        # The last node then writes the value of that name, so no node that reads it has to change.
         del graph.initializer[initializer_index(graph, weight_name(name))]
         _weight(_Part(name, nodes, constants, dense), layer, kinds)
         nodes[-1].output[0] = weight_name(name)
     rest = list(graph.node)
     del graph.node[:]
+    # In front: ONNX wants every value written before it is read.
     graph.node.extend([*nodes, *rest])
     graph.initializer.extend(constants.values())
 
@@ -102,11 +104,13 @@ def halve(graph: GraphProto) -> None:
     casts = []
     for initializer in graph.initializer:
         cost = _CAST_BYTES + 3 * len(initializer.name)
+        # Two bytes a number are saved, and a node is added.
         if initializer.data_type != TensorProto.FLOAT or 2 * math.prod(initializer.dims) <= cost:
             continue
         value = numpy_helper.to_array(initializer)
         with np.errstate(over="ignore"):
             half = value.astype(np.float16)
+        # Scales and levels of fp16 pass, since they were rounded at fitting; other numbers stay as they are.
         if not np.array_equal(half.astype(np.float32), value):
             continue
         name = initializer.name
@@ -143,8 +147,10 @@ def _dequantized(part: _Part, stored: StoredWeight, codes: str, axis: int) -> st
     attributes: dict[str, int] = {"axis": axis}
     scale, zero = stored.scale, stored.zero
     if scale.shape[1] > 1:
+        # A scale for each row and block of columns: blocked quantization, in ONNX from opset 21 on.
         attributes = {"axis": 1, "block_size": stored.group_size}
     else:
+        # A scale for the whole tensor is a scalar and has no axis; one for each row is a list along the axis.
         flat = () if scale.numel() == 1 else (-1,)
         scale = scale.reshape(flat)
         zero = None if zero is None else zero.expand(stored.scale.shape).reshape(flat)
@@ -161,6 +167,7 @@ def _matrix(part: _Part, stored: StoredWeight) -> str:
     groups = stored.scale.shape[1]
     wide, codes = columns, stored.codes
     apart = part.dense or not stored.is_affine
+    # Filled up to whole groups, so that a reshape sets the groups apart; the rest is cut off at the end.
     if groups > 1 and apart:
         wide = groups * stored.group_size
         codes = codes.new_zeros(rows, wide)
@@ -168,6 +175,7 @@ def _matrix(part: _Part, stored: StoredWeight) -> str:
     if not apart:
         return _dequantized(part, stored, part.constant("codes", _numbers(stored, codes)), 0)
     value = _looked_up(part, stored.table, _held(part, stored, codes))
+    # Zero first: it is in units of the numbers, before they are scaled.
     for kind, name, operand in (("Sub", "zero", stored.zero), ("Mul", "scale", stored.scale)):
         if operand is not None and not (kind == "Mul" and bool((operand == 1).all())):
             value = _by_group(part, kind, value, part.constant(name, operand.numpy()), (*operand.shape, wide))
@@ -179,15 +187,19 @@ def _held(part: _Part, stored: StoredWeight, codes: Tensor) -> str:
     bits = stored.bits
     if not part.dense or bits in (4, 8):
         return part.constant("codes", _numbers(stored, codes))
+    # Bit planes: a width without a type of its own would take the next larger one, and planes take no more than their
+    # bits. Eight codes lie in a byte of each plane, the first in its highest bit.
     flat = codes.numpy().astype(np.uint8).reshape(-1)
     planes = np.stack([np.packbits(flat >> bit & 1) for bit in range(bits)])[..., None]
     places = part.shared("places_in_byte", np.arange(7, -1, -1, dtype=np.uint8))
+    # Planes ``(bits, bytes, 1)`` against places ``(8,)``: every bit of every plane at once.
     spread = part.node("BitShift", [part.constant("planes", planes), places], {"direction": "RIGHT"})
     ones = part.node("BitwiseAnd", [spread, part.shared("lowest_bit", np.array(1, np.uint8))])
     worth = part.shared(f"worth_of_{bits}_bits", (2.0 ** np.arange(bits)).astype(np.float32).reshape(-1, 1, 1))
     numbers = part.node("Mul", [part.node("Cast", [ones], {"to": TensorProto.FLOAT}), worth])
     summed = part.node("ReduceSum", [numbers, part.shape([0])], {"keepdims": 0})
     run = part.reshape(summed, [-1])
+    # The bits that filled up the last byte are no codes.
     if len(flat) % 8:
         run = part.node("Slice", [run, *(part.shape([bound]) for bound in (0, len(flat)))])
     return part.reshape(run, codes.shape)
@@ -208,6 +220,7 @@ def _by_group(part: _Part, kind: str, value: str, operand: str, shape: Sequence[
     rows, groups, columns = shape
     if groups == 1:
         return part.node(kind, [value, operand])
+    # The groups get an axis of their own, along which one operand for each broadcasts.
     apart = part.reshape(value, (rows, groups, columns // groups))
     changed = part.node(kind, [apart, part.reshape(operand, (rows, groups, 1))])
     return part.reshape(changed, (rows, columns))
@@ -224,6 +237,7 @@ def _product(part: _Part, adapter: CodedLowRank, geometry: Geometry, kinds: Sequ
     right = _matrix(replace(part, layer=f"{part.layer}.right"), stored_weight(adapter.right, kinds))
     stored = stored_weight(adapter.left, kinds)
     left = replace(part, layer=f"{part.layer}.left")
+    # A row of the stored factor is a direction: turned here, with its scales along axis 1, no node has to do it.
     if groups == 1 and not part.dense:
         turned = _dequantized(left, stored, left.constant("codes", _numbers(stored, stored.codes.T)), 1)
         return part.node("MatMul", [turned, right])
@@ -236,9 +250,11 @@ def _product(part: _Part, adapter: CodedLowRank, geometry: Geometry, kinds: Sequ
 
 
 def _to_own_shape(part: _Part, value: str, geometry: Geometry) -> None:
+    """Ends with the weight in the layer's own shape; a linear layer's matrix is that already."""
     groups, rows, _ = geometry.matrix_shape
     if not geometry.kernel:
         return
+    # A transposed convolution keeps inputs before outputs: the inverse of ``Geometry.to_matrix`` as nodes.
     if geometry.transposed:
         inputs, taps = geometry.shape[0] // groups, math.prod(geometry.kernel)
         value = part.reshape(value, (groups, rows, inputs, taps))

@@ -100,6 +100,7 @@ def stored_weight(coded: CodedWeight, kinds: Sequence[Kind]) -> StoredWeight:
         found = [*_whole(coded.codes, codebook, kinds), *_table(coded.codes, codebook, kinds)]
     else:
         found = [*_probed(coded.codes, codebook, kinds), *_by_value(coded.decode(), kinds)]
+    # The last word on every form: what a form was made of may fit and its rounded numbers not.
     expected = coded.decode()
     found = [form for form in found if torch.allclose(form.decode(), expected, rtol=_CLOSE, atol=0)]
     if not found:
@@ -108,16 +109,21 @@ def stored_weight(coded: CodedWeight, kinds: Sequence[Kind]) -> StoredWeight:
             f"the values of a {type(codebook).__name__} cannot be kept in {widths} bits with a scale or a table for "
             "each row; quantize these layers with corank.Uniform to export them"
         )
+    # Of equal ones the first: whole numbers stand before tables.
     return min(found, key=lambda form: form.size_bits)
 
 
 def _whole(codes: Tensor, codebook: ScalarCodebook, kinds: Sequence[Kind]) -> Iterator[StoredWeight]:
+    """As whole numbers, where all levels are multiples of a unit."""
+    # In float64 quotients of float32 levels that are whole come out whole.
     levels, offset = codebook.levels.double(), codebook.offset.double()
     smallest = float((levels[1:] - levels[:-1]).min()) if len(levels) > 1 else 1.0
+    # Repeated levels have no gap, and a range of 256 gaps has no type: a table then.
     if smallest <= 0 or float(levels[-1] - levels[0]) / smallest >= _MOST:
         return
     for part in _PARTS:
         unit = smallest / part
+        # scale (level - offset) = scale unit (n - zero): counted from the least level, no number is negative.
         numbers, zero = (levels - levels[0]) / unit, (offset - levels[0]) / unit
         if not _is_whole(numbers):
             continue
@@ -128,6 +134,7 @@ def _whole(codes: Tensor, codebook: ScalarCodebook, kinds: Sequence[Kind]) -> It
             scale=(codebook.scale.double() * unit).float(),
             group_size=codebook.group_size,
         )
+        # A finer unit can make the zero point whole where this one does not; sizes decide which of both is taken.
         if _is_whole(zero):
             yield from _with_zero(form, int(numbers[-1]), zero, kinds)
         else:
@@ -140,6 +147,7 @@ def _with_zero(form: StoredWeight, top: int, zero: Tensor, kinds: Sequence[Kind]
     if bool((zero == first).all()):
         yield from _fitted(replace(form, codes=form.codes - first), -first, top - first, kinds)
         yield from _fitted(replace(form, zero=_joined(zero.float())), 0, top, kinds)
+    # Zero points are kept in the codes' type, so the type must hold both.
     low, high = min(0, int(zero.min())), max(top, int(zero.max()))
     yield from _fitted(replace(form, codes=form.codes - low, zero=(zero - low).float()), 0, high - low, kinds)
 
@@ -152,6 +160,7 @@ def _joined(zero: Tensor) -> Tensor:
 def _fitted(form: StoredWeight, low: int, high: int, kinds: Sequence[Kind]) -> Iterator[StoredWeight]:
     """In the narrowest kind that holds numbers from ``low`` to ``high``, if there is one."""
     for bits, signed in kinds:
+        # Kinds are in order of width: the first that holds all numbers is the narrowest.
         least = -(1 << (bits - 1)) if signed else 0
         if least <= low and high < least + (1 << bits):
             yield replace(form, bits=bits, signed=signed)
@@ -159,6 +168,7 @@ def _fitted(form: StoredWeight, low: int, high: int, kinds: Sequence[Kind]) -> I
 
 
 def _table(codes: Tensor, codebook: ScalarCodebook, kinds: Sequence[Kind]) -> Iterator[StoredWeight]:
+    """As indices into the table of levels, which any levels allow."""
     offset = codebook.offset
     form = StoredWeight(
         codes=codes.to(torch.int16),
@@ -168,6 +178,7 @@ def _table(codes: Tensor, codebook: ScalarCodebook, kinds: Sequence[Kind]) -> It
         group_size=codebook.group_size,
         table=codebook.levels,
     )
+    # An offset that all share goes into the table, and takes no subtraction.
     if bool((offset == offset[0, 0]).all()):
         form = replace(form, table=codebook.levels - offset[0, 0])
     else:
@@ -183,6 +194,7 @@ def _probed(codes: Tensor, codebook: Codebook, kinds: Sequence[Kind]) -> Iterato
         if value is None:
             break
         columns.append(value)
+    # Asking ended before the largest code that occurs: the table would not hold it.
     if len(columns) <= int(codes.max()):
         return
     table = torch.stack(columns, dim=1)
@@ -199,6 +211,7 @@ def _by_value(weight: Tensor, kinds: Sequence[Kind]) -> Iterator[StoredWeight]:
     longest = max(len(values) for values, _ in taken)
     if longest > _MOST:
         return
+    # No code leads to what fills up a row.
     table = torch.stack([torch.nn.functional.pad(values, (0, longest - len(values))) for values, _ in taken])
     codes = torch.stack([places for _, places in taken]).to(torch.int16)
     form = StoredWeight(codes, 0, False, torch.ones(1, 1, dtype=torch.float32), weight.shape[1], table=table)

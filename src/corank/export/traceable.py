@@ -29,6 +29,7 @@ def traceable(network: nn.Module) -> nn.Module:
     attention's output in the memory order of one kernel while its later decomposition runs another one, whose output
     cannot be viewed so (T5, whose position bias is a parameter).
     """
+    # Listed first: the children are changed on the way.
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):
             if isinstance(child, (nn.DataParallel, DistributedDataParallel)):
@@ -51,11 +52,13 @@ def zero_masked_rows(graph: GraphProto) -> None:
     for node in [node for node in graph.node if node.op_type == "IsNaN"]:
         mask = _mask(node, makers)
         readers = [reader for reader in graph.node if node.output[0] in reader.input]
+        # Anything but the pattern is the network's own question for NaN, and stays.
         if mask is None or any(reader.op_type != "Where" for reader in readers):
             continue
         for reader in readers:
             _, zero, weights = reader.input
             reader.input[:] = [mask, weights, zero]
+        # Without readers it would be computed for nothing.
         graph.node.remove(node)
 
 

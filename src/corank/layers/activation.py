@@ -38,6 +38,7 @@ class InputQuantizer:
     def __call__(self, inputs: Tensor) -> Tensor:
         """The inputs, each at the closest of the values, in their own dtype."""
         low, high = -self.offset, 2**self.bits - 1 - self.offset
+        # Without gradients the inputs need not be kept for a backward pass.
         if torch.is_grad_enabled() and (inputs.requires_grad or self.step.requires_grad):
             return _StraightThrough.apply(inputs, self.step, low, high)
         return (inputs / self.step).round_().clamp_(low, high).mul_(self.step)
@@ -62,7 +63,9 @@ class _StraightThrough(torch.autograd.Function):
         inside = (scaled >= low) & (scaled <= high)
         moved = None
         if ctx.needs_input_grad[1]:
+            # d(s q) / ds with q = round(x / s): q - x / s inside the range, straight through the rounding, q outside.
             error = scaled.round().clamp_(low, high) - scaled * inside
+            # One number over all inputs: in half precision the sum would stop growing.
             moved = (gradient * error).sum(dtype=torch.float32)
         return gradient * inside, moved, None, None
 
@@ -79,9 +82,11 @@ def fit_inputs(values: Tensor, low: float, high: float, bits: int, range: str = 
     The widest range tried is that of all inputs, so it is min-max where nothing does better.
     """
     values = values.detach().float()
+    # Zero is always among the values: padding and ReLU give it often, and it must stay exact.
     ends = (min(low, 0.0), max(high, 0.0))
     if range != "mse":
         if range != "minmax":
+            # The threshold is one of magnitudes: of a signed grid one half of the values counts.
             side = 2 ** (bits - 1) if ends[0] < 0 < ends[1] else 2**bits
             most = threshold(values, side, mass=range == "kl-mass")
             ends = (max(ends[0], -most), min(ends[1], most))
@@ -90,8 +95,10 @@ def fit_inputs(values: Tensor, low: float, high: float, bits: int, range: str = 
     def error(shares: list[float], of: Tensor) -> float:
         return float((_of_shares(ends, shares, bits, of.device)(of) - of).square().sum())
 
+    # An end at zero stays there, and needs no search.
     both = ends[0] < 0 < ends[1]
     few = values[:: max(1, values.numel() // _FEW)]
+    # Pairs of ends on a coarse grid first: the step hangs on both, and one end alone could find nothing better.
     coarse = _SHARES[:: len(_SHARES) // 12] if both else [1.0]
     best = min(([down, up] for down in coarse for up in coarse), key=lambda shares: error(shares, few))
     least = error(best, values)
@@ -108,6 +115,7 @@ def _of_shares(ends: tuple[float, float], shares: list[float], bits: int, device
     """The quantizer of a range that is a share of each end's."""
     low, high, top = ends[0] * shares[0], ends[1] * shares[1], 2**bits - 1
     step = torch.tensor((high - low) / top, dtype=torch.float32).clamp(_SMALLEST_STEP, _LARGEST_STEP)
+    # Rounded before the offset is: zero must lie on the grid of the step that is stored.
     step = step.to(torch.float16).float()
     offset = min(max(round(-low / float(step)), 0), top)
     return InputQuantizer(bits, step.to(device), offset)

@@ -33,15 +33,18 @@ class CoarseFineConv2d(nn.Module):
     def __init__(self, layer: nn.Conv2d, bits: int = 8) -> None:
         super().__init__()
         weight = layer.weight.detach()
+        # The centre alone: as a 1x1 kernel without padding it reads the very pixel that the 3x3 kernel's centre reads.
         coarse = _coarse(weight[:, :, 1, 1], bits)
         self.coarse = nn.Conv2d(
             layer.in_channels, layer.out_channels, 1, groups=layer.groups, bias=layer.bias is not None
         ).to(weight)
         self.coarse.stride = layer.stride
         self.fine = copy.deepcopy(layer)
+        # The sum of both parts must have the bias once.
         self.fine.bias = None
         with torch.no_grad():
             self.coarse.weight.copy_(coarse[:, :, None, None])
+            # By subtraction, so that coarse + fine is the weight, however coarse was rounded.
             self.fine.weight[:, :, 1, 1] -= coarse
             if layer.bias is not None and self.coarse.bias is not None:
                 self.coarse.bias.copy_(layer.bias)
@@ -77,6 +80,7 @@ def split_centres(
     found = copy.deepcopy(model)
     layers = dict(found.named_modules())
     if names is None:
+        # Where the centre does not stand out there is no range to gain, and the split costs a ninth more.
         chosen = [name for name, layer in layers.items() if _can_split(layer) and _dominance(layer) > dominance]
     else:
         chosen = list(names)
@@ -101,6 +105,7 @@ def centre_codecs(model: nn.Module, bits: int = 8) -> dict[str, Codec]:
     Returns:
         ``quantize(layers=...)``: layer name to codec; empty for a network without split layers.
     """
+    # Its scale for the coarse part is the step g again: the largest multiple sets it, as the largest centre set g.
     codec = Uniform(bits, symmetric=True)
     return {
         f"{name}.{part}" if name else part: codec
@@ -113,7 +118,9 @@ def centre_codecs(model: nn.Module, bits: int = 8) -> dict[str, Codec]:
 def _coarse(centre: Tensor, bits: int) -> Tensor:
     """The multiple of each row's step that is closest to the centre ``(rows, inputs)``; ties go up."""
     half = 2 ** (bits - 1)
+    # The codes reach from -half to half - 1. Rounded to fp16 upwards: with a smaller step the outermost would not fit.
     step = _half_above(torch.maximum(-centre.amin(1) / half, centre.amax(1) / (half - 1)).clamp_min(0))[:, None]
+    # Not torch.round, which sends ties to even numbers. A row of zeros has no step, and must not divide by it.
     return torch.where(step > 0, torch.floor(centre / step.clamp_min(1e-30) + 0.5) * step, 0.0)
 
 
@@ -137,6 +144,7 @@ def _dominance(layer: nn.Module) -> float:
     """How many times larger a row's largest centre is than its largest other weight, in the mean over rows."""
     assert isinstance(layer, nn.Conv2d)
     size = layer.weight.detach().abs()
+    # Largest against largest: scales are set by the largest weight of a row.
     centre = size[:, :, 1, 1].amax(1)
     rest = size.flatten(2)[:, :, [0, 1, 2, 3, 5, 6, 7, 8]].amax((1, 2))
     return float((centre / rest.clamp_min(1e-12)).mean())

@@ -38,9 +38,12 @@ class RepVggBlock(nn.Module):
 
     def fused(self) -> nn.Sequential:
         """One 3x3 convolution with a bias, and the ReLU: what the block computes in evaluation mode (section 3.3)."""
+        # Convolutions are linear, and so is a norm in evaluation mode: the branches' sum is one kernel and one bias.
         kernels = [_with_norm(self.wide.weight, self.wide_norm)]
+        # A 1x1 kernel is a 3x3 one whose centre alone is not zero; with a padding of 1 both read the same pixel.
         kernels.append(_with_norm(functional.pad(self.narrow.weight, (1, 1, 1, 1)), self.narrow_norm))
         if self.identity_norm is not None:
+            # The identity as a 1x1 convolution.
             same = torch.eye(self.wide.in_channels, dtype=torch.float32).to(self.wide.weight)[:, :, None, None]
             kernels.append(_with_norm(functional.pad(same, (1, 1, 1, 1)), self.identity_norm))
         layer = nn.Conv2d(self.wide.in_channels, self.wide.out_channels, 3, padding=1).to(self.wide.weight)
@@ -69,6 +72,7 @@ class RepVgg(nn.Module):
         blocks, channels = [], 3
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             for number in range(depth):
+                # Five halvings would leave one pixel of an image of 32.
                 keeps = number > 0 or (small_images and stage < 2)
                 blocks.append(RepVggBlock(channels, width, 1 if keeps else 2))
                 channels = width
@@ -87,6 +91,7 @@ def fuse_repvgg(model: nn.Module) -> nn.Module:
     Raises:
         ModelError: for a network without such blocks.
     """
+    # In training mode a norm depends on the batch, and cannot be a part of a kernel.
     found = copy.deepcopy(model).eval()
     blocks = [module for module in found.modules() if isinstance(module, RepVggBlock)]
     if not blocks:
@@ -99,5 +104,6 @@ def fuse_repvgg(model: nn.Module) -> nn.Module:
 def _with_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Kernel and bias of a convolution followed by a norm in evaluation mode."""
     assert norm.running_mean is not None and norm.running_var is not None
+    # gamma (y - mean) / sigma + beta = (gamma / sigma) y + (beta - gamma mean / sigma), one factor for each row.
     factor = norm.weight / (norm.running_var + norm.eps).sqrt()
     return weight * factor[:, None, None, None], norm.bias - norm.running_mean * factor

@@ -29,10 +29,13 @@ class TrainableLayer:
         book = self._code.weight.codebook
         self._shape = (self._code.weight.codes.shape[0], self._code.weight.codes.shape[1])
         self._top = book.size - 1
+        # Float32 while training: steps of the optimizer are mostly smaller than fp16 tells apart.
         self._tensors = {name: t.float() if t.is_floating_point() else t for name, t in book.tensors().items()}
         kept = {name: tensor for name, tensor in self._tensors.items() if tensor.is_floating_point()}
+        # Factors about one: scales differ by magnitudes from layer to layer, and one rate then moves all alike.
         self.gains = {name: nn.Parameter(torch.ones_like(tensor)) for name, tensor in kept.items()}
         self.input_gain = None if self._code.inputs is None else nn.Parameter(torch.ones_like(self._code.inputs.step))
+        # In units of codes for the same reason: half a unit turns a code, whatever the scale.
         self.latent = nn.Parameter(self._code.weight.codes.float()) if rates.code_rate > 0 else None
         self._sizes, self.factors = _factors(self._code.adapter)
 
@@ -52,6 +55,7 @@ class TrainableLayer:
         matrix = self._values(self._book({name: self._tensors[name] * gain for name, gain in self.gains.items()}))
         if self.factors:
             left, right = self._rounded_factors()
+            # ``(G, R, C)`` to ``(G * R, C)``, the shape of the codes.
             matrix = matrix + (left @ right).flatten(0, 1)
         return self._geometry.from_matrix(matrix)
 
@@ -74,6 +78,7 @@ class TrainableLayer:
             adapter = self._code.adapter
             if adapter is not None:
                 left, right = (factor * size for factor, size in zip(self.factors, self._sizes, strict=True))
+                # Energies only say where to cut an adapter short, which is done before: none are given.
                 adapter = code_factors(LowRank(left, right, left.new_zeros(left.shape[2])), self._code.adapter_bits)
         return CodedLayerState(self._code.codec, CodedWeight(codes, book), adapter, self._code.adapter_bits, inputs)
 
@@ -95,8 +100,11 @@ class TrainableLayer:
         codes = self._codes(self.latent)
         with torch.no_grad():
             below, above = (codes - 1).clamp(min=0), (codes + 1).clamp(max=self._top)
+            # Over both neighbours, and over one at the ends: levels need not be equally spaced.
             slope = (book.values(above) - book.values(below)) / (above - below).clamp(min=1)
+        # Past the ends the clamp has no gradient, so a latent does not run on where its code cannot follow.
         inside = self.latent.clamp(0, self._top)
+        # The second term is zero forward; backward it hands the latent the slope, where rounding would give none.
         return book.values(codes) + (inside - inside.detach()) * slope
 
     def _rounded_factors(self) -> tuple[Tensor, Tensor]:
@@ -106,12 +114,14 @@ class TrainableLayer:
             stored = _decoded(
                 code_factors(LowRank(left, right, left.new_zeros(left.shape[2])), self._code.adapter_bits)
             )
+        # The stored values forward, the identity backward.
         return left + (stored[0] - left).detach(), right + (stored[1] - right).detach()
 
 
 def _stored(scale: Tensor, before: Tensor) -> Tensor:
     """As fp16 holds it; as before where that is not finite or of another sign."""
     stored = scale.to(torch.float16).float()
+    # A scale of zero or of another sign, or one past fp16, would undo a whole row; its old value is a safe one.
     return torch.where(torch.isfinite(stored) & (stored * before > 0), stored, before)
 
 
@@ -126,5 +136,6 @@ def _factors(adapter: CodedLowRank | None) -> tuple[list[float], list[nn.Paramet
     if adapter is None:
         return [], []
     sides = _decoded(adapter)
+    # As scales are: in units of its size each factor moves alike at one rate.
     sizes = [float(side.square().mean().sqrt().clamp(min=1e-12)) for side in sides]
     return sizes, [nn.Parameter(side / size) for side, size in zip(sides, sizes, strict=True)]

@@ -64,20 +64,24 @@ class AdaRound(Rounder):
         shape = (gram.shape[0], -1, weight.shape[1])
         below, above = codebook.neighbours(weight)
         low, high = codebook.values(below), codebook.values(above)
+        # With both ends known a weight's error is linear in its h, and the codec need not be looked at again.
         step = (high - low).reshape(shape)
         offset = (low - weight).reshape(shape)
+        # In these units (steps of a row, energy of an input) one learning rate and one regulariser suit every layer.
         unit = step.mean(2, keepdim=True)
         unit = torch.where(unit > 0, unit, 1.0)
         energy = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=1e-30)
         up = self._learn(step / unit, offset / unit, gram / energy).reshape(weight.shape)
         codes = torch.where(up, above, below)
         nearest = codebook.nearest(weight)
+        # Row by row, since the trace is a sum over rows; a tie goes to nearest, whose own error is the smaller.
         worse = _lost(codebook.values(codes) - weight, gram) >= _lost(codebook.values(nearest) - weight, gram)
         return torch.where(worse, nearest, codes)
 
     def _learn(self, step: Tensor, offset: Tensor, gram: Tensor) -> Tensor:
         """True where to go up; ``offset + h * step`` is the error ``(G, R, C)`` of a weight at ``h``."""
         share = (-offset / torch.where(step > 0, step, 1.0)).clamp(0, 1)
+        # Finite even for a weight that is a value: the stretch puts shares 0 and 1 at a twelfth and eleven of them.
         latent = torch.logit((share - _LOW) / (_HIGH - _LOW))
         optimizer = torch.optim.Adam([latent], lr=self.learning_rate)
         start = int(self.warm_start * self.iterations)
@@ -85,16 +89,20 @@ class AdaRound(Rounder):
             sigmoid = latent.sigmoid()
             stretched = sigmoid * (_HIGH - _LOW) + _LOW
             share = stretched.clamp(0, 1)
+            # Gradients by hand: d tr(E M E^T) / dE = 2 E M for symmetric M, one product where autograd would take two.
             slope = 2 * ((offset + share * step) @ gram) * step
             if iteration >= start:
                 done = (iteration - start) / max(1, self.iterations - start)
+                # A large exponent is flat but near 0 and 1, so most weights may still cross the middle at first.
                 exponent = _SHARPEST + (_SOFTEST - _SHARPEST) * (1 + math.cos(math.pi * done)) / 2
                 distance = 2 * share - 1
                 push = 2 * exponent * distance.abs().pow(exponent - 1) * distance.sign()
                 slope -= self.regularisation * push
+            # Where the clamp cuts off, h does not answer to v.
             inside = (stretched > 0) & (stretched < 1)
             latent.grad = torch.where(inside, slope * sigmoid * (1 - sigmoid) * (_HIGH - _LOW), 0.0)
             optimizer.step()
+        # h = 1/2 lies at v = 0, since the stretch is symmetric about it.
         return latent > 0
 
 

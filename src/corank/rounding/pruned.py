@@ -18,6 +18,7 @@ def smallest(weight: Tensor, sparsity: float) -> Tensor:
 
     Of equal magnitudes the first are pruned, so that the number is exact.
     """
+    # By place in a stable order, not by a threshold: equal magnitudes (zeros above all) would make the count drift.
     count = int(sparsity * weight.numel())
     mask = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
     mask[weight.detach().abs().reshape(-1).argsort(stable=True)[:count]] = True
@@ -48,6 +49,7 @@ class Pruned(Codebook):
         Raises:
             ConfigError: where the codebook has no zero for one of them.
         """
+        # One for each weight: where rows or groups have offsets of their own, so has the code of zero.
         zeros = codebook.nearest(torch.zeros(mask.shape, dtype=torch.float32, device=mask.device))
         lost = mask & (codebook.values(zeros) != 0)
         if bool(lost.any()):
@@ -71,6 +73,7 @@ class Pruned(Codebook):
 
     def neighbours(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         below, above = self.codebook.neighbours(weight)
+        # Both neighbours alike: a rounder that chooses between them has no choice left.
         return torch.where(self.mask, self.zeros, below), torch.where(self.mask, self.zeros, above)
 
     def values(self, codes: Tensor) -> Tensor:
@@ -80,6 +83,7 @@ class Pruned(Codebook):
         return Pruned(self.codebook.columns(index), self.mask[:, index], self.zeros[:, index])
 
     def tensors(self) -> dict[str, Tensor]:
+        # The mask is not among them: pruned weights carry the code of zero, and the codes are stored anyway.
         return self.codebook.tensors()
 
     @property

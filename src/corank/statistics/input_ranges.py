@@ -39,6 +39,7 @@ def threshold(values: Tensor, levels: int, mass: bool) -> float:
         return 0.0
     counts = torch.histc(size, _BINS, 0.0, largest).double().cpu().numpy()
     counts[0] = counts[1]  # zeros, of which a ReLU gives many, are exact at every step, and would outweigh the rest
+    # Of equal ones the first, and so the narrowest range and the finest step.
     found = divergences(counts, levels, mass)
     return largest * (_FIRST + int(np.argmin(found))) / _BINS
 
@@ -57,6 +58,7 @@ def divergences(counts: Histogram, levels: int, mass: bool) -> Histogram:
     for place, bins in enumerate(range(_FIRST, len(counts) + 1)):
         inside = counts[:bins]
         wanted = inside.copy()
+        # What is clipped piles up at the end of P and is missing in Q: that is how clipping shows.
         wanted[-1] += total - inside.sum()
         given = _spread(inside, levels)
         found[place] = _with_mass(wanted, given) if mass else _textbook(wanted, given)
@@ -67,6 +69,7 @@ def _spread(inside: Histogram, levels: int) -> Histogram:
     """The bins merged to ``levels`` groups, each group's count spread evenly over its bins that are not empty."""
     groups = min(levels, len(inside))
     of = np.arange(len(inside)) * groups // len(inside)
+    # Empty bins get no share: it would be mass where P has none.
     filled = inside > 0
     sums = np.bincount(of, inside, groups)
     used = np.bincount(of, filled, groups)
@@ -76,6 +79,7 @@ def _spread(inside: Histogram, levels: int) -> Histogram:
 def _textbook(wanted: Histogram, given: Histogram) -> float:
     if given.sum() == 0:
         return np.inf
+    # log(p / q) has no value at an empty bin; both are smoothed, so that equal histograms still diverge by zero.
     p, q = _smoothed(wanted / wanted.sum()), _smoothed(given / given.sum())
     return float((p * np.log(p / q)).sum())
 
@@ -85,6 +89,7 @@ def _smoothed(shares: Histogram) -> Histogram:
     empty = shares == 0
     if not empty.any():
         return shares
+    # Taken from the others so that shares still add up to one, but no share may fall to zero or below.
     less = _SMOOTHING * empty.sum() / max(1, (~empty).sum())
     return np.where(empty, _SMOOTHING, np.maximum(shares - less, _SMOOTHING * 1e-4))
 

@@ -21,6 +21,8 @@ class InputValues:
     """
 
     def __init__(self, batches: int, device: torch.device | str = "cpu") -> None:
+        # A row for each batch: each process fills those of its own, a sum puts them together, and the sample is the
+        # same however many processes there are.
         self._values = torch.zeros(batches, max(1, _DRAWN // batches), dtype=torch.float32, device=device)
         self._ends = torch.zeros(batches, 2, dtype=torch.float32, device=device)
         self._calls = torch.zeros(batches, dtype=torch.float32, device=device)
@@ -31,7 +33,9 @@ class InputValues:
         if not len(flat):
             return
         ends = torch.stack([flat.min(), flat.max()])
+        # A second draw would write over the first; one a batch, and all batches count alike.
         if not bool(self._calls[batch]):
+            # Drawn on the CPU: the same places wherever the inputs lie.
             drawn = torch.randint(flat.numel(), (self._values.shape[1],), generator=generator)
             self._values[batch], self._ends[batch] = flat[drawn.to(flat.device)], ends
         self._ends[batch, 0] = torch.minimum(self._ends[batch, 0], ends[0])
@@ -45,6 +49,7 @@ class InputValues:
     @property
     def values(self) -> Tensor:
         """The sample, flat float32."""
+        # Batches on which the layer was not called are rows of zeros that nothing was fed.
         return self._values[self._calls > 0].reshape(-1)
 
     @property

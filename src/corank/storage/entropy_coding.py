@@ -59,6 +59,7 @@ def check_coder(coder: str) -> None:
     """Raises ConfigError unless ``coder`` is "auto", or a coder whose library is there."""
     if coder != "auto":
         choose(coder, {**CODERS, "auto": None}, "coder")
+        # A coder looks for its library when it is used: better here, before all work, than at writing.
         CODERS[coder]().encode(torch.zeros(1, 1, dtype=torch.uint8), 2)
 
 
@@ -97,6 +98,7 @@ def encode_contents(
         "coded": [0 if part.coder == "fixed" else [used.index(part.coder), part.size_bytes] for part in runs],
     }
     coded = ArtifactContents({**contents.header, **index}, {**contents.blobs, "codes": torch.cat(parts)})
+    # What our own reader would refuse is not written.
     if _is_bomb(runs) or coded.size_bytes >= contents.size_bytes:
         return contents, fixed
     return coded, tuple(runs)
@@ -120,6 +122,7 @@ def decode_contents(run: ModelRecord, contents: ArtifactContents) -> tuple[Artif
         for part, data in sorted(group, key=lambda item: item[0].slot == "codes"):  # codes last: they rest on offsets
             zeros = _zero_codes(run, list(decoded.values())) if part.slot == "codes" else None
             decoded[part.slot] = (replace(part, coder="fixed"), _decoded(part, data, zeros))
+        # Back in the order of the blob, whatever order they were decoded in.
         parts += [decoded[part.slot][1] for part, _ in group]
     header = {name: value for name, value in contents.header.items() if name not in ("coders", "coded")}
     return ArtifactContents(header, {**contents.blobs, "codes": torch.cat(parts)}), runs
@@ -180,7 +183,9 @@ def _is_bomb(runs: Sequence[CodeStream]) -> bool:
 
 
 def _indexed(part: CodeStream, entry: Any, names: Sequence[str]) -> CodeStream:
+    # type, not isinstance: JSON's true would pass for 1.
     sound = isinstance(entry, list) and len(entry) == 2 and all(type(number) is int for number in entry)
+    # A writer codes only what becomes smaller.
     if not sound or not 0 <= entry[0] < len(names) or not 0 < entry[1] < part.fixed_bytes:
         raise ArtifactError(f"the index of coded runs has {str(entry)[:40]} for {part.slot} of layer {part.layer!r}")
     if entry[1] * _MOST_EXPANDED < part.fixed_bytes:
@@ -207,12 +212,14 @@ def _smallest(part: CodeStream, packed: Tensor, zeros: Tensor | None, names: Seq
     if not packed.numel():
         return best, least
     symbols = _relative(_unpacked(part, packed), zeros, -1, part.bits)
+    # sHAM leaves the most frequent symbol out; where the places of the others alone take more, it is not tried.
     frequent = int(symbols.reshape(-1).bincount().max())
     for name in names:
         coder = CODERS[name]()
         if isinstance(coder, Sham) and index_bits(part.shape, symbols.numel() - frequent) > 8 * least.numel():
             continue
         data = coder.encode(symbols, 1 << part.bits)
+        # A reader refuses such runs, whoever wrote them.
         expanded = len(data) * _MOST_EXPANDED < part.fixed_bytes
         if not expanded and len(data) < least.numel() - _NAMED_BYTES:
             best, least = name, torch.frombuffer(bytearray(data), dtype=torch.uint8)
@@ -247,12 +254,14 @@ def _zero_codes(run: ModelRecord, group: Sequence[tuple[CodeStream, Tensor]]) ->
     codec: Codec | None = run.plan.layers[name].codec if group else None
     if not isinstance(codec, Uniform) or "offset" not in runs:
         return None
+    # Offsets are stored in halves of a level then; codes are whole.
     offsets = _unpacked(*runs["offset"]).reshape(-1) >> int(codec.half)
     groups, rows, columns = run.layers[name].shape
     if offsets.numel() == 1:
         return offsets.reshape(1, 1)
     spread = offsets.reshape(groups * rows, -1)
     if spread.shape[1] > 1:
+        # The last group may be cut short.
         return spread.repeat_interleave(codec.group, dim=1)[:, :columns]
     return spread.expand(groups * rows, columns)
 

@@ -28,7 +28,9 @@ def column(values: Sequence[int]) -> bytes:
     if width > _MOST_BITS or abs(least) >= 1 << _MOST_BITS:
         raise ArtifactError(f"numbers from {least} to {max(values)} do not fit in a file's 62 bits")
     rest = np.array([value - least for value in values], np.int64)
+    # One width for all, not one for each number: numbers of a column are alike, and a width of its own costs more.
     bits = (rest[:, None] >> np.arange(width - 1, -1, -1)) & 1
+    # Zigzag: 0, -1, 1, -2, ... become 0, 1, 2, 3, ..., so that a small negative number is a small one too.
     return _varint(2 * least if least >= 0 else -2 * least - 1) + bytes([width]) + np.packbits(bits).tobytes()
 
 
@@ -55,6 +57,7 @@ class ColumnReader:
         if width > _MOST_BITS:
             raise ArtifactError(f"the header is not sound: numbers of {width} bits")
         least = zigzag // 2 if zigzag % 2 == 0 else -(zigzag + 1) // 2
+        # All alike: no bytes, and so nothing here bounds the count; it comes from lists in the text, which does.
         if not width:
             return [least] * count
         packed = np.frombuffer(self._take((count * width + 7) // 8), np.uint8)
@@ -74,6 +77,7 @@ class ColumnReader:
 
     def _varint(self) -> int:
         value = 0
+        # Ten bytes at most, or a file of set high bits would make one endless number.
         for shift in range(0, _MOST_BITS + 2, 7):
             byte = self._take(1)[0]
             value |= (byte & 127) << shift

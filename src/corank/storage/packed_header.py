@@ -32,6 +32,7 @@ def pack_header(header: Mapping[str, Any]) -> bytes:
     """The bytes of a header as :func:`corank.storage.contents.header_of` makes it, with or without coded runs."""
     plan, layers = header["plan"], header["layers"]
     names, thousandths = list(layers), list[int]()
+    # Ranks follow no rule, so each layer's stands in a column, those equal to the default as well.
     default = plan["default"].get("rank", 0)
     ranks = [layer.get("rank", default) for layer in plan["layers"].values()]
     rest = map(_without_rank, plan["layers"].values(), ranks)
@@ -40,10 +41,12 @@ def pack_header(header: Mapping[str, Any]) -> bytes:
         short["names"] = _beside(names, plan["layers"])
     text = {key: item for key, item in header.items() if key != "format"}
     text |= {"plan": short, "layers": chained(names), "folded": _beside(names, header["folded"])}
+    # All groups, then all rows, then all columns: like numbers beside each other repeat, and deflate sees it.
     text["shapes"] = [layer[place] for place in range(3) for layer in layers.values()]
     text["tensors"] = {kind: _short_list(layers, entries) for kind, entries in header["tensors"].items()}
     sizes: list[int] = []
     if "coded" in header:
+        # Counted from 1, since 0 is a run that stays fixed.
         text["coded"] = [entry and entry[0] + 1 for entry in header["coded"]]
         sizes = [entry[1] for entry in header["coded"] if entry]
     mantissas, exponents = _decimals([layer[3] for layer in layers.values()])
@@ -63,6 +66,7 @@ def unpack_header(block: bytes) -> dict[str, Any]:
     if missing or "format" in header:
         raise unsound(f"it has no {min(missing)!r}" if missing else "it has a format of its own")
     names = unchained(_texts(header["layers"], "layers"))
+    # Columns say neither their length nor their name: they are taken in the order of writing, lengths from the text.
     mantissas, exponents = columns.take(len(names)), columns.take(len(names))
     errors = [_error(mantissa, exponent) for mantissa, exponent in zip(mantissas, exponents, strict=True)]
     header["layers"] = _layers(names, list_in(header.pop("shapes"), "shapes"), errors)
@@ -71,12 +75,14 @@ def unpack_header(block: bytes) -> dict[str, Any]:
     header["tensors"] = _long_lists(header["layers"], header["tensors"])
     if "coded" in header:
         header["coded"] = _coded(list_in(header["coded"], "coded"), columns)
+    # Bytes behind the last column would be a second way to write one header.
     columns.finish()
     return header
 
 
 def _deflated(text: bytes) -> bytes:
     packed = _squeezed(text, 9)
+    # A text that compresses further than a reader allows is stored as it is.
     return packed if len(text) <= max(_SMALL_BYTES, _MOST_EXPANDED * len(packed)) else _squeezed(text, 0)
 
 
@@ -90,6 +96,7 @@ def _inflated(block: bytes) -> tuple[str, bytes]:
     most = max(_SMALL_BYTES, _MOST_EXPANDED * len(block))
     stream = zlib.decompressobj(_RAW, DICTIONARY)
     try:
+        # One byte more than allowed tells too long from just right, and no more is ever made.
         text = stream.decompress(block, most + 1)
         if len(text) > most or not stream.eof:
             raise unsound(f"its {len(block)} bytes do not end, or are more than {most} bytes of text")
@@ -117,6 +124,7 @@ def _short_list(layers: Mapping[str, list[Any]], entries: Sequence[list[Any]]) -
     beside, shapes, found = BesideLayers(list(layers)), list(layers.values()), []
     for name, shape in entries:
         way, place = beside.way(name)
+        # G R outputs: what biases and a norm's four tensors have.
         expected = place is not None and shape == [shapes[place][0] * shapes[place][1]]
         found.append(way if expected else [way, *shape])
     return found
@@ -182,9 +190,11 @@ def _taken_out(value: Any, thousandths: list[int]) -> Any:
         return {key: _taken_out(item, thousandths) for key, item in value.items()}
     if isinstance(value, list):
         return [_taken_out(item, thousandths) for item in value]
+    # Compared as text, as JSON writes it: only what comes back to the last bit is taken out.
     if type(value) is float and 0 <= value < 1000 and str(round(1000 * value) / 1000) == str(value):
         thousandths.append(round(1000 * value))
         return _PLACE
+    # A text that begins like a place gets one more sign in front; the reader takes it off.
     return _PLACE + value if isinstance(value, str) and value.startswith(_PLACE) else value
 
 
@@ -217,6 +227,7 @@ def _coded(entries: list[Any], columns: ColumnReader) -> list[Any]:
 def _decimals(errors: Sequence[float | None]) -> tuple[list[int], list[int]]:
     """Each number as ``mantissa * 10^-exponent`` of three digits."""
     parts = [None if error is None else f"{error:.2e}".replace(".", "").split("e") for error in errors]
+    # "1.23e-04" is 123 and -4: two digits stood behind the point.
     powers = [2 - int(part[1]) for part in parts if part and int(part[0])]
     usual = powers[0] if powers else 0  # where any would do: it must not widen the column
     mantissas = [_UNKNOWN if part is None else int(part[0]) for part in parts]

@@ -28,6 +28,7 @@ _MOST_CHARACTERS = 1 << 24  # of a list's names: a way of a few characters can l
 def chained(names: Sequence[str]) -> list[str]:
     """Each name as its way from the one before it."""
     _check_length(sum(map(len, names)))
+    # From the name before: layers come in the network's order, where neighbours differ least.
     ways = [_shorter(_way(other.split("."), name), name) for other, name in pairwise(names)]
     return [*map(_whole, names[:1]), *ways]
 
@@ -42,6 +43,7 @@ def unchained(ways: Sequence[str]) -> list[str]:
     total = 0
     for way in ways:
         name = way[1:] if way[:1] == "/" else _along(names[-1] if names else None, way)
+        # Counted while reading, before the next name grows out of this one.
         total += len(name)
         _check_length(total)
         names.append(name)
@@ -62,6 +64,7 @@ class BesideLayers:
     def way(self, name: str) -> tuple[str, int | None]:
         """How a name is written, and the number of the layer that it is written beside, if any."""
         self._count(name)
+        # The place only moves on, so that a list in the layers' own order needs no ``>`` at all.
         nearest = self._nearest(name.split("."))
         if nearest is None:
             return _whole(name), None
@@ -94,6 +97,7 @@ class BesideLayers:
             shared = _shared(self._parts[place], parts)
             if shared > most:
                 best, most = place, shared
+            # Siblings already; only a layer that is a part of the whole name could share more.
             if most >= len(parts) - 1:
                 break
         return best
@@ -109,6 +113,7 @@ def _whole(name: str) -> str:
 
 def _shorter(way: str, name: str) -> str:
     """The way, or the whole name where that is shorter or the way would be read as one."""
+    # The way may be a whole name already, which no sign may stand in front of.
     bare = way.lstrip(">")
     return way if bare[:1] != "/" and len(way) <= len(name) + 1 else _whole(name)
 
@@ -134,10 +139,12 @@ def _way(other: Sequence[str], name: str) -> str:
 
 
 def _along(other: str | None, way: str) -> str:
+    """The name that a way leads to from another: the inverse of :func:`_way`."""
     if other is None:
         raise ArtifactError(f"the header is not sound: the name {way[:40]!r} stands beside no other")
     rest, parts = way.lstrip("."), other.split(".")
     dropped = len(way) - len(rest)
+    # A name of no parts may be left, one of fewer may not.
     if dropped > len(parts):
         raise ArtifactError(f"the header is not sound: {dropped} parts off the name {other[:40]!r}")
     kept = parts[: len(parts) - dropped]

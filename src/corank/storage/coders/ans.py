@@ -36,17 +36,20 @@ class Ans(SymbolCoder):
 
     def _decode(self, data: bytes, shape: tuple[int, int], levels: int) -> np.ndarray:
         library, count, joined = _constriction(), shape[0] * shape[1], data[0] if data else 0
+        # One byte and whole words of 32 bits.
         if joined not in (1, most_joined(levels)) or len(data) % 4 != 1:
             raise ArtifactError(f"{len(data)} bytes of an ANS code of {joined} symbols joined, with {levels} levels")
         seen = np.zeros(joined_levels(levels, joined), np.int64)
         symbols = np.empty(-(-count // joined), np.int32)
         try:
+            # Each block's model comes from the blocks before it, which the reader has by then: nothing of it is stored.
             coder = library.stack.AnsCoder(np.frombuffer(data, "<u4", offset=1).astype(np.uint32))
             for start, stop in _blocks(len(symbols)):
                 symbols[start:stop] = coder.decode(_model(library, seen), stop - start)
                 seen += np.bincount(symbols[start:stop], minlength=len(seen))
         except (ValueError, AssertionError) as error:
             raise ArtifactError(f"an ANS code is not sound: {error}") from error
+        # The right bytes leave nothing behind, others rarely nothing: there is no checksum.
         if not coder.is_empty():
             raise ArtifactError("an ANS code does not end where it should")
         return split(symbols, levels, joined, count)
@@ -66,6 +69,8 @@ def _encoded(library: Any, flat: np.ndarray, levels: int, joined: int) -> bytes:
 
 
 def _model(library: Any, seen: np.ndarray) -> Any:
+    # The half keeps symbols not yet seen possible, or they could not be coded. Writer and reader must round the
+    # probabilities alike, so ``perfect`` is a part of the format.
     return library.model.Categorical((seen + 0.5) / (seen.sum() + 0.5 * len(seen)), perfect=False)
 
 
@@ -74,6 +79,7 @@ def _blocks(count: int) -> Iterator[tuple[int, int]]:
     start, size = 0, _FIRST
     while start < count:
         yield start, min(start + size, count)
+        # A model that knows nothing is worth renewing soon, one that knows much is not; each costs time.
         start, size = start + size, min(2 * size, _LARGEST)
 
 

@@ -64,6 +64,7 @@ class SymbolCoder(ABC):
         if not shape[0] * shape[1] and data:
             raise ArtifactError(f"{len(data)} bytes where no symbol is")
         values = self._decode(data, shape, levels) if shape[0] * shape[1] else np.zeros(0, np.uint8)
+        # Codes of whole bits hold numbers that are no symbol where levels are no power of two.
         if values.size and int(values.max()) >= levels:
             raise ArtifactError(f"a coded symbol of {int(values.max())} where {levels} levels are")
         return torch.from_numpy(values.astype(np.uint8 if levels <= 256 else np.int32).reshape(shape))
@@ -87,6 +88,7 @@ def entropy(symbols: Tensor, levels: int) -> float:
 
     No code of one symbol at a time takes less. One that sees several symbols together, or that adapts, may.
     """
+    # Only symbols that occur: 0 log2 0 is 0, in floats NaN. Adding 0.0 turns -0.0, of one symbol alone, to 0.0.
     counts = torch.bincount(symbols.reshape(-1).long(), minlength=levels).double()
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * shares.log2()).sum()) + 0.0

@@ -26,6 +26,7 @@ class Deflate(SymbolCoder):
 
     def _encode(self, values: np.ndarray, levels: int) -> bytes:
         raw = _bytes_of(values.reshape(-1), levels)
+        # Codes of weights rarely repeat: what repetitions add to the alphabet can cost more than they save.
         return min((_deflated(raw, how) for how in (zlib.Z_HUFFMAN_ONLY, zlib.Z_DEFAULT_STRATEGY)), key=len)
 
     def _decode(self, data: bytes, shape: tuple[int, int], levels: int) -> np.ndarray:
@@ -39,6 +40,7 @@ class Deflate(SymbolCoder):
 
 def _bytes_of(values: np.ndarray, levels: int) -> bytes:
     if levels > 256:
+        # High bytes are much alike and low ones are not: apart, each part gets Huffman codes of its own.
         return (values & 0xFF).astype(np.uint8).tobytes() + (values >> 8).astype(np.uint8).tobytes()
     return join(values, levels, most_joined(levels)).astype(np.uint8).tobytes()
 

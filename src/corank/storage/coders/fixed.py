@@ -31,11 +31,14 @@ class Fixed(SymbolCoder):
         bits = symbol_bits(levels)
         if bits <= 8:
             return pack(torch.from_numpy(values), bits).numpy().tobytes()
+        # Big-endian, so that the bits of both bytes stand in order, most significant first.
         planes = np.unpackbits(values.reshape(-1, 1).astype(">u2").view(np.uint8), axis=1)
         return np.packbits(planes[:, 16 - bits :]).tobytes()
 
     def _decode(self, data: bytes, shape: tuple[int, int], levels: int) -> np.ndarray:
+        """The inverse of ``_encode``: numpy where codes are wider than :func:`corank.storage.bits.unpack` reads."""
         count, bits = shape[0] * shape[1], symbol_bits(levels)
+        # Before anything is unpacked: the size follows from the shape alone.
         if len(data) != packed_bytes(count, bits):
             raise ArtifactError(
                 f"{len(data)} bytes where {count} codes of {bits} bits take {packed_bytes(count, bits)}"

@@ -81,6 +81,7 @@ class Ham(SymbolCoder):
 
 def stored_sizes(sizes: np.ndarray) -> bytes:
     """Bits of each lane behind their width in bits."""
+    # As narrow as the longest row allows: beside short rows the sizes are a large part of the file.
     width = word_of(int(sizes.max(initial=0)))
     return width.to_bytes(1, "little") + sizes.astype(f"<u{width // 8}").tobytes()
 
@@ -93,6 +94,7 @@ def read_sizes(data: bytes, at: int, count: int) -> tuple[np.ndarray, int]:
     """
     width = data[at] if at < len(data) else 0
     end = at + 1 + count * width // 8
+    # Not 64: no row comes near 2^32 bits.
     if width not in (8, 16, 32) or end > len(data):
         raise ArtifactError(f"the sizes of {count} coded columns are cut off, or of {width} bits")
     return np.frombuffer(data, f"<u{width // 8}", count, at + 1).astype(np.int64), end
@@ -100,6 +102,7 @@ def read_sizes(data: bytes, at: int, count: int) -> tuple[np.ndarray, int]:
 
 def one_lane(words: bytes, code: PrefixCode, sizes: np.ndarray, number: int, count: int) -> np.ndarray:
     """The ``count`` symbols of lane ``number`` alone, ``(1, count)``."""
+    # Sizes are kept and not beginnings: they are smaller numbers, and one sum finds a row.
     begin = int(sizes[:number].sum())
     skip = begin & 7  # lanes begin at any bit: what stands before the lane in its first byte is shifted out
     part = words[begin >> 3 : (begin + int(sizes[number]) + 7) >> 3]

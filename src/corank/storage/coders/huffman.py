@@ -31,6 +31,7 @@ class Huffman(SymbolCoder):
         return min((_encoded(flat, levels, joined) for joined in sorted({1, most_joined(levels)})), key=len)
 
     def _decode(self, data: bytes, shape: tuple[int, int], levels: int) -> np.ndarray:
+        """Checks each part's size before it is read; runs are lanes that are read in step."""
         count, joined = shape[0] * shape[1], data[0] if data else 0
         if joined not in (1, most_joined(levels)):
             raise ArtifactError(f"a Huffman code of {joined} symbols joined, with {levels} levels")
@@ -39,6 +40,7 @@ class Huffman(SymbolCoder):
         words = 1 + used + 2 * len(counts)
         if len(data) < words:
             raise ArtifactError("the runs of a Huffman code are cut off")
+        # Two bytes suffice: 1024 words of at most 20 bits are 20,480.
         sizes = np.frombuffer(data, "<u2", len(counts), 1 + used).astype(np.int64)
         if len(data) - words != (int(sizes.sum()) + 7) // 8:
             raise ArtifactError(f"{len(data) - words} bytes of Huffman words where {int(sizes.sum())} bits are told")
@@ -56,5 +58,6 @@ def _encoded(values: np.ndarray, levels: int, joined: int) -> bytes:
 def _runs(count: int) -> np.ndarray:
     """Symbols of each run: all but the last are full."""
     counts = np.full(-(-count // _RUN), _RUN, np.int64)
+    # All but the last are full, so their counts need not be stored.
     counts[-1] = count - _RUN * (len(counts) - 1)
     return counts

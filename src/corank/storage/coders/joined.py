@@ -23,6 +23,7 @@ def join(symbols: np.ndarray, levels: int, together: int) -> np.ndarray:
     """Symbols ``(N,)`` joined to uint8, the first in the highest bits; zeros fill up the last."""
     if together == 1:
         return symbols
+    # In uint8 throughout: joined symbols fill at most its 8 bits, so no shift loses any.
     padded = np.zeros(-(-len(symbols) // together) * together, np.uint8)
     padded[: len(symbols)] = symbols
     columns, bits = padded.reshape(-1, together), symbol_bits(levels)

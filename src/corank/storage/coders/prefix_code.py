@@ -41,12 +41,14 @@ class PrefixCode:
     def order(self) -> np.ndarray:
         """The symbols that occur, in order of their words: the shorter first, among equals the smaller symbol."""
         used = np.flatnonzero(self.lengths)
+        # This order and the lengths fix all words, which is why a file holds lengths alone (a canonical code).
         return used[np.argsort(self.lengths[used], kind="stable")]
 
     @cached_property
     def words(self) -> np.ndarray:
         """``(L,)`` int64: the code words, each in the low ``lengths`` bits."""
         words = np.zeros(len(self.lengths), np.int64)
+        # Starts are left-aligned to the longest word; shifted right, each is its own bits.
         words[self.order] = self._starts >> (self.width - self._sizes)
         return words
 
@@ -61,6 +63,7 @@ class PrefixCode:
 
         Symbols ``(k, T)``, how many of them ``(T,)``, their bits ``(T,)``; ``k`` is 1 to 4.
         """
+        # A word of s bits begins 2^(window - s) windows, and words ascend: so often repeated, symbols are the table.
         spans = 1 << (self.window - self._sizes)
         single, size = np.repeat(self.order, spans), np.repeat(self._sizes, spans)
         together = max(1, min(_TOGETHER, int(self.window / self._usual_size)))
@@ -69,7 +72,9 @@ class PrefixCode:
         symbols = np.zeros((together, mask + 1), np.uint8 if len(self.lengths) <= 256 else np.int32)
         found, used = np.zeros(mask + 1, np.int64), np.zeros(mask + 1, np.int64)
         for place in range(together):
+            # Zeros move in from the right; a word that would need them does not fit, and is left to the next look.
             rest = (bits << used) & mask
+            # The second part: once a word did not fit, no shorter one behind it may be taken in its place.
             fits = (used + size[rest] <= self.window) & (found == place)
             symbols[place] = single[rest]
             used += np.where(fits, size[rest], 0)
@@ -83,6 +88,7 @@ class PrefixCode:
         packed = np.packbits(planes).tobytes()
         if len(self.lengths) <= 256:
             return packed
+        # Few of a large alphabet's symbols occur: mostly zeros, which deflate almost to nothing.
         squeezed = zlib.compress(packed, 9)
         return len(squeezed).to_bytes(4, "little") + squeezed
 
@@ -98,6 +104,7 @@ class PrefixCode:
     @cached_property
     def _starts(self) -> np.ndarray:
         """The words in order, their first bit moved to the place of the longest word's first bit."""
+        # The next word begins where all strings that begin with this one end.
         spans = 1 << (self.width - self._sizes)
         return np.cumsum(spans) - spans
 
@@ -127,15 +134,20 @@ def code_of(counts: np.ndarray) -> PrefixCode:
     if len(used) == 1:
         lengths[used] = 1
         return PrefixCode(lengths)
+    # Package-merge. A symbol is a coin of its count in each of as many rounds as a word may have bits; of every round
+    # the cheapest coins and pairs of the round before are kept in order.
     ascending = used[np.argsort(counts[used], kind="stable")]
     weights = counts[ascending].astype(np.int64)
     is_leaf, merged = [], weights
     for _ in range(longest(len(counts), int(weights.sum()))):
         pairs = merged[: len(merged) // 2 * 2].reshape(-1, 2).sum(1) if is_leaf else merged[:0]
         both = np.concatenate([weights, pairs])
+        # Stable, and leaves first: of equal weights the leaf is taken, and leaves are taken in ascending order.
         order = np.argsort(both, kind="stable")
         merged = both[order]
         is_leaf.append(order < len(weights))
+    # 2 n - 2 of the last round make Kraft's sum one; a symbol's length is the number of rounds it is taken in. A pair
+    # that is taken takes two of the round before, and these are its first ones, so counts are all that is needed.
     chosen = 2 * len(weights) - 2
     for flags in reversed(is_leaf):
         leaves = int(flags[:chosen].sum())
@@ -155,6 +167,7 @@ def read_code(data: bytes, levels: int) -> tuple[PrefixCode, int]:
     packed, end = data[:size], size
     if levels > 256:
         end = 4 + int.from_bytes(data[:4], "little")
+        # No more than one byte beyond the size is made of it, whatever the bytes say.
         packed = _inflated(data[4:end], size) if end <= len(data) else b""
     if len(packed) != size:
         raise ArtifactError("the table of a prefix code is cut off")
@@ -162,6 +175,7 @@ def read_code(data: bytes, levels: int) -> tuple[PrefixCode, int]:
     lengths = (planes.astype(np.int64) << np.arange(bits - 1, -1, -1)).sum(1).astype(np.uint8)
     used = lengths[lengths > 0].astype(np.int64)
     limit = longest(levels)
+    # sum 2^-l = 1 in whole numbers: then every string of bits is words, and the table has no empty place.
     complete = len(used) and used.max() <= limit and int((1 << (limit - used)).sum()) == 1 << limit
     if not complete and used.tolist() != [1]:
         raise ArtifactError("the table of a prefix code breaks Kraft's equality")

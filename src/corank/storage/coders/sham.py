@@ -36,11 +36,13 @@ class Sham(SymbolCoder):
     """
 
     def _encode(self, values: np.ndarray, levels: int) -> bytes:
+        # Zero in a pruned matrix, but its code differs from codec to codec: the most frequent symbol serves all.
         absent = int(np.bincount(values.reshape(-1), minlength=levels).argmax())
         rows, columns = np.nonzero(values != absent)
         counts = np.bincount(rows, minlength=len(values))
         kind = f"<u{word_of(values.shape[1]) // 8}"
         head = absent.to_bytes(2, "little") + counts.astype(kind).tobytes() + columns.astype(kind).tobytes()
+        # No others, no code: a prefix code needs a symbol.
         if not len(rows):
             return head
         others = values[rows, columns]
@@ -52,6 +54,7 @@ class Sham(SymbolCoder):
         full = np.full(shape, parts.absent, np.uint8 if levels <= 256 else np.int32)
         if parts.code is not None:
             lanes = read_lanes(parts.words, parts.code, parts.sizes, parts.counts)
+            # Behind a lane's count stands noise. Row by row from the left, as the columns are stored.
             filled = np.arange(lanes.shape[1]) < parts.counts[:, None]
             full[np.repeat(np.arange(shape[0]), parts.counts), parts.columns] = lanes[filled]
         return full
@@ -67,6 +70,7 @@ class Sham(SymbolCoder):
         full = np.full(shape[1], parts.absent, np.uint8 if levels <= 256 else np.int32)
         count = int(parts.counts[number])
         if parts.code is not None and count:
+            # Counts say where a row's columns begin, sizes where its words do.
             begin = int(parts.counts[:number].sum())
             found = one_lane(parts.words, parts.code, parts.sizes, number, count)
             full[parts.columns[begin : begin + count]] = found[0]
@@ -86,6 +90,7 @@ class _Parts:
 
     @classmethod
     def read(cls, data: bytes, shape: tuple[int, int], levels: int) -> _Parts:
+        """The parts of bytes from anywhere; each size is held against the data before it is used."""
         rows, width = shape
         kind, size = f"<u{word_of(width) // 8}", word_of(width) // 8
         at = 2 + rows * size
@@ -93,6 +98,7 @@ class _Parts:
             raise ArtifactError("the counts of a sparse matrix are cut off")
         counts = np.frombuffer(data, kind, rows, 2).astype(np.int64)
         total = int(counts.sum())
+        # Before they are read: a count is what decides how much.
         if counts.max() > width or len(data) < at + total * size:
             raise ArtifactError("the columns of a sparse matrix are cut off, or more than there are")
         columns = np.frombuffer(data, kind, total, at).astype(np.int64)

@@ -101,3 +101,14 @@ def test_bad_settings(kind: type[FittedLevels], fields: dict[str, Any], said: st
 def test_a_zero_takes_two_bits() -> None:
     with pytest.raises(ConfigError, match="2 bits or more"):
         KMeans(1, zero=True)
+
+
+def test_rows_fitted_apart_may_differ_in_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two levels of one row coincide in fp16, so that its part has no thresholds of its own."""
+    monkeypatch.setattr("corank.codecs.fitted._CHUNK", 64 * 256)
+    weight = torch.randn(128, 256)
+    weight[100] = torch.tensor([1.0, 1.0001, 1.0002, 1.0003, 5.0, 6.0, 7.0, 8.0]).repeat(32)
+    codec = EntropyConstrained(3, per="row", scaled=False)
+    whole, top = codec.fit(weight), codec.fit(weight[:64])
+    assert torch.equal(whole.nearest(weight)[:64], top.nearest(weight[:64]))
+    assert float((whole.values(whole.nearest(weight)) - weight)[100].abs().max()) < 1e-3

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from corank.codecs.base import Codebook, Codec, TensorSpec, as_stored, check_weight
+from corank.codecs.base import Codebook, Codec, TensorSpec, as_stored, check_weight, midway
 from corank.codecs.clusters import SortedSets, compacted
 from corank.codecs.levels import Levels
 from corank.codecs.row_levels import RowLevels
@@ -49,8 +49,11 @@ class FittedLevels(Codec):
             # Rows are independent sets; sorting and sums in float64 take many times the memory of the rows looked at.
             step = max(1, _CHUNK // columns)
             parts = [self._levels(*part) for part in zip(weight.split(step), mass.split(step), strict=True)]
-            thresholds = [part[1] for part in parts if part[1] is not None]
-            return RowLevels(torch.cat([part[0] for part in parts]), torch.cat(thresholds) if thresholds else None)
+            levels = torch.cat([part[0] for part in parts])
+            if all(part[1] is None for part in parts):
+                return RowLevels(levels)
+            # Rows of one part may have thresholds of their own and those of another none: midway is what none means.
+            return RowLevels(levels, torch.cat([midway(one) if own is None else own for one, own in parts]))
         scale = _row_scale(weight) if self.scaled else weight.new_ones(1, 1)
         levels, thresholds = self._levels((weight / scale).reshape(1, -1), mass.reshape(1, -1))
         return self._shared(levels[0], scale, columns, None if thresholds is None else thresholds[0])

@@ -94,7 +94,7 @@ def test_quantized_saved_loaded_and_told(name: str, tmp_path: Path) -> None:
     record = corank.inspect(path)
     assert record["stored_bytes"] == stored
     assert all(layer["bits"] == codec.bits for layer in record["layers"])
-    bits = sum(layer.code().size_bits for layer in layers.values())
+    bits = sum(spec.count * spec.bits for layer in layers.values() for spec in layer.slots().values())
     weights = sum(layer.weight.numel() for layer in layers.values())
     assert record["equivalent_bits"] == pytest.approx(bits / weights)
     assert Plan.from_json(json.loads(json.dumps(record["plan"]))).layers.keys() == layers.keys()

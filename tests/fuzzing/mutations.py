@@ -201,7 +201,9 @@ def _header(data: bytes, draw: random.Random, others: Sequence[bytes]) -> tuple[
     parts = parts_of(data)
     kind, header = forge_header(parts.long_header(), draw, lambda: parts_of(draw.choice(others)).long_header())
     # What the packed form cannot hold leaves the header as it was; the form itself is forged beside this.
-    with contextlib.suppress(LookupError, TypeError, AttributeError, ValueError, OverflowError, ArtifactError):
+    with contextlib.suppress(
+        LookupError, TypeError, AttributeError, ValueError, OverflowError, MemoryError, ArtifactError
+    ):
         parts.set_header(header)
     if draw.random() < 0.5:
         _refit(parts, header, draw)

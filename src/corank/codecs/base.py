@@ -90,7 +90,7 @@ class Codec(ABC):
     @abstractmethod
     def stored(self, rows: int, columns: int) -> dict[str, TensorSpec]:
         """What a weight of that shape stores beside its codes, known before anything is fitted: at most, where only a
-        :meth:`measured` codec knows."""
+        codec with its measured size knows."""
 
     @abstractmethod
     def codebook(self, tensors: Mapping[str, Tensor], rows: int, columns: int) -> Codebook:
@@ -110,7 +110,7 @@ class Codec(ABC):
         return self
 
     def check(self, tensors: Mapping[str, Tensor], rows: int, columns: int) -> None:
-        """Looks at the :attr:`streams` of a weight of that shape, ``tensors`` being as in :meth:`codebook`.
+        """Looks at the :attr:`checked_tensors` of a weight of that shape, ``tensors`` being as in :meth:`codebook`.
 
         Raises:
             ArtifactError: for contents that :meth:`codebook` could not read.

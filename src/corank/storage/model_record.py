@@ -29,8 +29,8 @@ class LayerRecord:
         shape: ``(G, R, C)``.
         relative_output_error: ``mean |y - y_q|^2 / mean |y|^2`` on the calibration inputs, of the layer as it was
             coded: what a refinement moves afterwards, for the sake of the network's outputs, is not in it.
-        spectrum: error along each adapter direction before the adapter, descending, as it was coded; empty once read
-            from a file.
+        spectrum: error along each adapter direction before the adapter, descending, as it was coded; empty where
+            no layer got an adapter, and once read from a file.
         histogram: of the float weights, norms folded; None once read from a file.
     """
 

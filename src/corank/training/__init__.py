@@ -1,0 +1,1 @@
+"""Networks that train while their weights are low-bit."""

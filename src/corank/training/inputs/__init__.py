@@ -1,0 +1,13 @@
+"""How a layer's inputs train while they are low-bit."""
+
+from corank.registry import Registry
+from corank.training.inputs.base import InputStart, InputTraining, TrainableInputs
+from corank.training.inputs.learned_step import LearnedStepInputs
+
+_OWN: dict[str, type[InputTraining]] = {
+    "learned-step": LearnedStepInputs,
+}
+INPUTS: Registry[InputTraining] = Registry("input-training", InputTraining, "corank.input_trainings", _OWN)
+"""Ways by the name they have in recipes."""
+
+__all__ = ["INPUTS", "InputStart", "InputTraining", "LearnedStepInputs", "TrainableInputs"]

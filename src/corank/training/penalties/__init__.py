@@ -1,0 +1,10 @@
+"""What is added to the loss."""
+
+from corank.registry import Registry
+from corank.training.penalties.base import Penalty
+
+_OWN: dict[str, type[Penalty]] = {}
+PENALTIES: Registry[Penalty] = Registry("penalty", Penalty, "corank.penalties", _OWN)
+"""Penalties by the name they have in recipes."""
+
+__all__ = ["PENALTIES", "Penalty"]

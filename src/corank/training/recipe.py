@@ -1,0 +1,215 @@
+"""A training recipe: plain numbers that say how a network trains. JSON both ways; a person may edit it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from corank.codecs import Uniform
+from corank.errors import ConfigError
+from corank.files import read_at_most, write_whole
+from corank.training.callbacks import Callback
+from corank.training.described import described, read
+from corank.training.inputs import InputTraining, LearnedStepInputs
+from corank.training.penalties import Penalty
+from corank.training.weights import STARTS, LearnedStep, WeightTraining
+
+__all__ = ["LOSSES", "Optimizer", "Recipe", "Schedule"]
+
+LOSSES = ("distil", "labels", "both")
+AUGMENTATIONS = ("none", "flip", "flip-shift")
+NORMS = ("adapt", "frozen")
+PRECISIONS = ("auto", "float32", "bfloat16")
+_VERSION = 1
+_LARGEST_BYTES = 1_000_000  # of a recipe's file
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What moves the weights.
+
+    Attributes:
+        name: of torch.optim ("adamw", "adam", "sgd", ...), or of timm.optim where that is installed ("adamp", "sgdp").
+        rate: peak learning rate of weights, biases and norms.
+        step_rate: of what a way of training learns beside them (scales), as a factor of ``rate``.
+        decay: decoupled or not as the optimizer has it; of weights alone.
+        momentum: of optimizers that take one.
+        clip: norm that gradients are clipped to; 0 for none.
+    """
+
+    name: str = "adamw"
+    rate: float = 2e-3
+    step_rate: float = 3.0
+    decay: float = 0.0
+    momentum: float = 0.9
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "step_rate", "decay", "momentum", "clip"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not (0 <= value < math.inf):
+                raise ConfigError(f"Optimizer({name}={value!r}): a number from 0, e.g. Optimizer({name}=0.001)")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the steps: up linearly over the first ``warm`` of them, then as ``name`` says.
+
+    Attributes:
+        name: "cosine" to zero, "linear" to zero, "constant", or "steps": a tenth at 1/2 and again at 3/4.
+        warm: share of the steps.
+    """
+
+    name: str = "cosine"
+    warm: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.name not in ("cosine", "linear", "constant", "steps"):
+            raise ConfigError(f"Schedule({self.name!r}): 'cosine', 'linear', 'constant' or 'steps'")
+        if not 0 <= self.warm < 1:
+            raise ConfigError(f"Schedule(warm={self.warm!r}): a share of the steps, from 0 to below 1")
+
+    def __call__(self, place: float) -> float:
+        """The factor of all rates at ``place``, from 0 (before the first step) to below 1."""
+        if place < self.warm:
+            return 0.1 + 0.9 * place / self.warm
+        left = (place - self.warm) / (1 - self.warm)
+        if self.name == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * left))
+        if self.name == "linear":
+            return 1 - left
+        return 1.0 if self.name == "constant" else (1.0 if left < 0.5 else 0.1 if left < 0.75 else 0.01)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network trains with low-bit weights; see :func:`corank.train`.
+
+    Attributes:
+        weights: of every layer but the first and last; None trains a float network, which comes back as one.
+        inputs: of the same layers; None leaves inputs in float.
+        edge: weights of the first and last layer.
+        edge_inputs: theirs, where ``inputs`` is not None.
+        penalties: added to the loss.
+        callbacks: run in this order.
+        loss: "distil": from the float network, no labels; "labels": their cross entropy; "both": the mean of the two.
+        temperature: of the distillation of logits.
+        start: "codes" of ``quantize``, the "float" weights, or "scratch".
+        optimizer, schedule: of all that trains.
+        iterations: steps, 0 for none.
+        batch_size: samples a step, over all processes; of token sequences, as many as hold 64 tokens for each.
+        augment: of images: "none", "flip", "flip-shift" (by up to an eighth), or a name of ``timm`` in
+            :mod:`corank.calibration.augment`.
+        norms: whether batch norms "adapt" to the batches, to be estimated anew at the end, or stay "frozen".
+        average: decay of an exponential average of what trains, which is what ships then; 0 for none.
+        precision: of the passes: "float32", "bfloat16" (autocast), or "auto": bfloat16 where it is native.
+    """
+
+    weights: WeightTraining | None = field(default_factory=LearnedStep)
+    inputs: InputTraining | None = None
+    edge: WeightTraining | None = field(default_factory=lambda: LearnedStep(Uniform(8, range="mse")))
+    edge_inputs: InputTraining | None = field(default_factory=lambda: LearnedStepInputs(8))
+    penalties: tuple[Penalty, ...] = ()
+    callbacks: tuple[Callback, ...] = ()
+    loss: str = "distil"
+    temperature: float = 2.0
+    start: str = "codes"
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    iterations: int = 400
+    batch_size: int = 128
+    augment: str = "flip-shift"
+    norms: str = "adapt"
+    average: float = 0.0
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("loss", LOSSES), ("start", STARTS), ("norms", NORMS), ("precision", PRECISIONS)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ConfigError(f"Recipe({name}={value!r}): one of {', '.join(map(repr, allowed))}")
+        if type(self.iterations) is not int or self.iterations < 0:
+            raise ConfigError(f"Recipe(iterations={self.iterations!r}): a whole number of steps, e.g. 400")
+        if type(self.batch_size) is not int or self.batch_size < 1:
+            raise ConfigError(f"Recipe(batch_size={self.batch_size!r}): a positive whole number, e.g. 128")
+        if type(self.temperature) not in (int, float) or not 0 < self.temperature < math.inf:
+            raise ConfigError(f"Recipe(temperature={self.temperature!r}): a positive number, e.g. 2.0")
+        if type(self.average) not in (int, float) or not 0 <= self.average < 1:
+            raise ConfigError(f"Recipe(average={self.average!r}): a decay from 0 (none) to below 1, e.g. 0.999")
+        if self.weights is not None and self.start not in self.weights.starts:
+            kind = type(self.weights).__name__
+            raise ConfigError(f"{kind} starts from {' or '.join(map(repr, self.weights.starts))}, not {self.start!r}")
+
+    def replaced(self, **fields: Any) -> Recipe:
+        """The same with other fields."""
+        return replace(self, **fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field that is not at its default, plain, and the version of the form."""
+        found: dict[str, Any] = {"format": _VERSION}
+        default = Recipe()
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value == getattr(default, one.name):
+                continue
+            if isinstance(value, tuple):
+                found[one.name] = [described(item) for item in value]
+            elif isinstance(value, (WeightTraining, InputTraining)):
+                found[one.name] = described(value)
+            elif isinstance(value, (Optimizer, Schedule)):
+                found[one.name] = {part.name: getattr(value, part.name) for part in fields(value)}
+            else:
+                found[one.name] = value
+        return found
+
+    @classmethod
+    def from_json(cls, data: Any) -> Recipe:
+        """The inverse of :meth:`to_json`; checks everything.
+
+        Raises:
+            ConfigError: for what is no recipe.
+        """
+        known = {one.name for one in fields(cls)}
+        if not isinstance(data, Mapping):
+            raise ConfigError(f'a recipe is {{"format": 1, "weights": {{...}}, ...}}, not {str(data)[:80]!r}')
+        if data.get("format", _VERSION) != _VERSION:
+            raise ConfigError(f"a recipe of format {str(data['format'])[:80]}; this version reads format {_VERSION}")
+        unknown = sorted(set(data) - known - {"format"})
+        if unknown:
+            raise ConfigError(f"a recipe has no field {unknown[0][:80]!r}; it has {', '.join(sorted(known))}")
+        return cls(**{name: _read(name, value) for name, value in data.items() if name != "format"})
+
+    def save(self, path: str | Path) -> None:
+        """Writes the recipe as JSON."""
+        write_whole(path, json.dumps(self.to_json(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Reads a recipe written by :meth:`save`, or by a person."""
+        try:
+            data = json.loads(read_at_most(path, _LARGEST_BYTES))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(f"cannot read a recipe from {path}: {error}") from error
+        return cls.from_json(data)
+
+
+def _read(name: str, value: Any) -> Any:
+    settings: dict[str, type[Any]] = {"weights": WeightTraining, "edge": WeightTraining}
+    settings |= {"inputs": InputTraining, "edge_inputs": InputTraining}
+    lists: dict[str, type[Any]] = {"penalties": Penalty, "callbacks": Callback}
+    if name in settings:
+        return None if value is None else read(value, settings[name])
+    if name in lists:
+        if not isinstance(value, list):
+            raise ConfigError(f"a recipe's {name} are a list, not {str(value)[:80]!r}")
+        return tuple(read(item, lists[name]) for item in value)
+    if name in ("optimizer", "schedule"):
+        kind = Optimizer if name == "optimizer" else Schedule
+        if not isinstance(value, dict) or set(value) - {one.name for one in fields(kind)}:
+            raise ConfigError(f"a recipe's {name} has the fields {', '.join(one.name for one in fields(kind))}")
+        return kind(**value)
+    return value

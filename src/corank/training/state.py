@@ -1,0 +1,127 @@
+"""A training under way: what callbacks and penalties see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from corank.matrix import Geometry
+from corank.training.inputs import TrainableInputs
+from corank.training.recipe import Recipe
+from corank.training.weights import TrainableWeight
+
+__all__ = ["TrainedLayer", "TrainingState", "parametrized"]
+
+
+class _Weight(nn.Module):
+    """torch's parametrization: the layer's weight, through its matrix."""
+
+    def __init__(self, geometry: Geometry, inner: TrainableWeight) -> None:
+        super().__init__()
+        self._geometry, self.inner = geometry, inner
+
+    def forward(self, weight: Tensor) -> Tensor:
+        matrix = self._geometry.to_matrix(weight).flatten(0, 1)
+        return self._geometry.from_matrix(self.inner(matrix))
+
+
+@dataclass
+class TrainedLayer:
+    """One layer while it trains: a parameter of a module, addressed by both names.
+
+    Attributes:
+        module: of the network that trains.
+        parameter: the parameter's name in it.
+        geometry: how it is a matrix.
+        weight: how it trains; None for a float weight.
+        inputs: what rounds the layer's inputs; None for float inputs.
+    """
+
+    module: nn.Module
+    geometry: Geometry
+    weight: TrainableWeight | None = None
+    inputs: TrainableInputs | None = None
+    parameter: str = "weight"
+
+    @property
+    def latent(self) -> nn.Parameter:
+        """The float weight that trains, in the layer's own shape."""
+        if self.weight is None:
+            return self.module.get_parameter(self.parameter)
+        return self.module.get_parameter(f"parametrizations.{self.parameter}.original")
+
+    @property
+    def matrix(self) -> Tensor:
+        """The float weight ``(R, C)``; in place changes change the parameter unless the layer is transposed."""
+        return self.geometry.to_matrix(self.latent).flatten(0, 1)
+
+    def computed(self) -> Tensor:
+        """The weight ``(R, C)`` that the layer computes with, differentiable."""
+        return self.matrix if self.weight is None else self.weight(self.matrix)
+
+    def rewrite(self, matrix: Tensor) -> None:
+        """Sets the float weight from ``(R, C)``."""
+        with torch.no_grad():
+            self.latent.copy_(self.geometry.from_matrix(matrix))
+
+
+def parametrized(layer: TrainedLayer) -> None:
+    """Puts the layer's way of training in the place of its weight."""
+    if layer.weight is not None:
+        parametrize.register_parametrization(
+            layer.module, layer.parameter, _Weight(layer.geometry, layer.weight), unsafe=True
+        )
+        layer.latent.requires_grad_(layer.weight.trains_weight)
+
+
+@dataclass
+class TrainingState:
+    """What a training is at, handed to callbacks and penalties.
+
+    Attributes:
+        recipe: that is carried out.
+        model: the network that trains, in training mode where its norms adapt.
+        teacher: the float network; None where nothing is distilled.
+        layers: by name, in the order they run.
+        seed: of all draws.
+        step: the number of the step under way, from 0.
+        batch, labels: of the step (or its part) under way; labels are None where there are none.
+        output, reference: what network and teacher gave for it.
+        kept: what callbacks and penalties remember, by names that begin with their kind's; a checkpoint holds it.
+        measured: numbers of this step for the history, by name.
+    """
+
+    recipe: Recipe
+    model: nn.Module
+    teacher: nn.Module | None
+    layers: dict[str, TrainedLayer]
+    seed: int = 0
+    step: int = 0
+    batch: Any = None
+    labels: Tensor | None = None
+    output: Any = None
+    reference: Any = None
+    optimizer: torch.optim.Optimizer | None = None
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def place(self) -> float:
+        """Share of the steps that is done, from 0 to below 1."""
+        return self.step / max(1, self.recipe.iterations)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network trains."""
+        return next(iter(self.layers.values())).latent.device
+
+    def weights(self) -> Iterator[tuple[str, TrainedLayer, TrainableWeight]]:
+        """The layers whose weight trains in a low-bit way."""
+        for name, layer in self.layers.items():
+            if layer.weight is not None:
+                yield name, layer, layer.weight

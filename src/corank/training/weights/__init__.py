@@ -1,0 +1,24 @@
+"""How a weight trains while its codes are low-bit."""
+
+from corank.registry import Registry
+from corank.training.weights.base import STARTS, TrainableWeight, WeightStart, WeightTraining, straight_through
+from corank.training.weights.learned_step import LearnedStep
+from corank.training.weights.straight_through import StraightThrough
+
+_OWN: dict[str, type[WeightTraining]] = {
+    "learned-step": LearnedStep,
+    "straight-through": StraightThrough,
+}
+WEIGHTS: Registry[WeightTraining] = Registry("weight-training", WeightTraining, "corank.weight_trainings", _OWN)
+"""Ways by the name they have in recipes."""
+
+__all__ = [
+    "STARTS",
+    "WEIGHTS",
+    "LearnedStep",
+    "StraightThrough",
+    "TrainableWeight",
+    "WeightStart",
+    "WeightTraining",
+    "straight_through",
+]

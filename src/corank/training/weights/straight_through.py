@@ -1,0 +1,114 @@
+"""Any codec, trained by the straight-through estimator (arXiv 1308.3432): rounded forward, the identity backward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from corank.codecs import Codebook, Codec, RateUniform, ScalarCodebook, StatsQ
+from corank.codecs.scaled import ScaledLevels
+from corank.coded_weight import CodedWeight
+from corank.errors import ConfigError
+from corank.training.weights.base import TrainableWeight, WeightStart, WeightTraining, straight_through
+from corank.training.weights.cells import in_levels, into_cells, with_scale
+
+__all__ = ["StraightThrough", "StraightThroughWeight"]
+
+
+_EVERY = 50  # steps between fits that search
+
+
+@dataclass(frozen=True)
+class StraightThrough(WeightTraining):
+    """The layer computes with the nearest values of the codec; gradients reach the float weight as they are.
+
+    Args:
+        codec: which values.
+        refit: steps after which the codebook is fitted to the float weight anew: 1 before every pass, so that scales
+            follow the weights; 0 never; None: 1 where the scale is a plain statistic of the row (StatsQ, Binary, ...),
+            every 50 steps where it is searched.
+        clip: whether weights beyond the outermost level get no gradient.
+    """
+
+    codec: Codec = field(default_factory=StatsQ)
+    refit: int | None = None
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.refit is not None and (type(self.refit) is not int or self.refit < 0):
+            raise ConfigError(f"refit={self.refit!r}: steps, 0 for never, e.g. StraightThrough(StatsQ(2), refit=1)")
+
+    @property
+    def stored(self) -> Codec:
+        return self.codec
+
+    @property
+    def every(self) -> int:
+        """Steps between fits, 0 for never."""
+        if self.refit is not None:
+            return self.refit
+        own = type(self.codec).fit_scale if isinstance(self.codec, ScaledLevels) else ScaledLevels.fit_scale
+        return 1 if own not in (ScaledLevels.fit_scale, RateUniform.fit_scale) else _EVERY
+
+    def start(self, given: WeightStart) -> tuple[TrainableWeight, Tensor]:
+        codec, weight = self.codec, given.weight
+        if given.coded is None:
+            return StraightThroughWeight(self, codec.fit(weight)), weight
+        book, codes = given.coded.codebook, given.coded.codes
+        if not isinstance(book, ScalarCodebook):
+            weight = book.values(codes)  # what is known of other kinds of cells is that a value lies in its own
+        elif self.every == 1 and isinstance(codec, ScaledLevels) and codec.group <= 0:
+            weight = with_scale(book, codes, weight, lambda now: codec.fit(now).scale)
+        else:
+            weight = into_cells(book, codes, weight)
+        return StraightThroughWeight(self, book), weight
+
+
+class StraightThroughWeight(TrainableWeight):
+    """See :class:`StraightThrough`."""
+
+    def __init__(self, how: StraightThrough, book: Codebook) -> None:
+        super().__init__()
+        self._how = how
+        for name, tensor in _exactly(book).items():
+            self.register_buffer(f"book_{name}", tensor)
+
+    @property
+    def codec(self) -> Codec:
+        return self._how.codec
+
+    def book(self, weight: Tensor) -> Codebook:
+        """The codebook that a weight ``(R, C)`` is rounded by now."""
+        if self._how.every == 1:
+            return self.codec.fit(weight.detach())
+        kept = {name.removeprefix("book_"): tensor for name, tensor in self.named_buffers()}
+        return self.codec.codebook(kept, *weight.shape)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.no_grad():
+            book = self.book(weight)
+            value = book.values(book.nearest(weight))
+        if self._how.clip and isinstance(book, ScalarCodebook) and weight.requires_grad:
+            level = in_levels(book, weight.detach())
+            inside = (level >= book.levels[0]) & (level <= book.levels[-1])
+            weight = torch.where(inside, weight, weight.detach())
+        return straight_through(value, weight)
+
+    def coded(self, weight: Tensor) -> CodedWeight:
+        book = self.book(weight)
+        return CodedWeight(book.nearest(weight.detach()), book)
+
+    def after_step(self, weight: Tensor, step: int) -> None:
+        if self._how.every > 1 and (step + 1) % self._how.every == 0:
+            for name, tensor in _exactly(self.codec.fit(weight.detach())).items():
+                self.get_buffer(f"book_{name}").copy_(tensor)
+
+
+def _exactly(book: Codebook) -> dict[str, Tensor]:
+    """What a codebook stores, flat, its scales as they are: those of a start need not be of fp16."""
+    kept = {name: t.float() if t.is_floating_point() else t for name, t in book.tensors().items()}
+    if isinstance(book, ScalarCodebook) and "scale" in kept:
+        kept["scale"] = book.scale
+    return {name: tensor.reshape(-1).clone() for name, tensor in kept.items()}

@@ -96,5 +96,6 @@ def piecewise_affine(book: Codebook, weight: Tensor, inverse: Tensor) -> Tensor:
     """
     below, above = (book.values(codes) for codes in book.neighbours(weight))
     middle = (below + above) / 2
-    steep = middle + (weight - middle) / inverse.clamp(min=torch.finfo(torch.float32).tiny)
+    more = 1 / inverse.clamp(min=torch.finfo(torch.float32).tiny) - 1
+    steep = weight + (weight - middle) * more  # in this form a slope of 1 changes no bit
     return torch.where(inverse > 0, steep.clamp(below, above), book.values(book.nearest(weight)))

@@ -95,6 +95,10 @@ class _Loop:
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 module.train(recipe.norms == "adapt")
+        for layer in state.layers.values():
+            for way in (layer.weight, layer.inputs):
+                if way is not None:
+                    way.train()
         state.optimizer = build(recipe.optimizer, groups_of(state))
         for group in state.optimizer.param_groups:
             group["peak"] = group["lr"]

@@ -55,7 +55,6 @@ class Relax(Callback):
             raise ConfigError(
                 "Relax: no weight trains by Relaxed, e.g. Recipe(weights=Relaxed(StraightThrough(Binary())))"
             )
-        for weight in running:
         kept = state.kept.get("relax:eta")
         self._set(state, self.eta(0.0) if kept is None else float(kept))
 

@@ -53,7 +53,6 @@ class Steepen(Callback):
         running = [weight for _, _, weight in state.weights() if isinstance(weight, ParqWeight)]
         if not running:
             raise ConfigError("Steepen: no weight trains by Parq, e.g. Recipe(weights=Parq(Binary()))")
-        for weight in running:
         kept = state.kept.get("steepen:inverse")
         self._set(state, self.inverse(0.0) if kept is None else float(kept))
 

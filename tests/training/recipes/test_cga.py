@@ -7,8 +7,9 @@ import torch
 from training.stepping import state_of, stepped
 
 from corank.codecs import Binary
+from corank.errors import ConfigError
 from corank.training.callbacks import Confidence, Meters
-from corank.training.recipe import Recipe
+from corank.training.recipe import Recipe, Schedule
 from corank.training.recipes import RECIPES
 from corank.training.weights import StraightThrough
 
@@ -34,3 +35,16 @@ def test_nearly_all_weights_stay_in_the_second_phase() -> None:
         stepped(state, optimizer)
         moved.append(float((state.layers["head"].latent != before).float().mean()))
     assert min(moved[:18]) > 0.9 and max(moved[18:]) < 0.05
+
+
+@pytest.mark.parametrize("asked", [{"hold": 0.9, "warm": 0.2}, {"hold": -0.1}, {"floor": 1.5}])
+def test_what_is_no_schedule_is_refused(asked: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"Schedule\((hold|floor)="):
+        Schedule(**asked)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_a_schedule_comes_down_to_its_floor_and_holds_it(name: str) -> None:
+    schedule = Schedule(name, warm=0.0, floor=0.25, hold=0.5)
+    assert [schedule(place) for place in (0.0, 0.25, 0.5, 0.75)] == pytest.approx([1.0, 0.625, 0.25, 0.25])
+    assert Schedule(name)(0.55) == pytest.approx(0.5)

@@ -182,7 +182,9 @@ class _Loop:
         bad = [name for name, one in state.model.named_parameters() if not bool(torch.isfinite(one).all())]
         nans = [name for name, one in state.model.named_parameters()
                 if one.grad is not None and not bool(torch.isfinite(one.grad).all())]  # fmt: skip
-        where = f"; {bad[0]!r} is not finite" if bad else f"; the gradient of {nans[-1]!r} is not finite" if nans else ""
+        where = (
+            f"; {bad[0]!r} is not finite" if bad else f"; the gradient of {nans[-1]!r} is not finite" if nans else ""
+        )
         rate = state.optimizer.param_groups[0]["lr"] if state.optimizer else 0.0
         return (
             f"the loss of step {state.step + 1} is not finite at a learning rate of {rate:.3g}{where}; the state before "

@@ -126,7 +126,9 @@ def _move_bias(module: nn.Module, norm: NormAfter | None, moved: Tensor) -> None
 
 
 def _feeding(inputs: nn.Module):
-    def feed(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def feed(
+        _module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
             return (inputs(args[0]), *args[1:]), named
         first = next(iter(named))

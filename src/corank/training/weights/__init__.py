@@ -5,6 +5,8 @@ from corank.training.weights.base import STARTS, TrainableWeight, WeightStart, W
 from corank.training.weights.dense_shift import DenseShiftLatents
 from corank.training.weights.dorefa import DoReFa
 from corank.training.weights.learned_step import LearnedStep
+from corank.training.weights.parq import Parq
+from corank.training.weights.relaxed import Relaxed
 from corank.training.weights.s3_shift import S3Latents
 from corank.training.weights.straight_through import StraightThrough
 
@@ -12,6 +14,8 @@ _OWN: dict[str, type[WeightTraining]] = {
     "dense-shift": DenseShiftLatents,
     "dorefa": DoReFa,
     "learned-step": LearnedStep,
+    "parq": Parq,
+    "relaxed": Relaxed,
     "s3": S3Latents,
     "straight-through": StraightThrough,
 }
@@ -24,6 +28,8 @@ __all__ = [
     "DenseShiftLatents",
     "DoReFa",
     "LearnedStep",
+    "Parq",
+    "Relaxed",
     "S3Latents",
     "StraightThrough",
     "TrainableWeight",

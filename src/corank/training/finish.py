@@ -12,13 +12,13 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
 from corank.calibration import Context, run
-from corank.refine.norms import reestimate_norms
 from corank.coded_weight import CodedWeight
 from corank.coding.install import coded_module
 from corank.coding.layer import LayerResult
 from corank.errors import TrainingError
 from corank.layers import CodedLayerState, replace_module
 from corank.layers.folding import remove_norm
+from corank.refine.norms import reestimate_norms
 from corank.training.norms import NormAfter, scaled_rows, takes_row_scales
 from corank.training.state import TrainedLayer, TrainingState
 from corank.training.weights import TrainableWeight

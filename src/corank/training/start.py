@@ -64,7 +64,8 @@ def begin(
         module = modules[name]
         layer = TrainedLayer(module, Geometry.of(module))
         matrix = layer.geometry.to_matrix(module.get_parameter("weight").detach()).flatten(0, 1).clone()
-        given = WeightStart(matrix, _unfolded(start, after.get(id(module)), matrix), (seed << 10) + number)
+        codes, fresh = _unfolded(start, after.get(id(module)), matrix), recipe.start == "scratch"
+        given = WeightStart(matrix, codes, (seed << 10) + number, fresh)
         layer.weight, latent = start.weight.start(given)
         layer.weight.to(matrix.device)
         if start.moved is not None:

@@ -264,7 +264,8 @@ def replace_callbacks(state: TrainingState, own: Sequence[Callback]) -> Training
 
 def _recorded(work: _Run, results: Mapping[str, Any], history: tuple[Any, ...], notes: tuple[str, ...]) -> ModelRecord:
     plan = work.draft.plan.with_codecs({name: one.code.codec for name, one in results.items()})
+    kept = set(work.kept_norms.values())
     return replace(
         work.draft, plan=plan, iterations=work.recipe.iterations, history=history, notes=notes,
-        samples=len(work.context.samples),
+        samples=len(work.context.samples), folded=tuple(name for name in work.draft.folded if name not in kept),
     )  # fmt: skip

@@ -2,14 +2,24 @@
 
 from corank.registry import Registry
 from corank.training.inputs.base import InputStart, InputTraining, TrainableInputs
+from corank.training.inputs.learned_clip import LearnedClipInputs
 from corank.training.inputs.learned_step import LearnedStepInputs
 from corank.training.inputs.resolution import ResolutionInputs
 
 _OWN: dict[str, type[InputTraining]] = {
+    "learned-clip": LearnedClipInputs,
     "learned-step": LearnedStepInputs,
     "resolution": ResolutionInputs,
 }
 INPUTS: Registry[InputTraining] = Registry("input-training", InputTraining, "corank.input_trainings", _OWN)
 """Ways by the name they have in recipes."""
 
-__all__ = ["INPUTS", "InputStart", "InputTraining", "LearnedStepInputs", "ResolutionInputs", "TrainableInputs"]
+__all__ = [
+    "INPUTS",
+    "InputStart",
+    "InputTraining",
+    "LearnedClipInputs",
+    "LearnedStepInputs",
+    "ResolutionInputs",
+    "TrainableInputs",
+]

@@ -1,0 +1,55 @@
+"""Published ways of training: one paper, one file. A recipe's name is the method's and its bits, "bcgd-w1a4"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from corank.config import choose
+from corank.errors import ConfigError
+from corank.training.recipe import Recipe
+from corank.training.recipes.adamp import adamp
+from corank.training.recipes.bcgd import bcgd
+from corank.training.recipes.binary_relax import binary_relax
+from corank.training.recipes.cga import cga
+from corank.training.recipes.parq import parq
+from corank.training.recipes.roq import roq
+from corank.training.recipes.stats import stats
+from corank.training.recipes.ternary import ternary
+
+__all__ = ["RECIPES", "chosen_recipe"]
+
+RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
+    "adamp": adamp,
+    "bcgd": bcgd,
+    "binary-relax": binary_relax,
+    "cga": cga,
+    "parq": parq,
+    "roq": roq,
+    "stats": stats,
+    "ternary": ternary,
+}
+"""Methods by name; each takes the bits of weights and of inputs, None for float inputs."""
+
+_NAME = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*?)-(?:(\d)bit|w(\d)a(\d))")
+
+
+def chosen_recipe(recipe: str | Recipe) -> Recipe:
+    """The recipe, or the one of that name: a method and its bits, "stats-2bit" or "lsq-w4a4"; a method that trains a
+    float network goes by its name alone.
+
+    Raises:
+        ConfigError: for a name that is not known, naming the closest, or bits that the method does not have.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, str):
+        raise ConfigError(f"recipe={recipe!r:.60}: a name such as 'stats-2bit', or a corank.training.Recipe")
+    found = _NAME.fullmatch(recipe)
+    if found is None and recipe in RECIPES:
+        raise ConfigError(f"recipe {recipe!r} needs its bits: {recipe}-2bit, or {recipe}-w4a4 with inputs of 4 bits")
+    if found is None:
+        choose(recipe.split("-")[0], RECIPES, "recipe's method")
+        raise ConfigError(f"recipe {recipe!r}: METHOD-Nbit or METHOD-wNaM, e.g. 'stats-2bit' or 'lsq-w4a4'")
+    name, bits, weights, inputs = found.groups()
+    return choose(name, RECIPES, "recipe's method")(int(bits or weights), None if inputs is None else int(inputs))

@@ -21,6 +21,10 @@ from corank.training.weights import WeightStart, WeightTraining
 __all__ = ["LayerStart", "anew", "begin"]
 
 _SMALLEST_GAIN = 1e-12
+_DRAWN = (
+    *(nn.Linear, nn.Embedding, nn.modules.conv._ConvNd),
+    *(nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm),
+)
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,7 @@ def anew(model: nn.Module, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in model.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)):
-                module.reset_parameters()
-            elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+            if isinstance(module, _DRAWN):
                 module.reset_parameters()
 
 

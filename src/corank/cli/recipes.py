@@ -14,7 +14,7 @@ from corank.training.recipes import RECIPES, chosen_recipe
 
 __all__ = ["recipes"]
 
-_HOW = "a recipe is METHOD-Nbit, or METHOD-wNaM with inputs of M bits: stats-2bit, lsq-w4a4; corank recipes NAME prints one"
+_HOW = "a recipe is METHOD-Nbit, or METHOD-wNaM with inputs of M bits: stats-2bit, lsq-w4a4; NAME prints it"
 
 
 def recipes(

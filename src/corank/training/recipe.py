@@ -146,6 +146,8 @@ class Recipe:
             value = getattr(self, name)
             if value not in allowed:
                 raise ConfigError(f"Recipe({name}={value!r}): one of {', '.join(map(repr, allowed))}")
+        if not isinstance(self.augment, str):
+            raise ConfigError(f"Recipe(augment={self.augment!r:.60}): a name, e.g. 'none' or 'flip-shift'")
         if type(self.iterations) is not int or self.iterations < 0:
             raise ConfigError(f"Recipe(iterations={self.iterations!r}): a whole number of steps, e.g. 400")
         if type(self.batch_size) is not int or self.batch_size < 1:

@@ -215,6 +215,7 @@ class _Run:
             prepared = prepare(self.model, lambda one: run(one, context.samples.first(2), context.device), fold=False)
             own = replace(own, prepared=prepared)
         biases = {name: own.prepared.bias(name) for name in plan.coded()}
+        biases = {name: None if one is None else one.clone() for name, one in biases.items()}  # coding writes to them
         results = code_plan(plan, statistics_of(own, plan, keep=False), own)
         for name, result in results.items():
             bias = biases[name]

@@ -93,7 +93,8 @@ def run_record(run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
 
 def _inputs(name: str, run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
     step, offset = input_codes(run, contents).get(name, (None, None))
-    return {"inputs": run.plan.layers[name].inputs, "input_step": step, "input_offset": offset}
+    inputs = run.plan.layers[name].inputs  # those of 1 bit have no code that stands for zero
+    return {"inputs": inputs, "input_step": step, "input_offset": None if inputs == 1 else offset}
 
 
 def _parts(

@@ -1,6 +1,7 @@
 """Model surgery without tracing: observe, fold, code, replace."""
 
-from corank.layers.activation import InputQuantizer, fit_inputs
+from corank.layers.activation import InputQuantizer, InputRounder, fit_inputs
+from corank.layers.binary_inputs import BinaryInputs
 from corank.layers.coded import (
     CodedConv1d,
     CodedConv2d,
@@ -19,6 +20,7 @@ from corank.layers.split import CoarseFineConv2d, centre_codecs, split_centres
 from corank.layers.state import CodedLayerState, LayerFormat, TensorSpec
 
 __all__ = [
+    "BinaryInputs",
     "CoarseFineConv2d",
     "CodedConv1d",
     "CodedConv2d",
@@ -30,6 +32,7 @@ __all__ = [
     "CodedLayerState",
     "CodedLinear",
     "InputQuantizer",
+    "InputRounder",
     "LayerFormat",
     "Observation",
     "PreparedModel",

@@ -104,7 +104,17 @@ def check_plan(plan: Plan, prepared: PreparedModel) -> Plan:
 
 
 def _with_shared(plan: Plan, prepared: PreparedModel) -> Plan:
-    """The plan with what layers of the same codec share found in all of them, and unseen layers' inputs in float."""
+    """The plan with what layers of the same codec share found in all of them, and unseen layers' inputs in float.
+
+    Raises:
+        ConfigError: for inputs of 1 bit.
+    """
+    binary = next((name for name, layer in plan.coded().items() if layer.inputs == 1), None)
+    if binary is not None:
+        raise ConfigError(
+            f"layer {binary!r}: inputs of 1 bit are trained, not fitted: corank train; LayerPlan(..., inputs=2) or "
+            "more bits need no training"
+        )
     float_inputs = {name: replace(plan.layers[name], inputs=None) for name in prepared.unseen & plan.layers.keys()}
     plan = Plan({**plan.layers, **float_inputs})
     users: dict[Codec, list[str]] = {}

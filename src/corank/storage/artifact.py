@@ -235,6 +235,11 @@ def _check_layers(model: nn.Module, run: ModelRecord) -> None:
         shape = Geometry.of(layer).matrix_shape
         if shape != layer_run.shape:
             raise ArtifactError(f"layer {name!r} is {shape} there and {layer_run.shape} in the file")
+        shifts, channels = run.plan.layers[name].input_shifts, Geometry.of(layer).channels
+        if shifts not in (0, 1, channels):
+            raise ArtifactError(
+                f"layer {name!r} has {channels} channels there, and {shifts} shifts of them in the file"
+            )
     for name in run.folded:
         if name not in modules:
             raise ArtifactError(f"it has no norm {name!r}")
@@ -251,7 +256,7 @@ def _build(model: nn.Module, run: ModelRecord, contents: ArtifactContents) -> No
         assert plan.codec is not None
         kind = coded_class(layer, seen_alike=True)
         coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, plan.inputs)
-        coded.keep_bias(f"{name}.bias" in biased)
+        coded.keep_bias(f"{name}.bias" in biased).keep_shifts(plan.input_shifts)
         coded._buffers.update({slot: tensor.clone() for slot, tensor in stored[name].items()})
         replace_module(model, layer, coded)
     materialise(model)

@@ -58,7 +58,8 @@ class LayerRecord:
     def slots(self, plan: LayerPlan) -> dict[str, TensorSpec]:
         """What the layer stores by that plan, in order."""
         assert plan.codec is not None
-        return LayerFormat(self.shape, plan.codec, self.rank(plan), plan.adapter_bits, plan.inputs).tensors()
+        rank, shifts = self.rank(plan), plan.input_shifts
+        return LayerFormat(self.shape, plan.codec, rank, plan.adapter_bits, plan.inputs, shifts).tensors()
 
     def rank(self, plan: LayerPlan) -> int:
         """The plan's rank, or the layer's full rank where that is less."""

@@ -8,7 +8,8 @@ from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
-from corank.layers import InputQuantizer
+from corank.layers import InputRounder
+from corank.matrix import Geometry
 
 __all__ = ["InputStart", "InputTraining", "TrainableInputs"]
 
@@ -20,10 +21,20 @@ class InputStart:
     Attributes:
         quantizer: fitted to the inputs of calibration samples, of the width that is trained.
         mean_size: mean magnitude of those inputs.
+        geometry: of the layer, for what each of its channels has for itself; None where that is not known.
     """
 
-    quantizer: InputQuantizer
+    quantizer: InputRounder
     mean_size: float
+    geometry: Geometry | None = None
+
+    @property
+    def shifts(self) -> tuple[int, ...]:
+        """The shape of one number a channel, as it broadcasts over the inputs; of one number for all without a
+        geometry."""
+        if self.geometry is None:
+            return (1,)
+        return (self.geometry.channels, *(1 for _ in self.geometry.kernel))
 
 
 class TrainableInputs(nn.Module, ABC):
@@ -34,7 +45,7 @@ class TrainableInputs(nn.Module, ABC):
         """The inputs, of any shape, rounded; differentiable in them and in what trains."""
 
     @abstractmethod
-    def quantizer(self) -> InputQuantizer:
+    def quantizer(self) -> InputRounder:
         """What ships: gives the same values, once its step is rounded to fp16."""
 
 

@@ -104,6 +104,7 @@ def _about(side: _Side) -> dict[str, Any]:
         "iterations": run.iterations,
         "equivalent_bits": run.equivalent_bits,
         "stored_bytes": side.stored_bytes,
+        **({"structure": [dict(entry) for entry in run.structure]} if run.structure else {}),
     }
 
 

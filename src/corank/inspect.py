@@ -88,6 +88,7 @@ def run_record(run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
         "samples": run.samples,
         "notes": list(run.notes),
         "plan": run.plan.to_json(),
+        **({"structure": [dict(entry) for entry in run.structure]} if run.structure else {}),
     }
 
 

@@ -46,7 +46,7 @@ class BinaryInputs:
         shift = inputs.new_zeros(()) if self.shift is None else self.shift
         trains = inputs.requires_grad or self.step.requires_grad or shift.requires_grad
         if torch.is_grad_enabled() and trains:
-            return _Sign.apply(inputs, self.step, shift, self.gradient)  # pyright: ignore[reportReturnType]
+            return _Sign.apply(inputs, self.step, shift, self.gradient)
         return _signs(inputs, self.step, shift)
 
     @property

@@ -21,6 +21,7 @@ from corank.errors import ArtifactError, ConfigError, ModelError
 from corank.files import write_whole
 from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
 from corank.layers.meta import materialise
+from corank.layers.structure import apply_structure
 from corank.matrix import Geometry
 from corank.storage.artifact_file import TENSOR, header_in, numbers_in
 from corank.storage.bits import unpack
@@ -116,12 +117,13 @@ def load(
         raise ConfigError(
             f"load(path, model): a torch.nn.Module or a function that makes one, not {type(model).__name__}"
         )
+    built = copy.deepcopy(given).eval() if isinstance(model, nn.Module) else given.eval()
     try:
-        _check_layers(given, run)  # before any code is unpacked: a small file may tell of layers of any size
+        apply_structure(built, run.structure)
+        _check_layers(built, run)  # before any code is unpacked: a small file may tell of layers of any size
     except (ArtifactError, ModelError) as error:
         raise _misfit(path, given, error) from error
     contents = _decoded(path, run, stored)[1]
-    built = copy.deepcopy(given).eval() if isinstance(model, nn.Module) else given.eval()
     try:
         take_dtype(built, next(iter(run.layers)), DTYPES[contents.header["dtype"]], dtype)
         _build(built, run, contents)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from corank.errors import ArtifactError, ConfigError
+from corank.layers.structure import Structure, read_structure
 from corank.plan import Plan
 from corank.storage.model_record import LayerRecord, ModelRecord
 
@@ -28,7 +29,7 @@ _REQUIRED = {
     "format", "model", "preset", "search", "bits", "budget", "seed", "iterations", "dtype", "plan", "layers", "folded",
     "skipped", "tensors",
 }  # fmt: skip
-_OPTIONAL = {"activations", "coders", "coded"}
+_OPTIONAL = {"activations", "coders", "coded", "structure"}
 _LARGEST = 1 << 63
 _DEEPEST = 12
 
@@ -81,6 +82,7 @@ def read_run(header: Mapping[str, Any]) -> ModelRecord:
         activations=_whole_or_none(header, "activations"),
         seed=_whole(header["seed"], "seed"),
         iterations=_whole(header["iterations"], "iterations"),
+        structure=_structure(header.get("structure", [])),
     )
 
 
@@ -113,6 +115,18 @@ def _plan(data: Any) -> Plan:
         return Plan.from_json(data)
     except ConfigError as error:
         raise unsound(f"{error}") from error
+
+
+def _structure(data: Any) -> Structure:
+    try:
+        structure = read_structure(data)
+    except ConfigError as error:
+        raise unsound(f"{error}") from error
+    for entry in structure:
+        for value in entry.values():
+            if isinstance(value, str):
+                text_in(value, "a structure's name")
+    return structure
 
 
 def _check_slots(name: str, layer: LayerRecord, plan: Plan) -> None:

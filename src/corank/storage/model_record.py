@@ -12,6 +12,7 @@ from corank.adapters import full_rank
 from corank.errors import ModelError
 from corank.layers import LayerFormat, TensorSpec
 from corank.layers.meta import check_values
+from corank.layers.structure import Structure
 from corank.plan import LayerPlan, Plan
 from corank.storage.histogram import Histogram
 
@@ -85,6 +86,7 @@ class ModelRecord:
         history: one entry for each gradient step; empty once read from a file.
         samples: calibration samples that the layers were coded from; None once read from a file.
         notes: what else there is to know of the run, one or two sentences each; empty once read from a file.
+        structure: how the network differs from its original class; see :mod:`corank.layers.structure`.
     """
 
     plan: Plan
@@ -103,6 +105,7 @@ class ModelRecord:
     history: tuple[Mapping[str, float], ...] = ()
     samples: int | None = None
     notes: tuple[str, ...] = ()
+    structure: Structure = ()
 
     @property
     def weights(self) -> int:

@@ -106,4 +106,4 @@ def test_settings() -> None:
     with pytest.raises(ConfigError, match=r"LearnedStepInputs\(bits=4\) trains 2 to 8"):
         SignInputs().with_bits(4)
     with pytest.raises(ConfigError, match=r"SignInputs\(\) trains 1 bit"):
-        LearnedStepInputs(4).start(InputStart(BinaryInputs(torch.tensor(1.0)), 1.0))  # pyright: ignore
+        LearnedStepInputs(4).start(InputStart(BinaryInputs(torch.tensor(1.0)), 1.0))

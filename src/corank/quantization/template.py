@@ -11,7 +11,7 @@ from corank.layers import PreparedModel
 from corank.plan import LayerPlan, Plan, match
 from corank.presets import Preset, chosen_codec
 
-__all__ = ["LayerOverride", "PlanTemplate", "check_plan"]
+__all__ = ["LayerOverride", "PlanTemplate", "check_fitted", "check_plan"]
 
 LayerOverride = int | str | Codec | LayerPlan
 FLOAT = "float"
@@ -103,18 +103,18 @@ def check_plan(plan: Plan, prepared: PreparedModel) -> Plan:
     return _with_shared(Plan({name: plan.layers[name] for name in prepared.targets if name in plan.layers}), prepared)
 
 
-def _with_shared(plan: Plan, prepared: PreparedModel) -> Plan:
-    """The plan with what layers of the same codec share found in all of them, and unseen layers' inputs in float.
-
-    Raises:
-        ConfigError: for inputs of 1 bit.
-    """
+def check_fitted(plan: Plan) -> None:
+    """Raises ConfigError for a plan whose layers have inputs of 1 bit, which nothing but training gives."""
     binary = next((name for name, layer in plan.coded().items() if layer.inputs == 1), None)
     if binary is not None:
         raise ConfigError(
             f"layer {binary!r}: inputs of 1 bit are trained, not fitted: corank train; LayerPlan(..., inputs=2) or "
             "more bits need no training"
         )
+
+
+def _with_shared(plan: Plan, prepared: PreparedModel) -> Plan:
+    """The plan with what layers of the same codec share found in all of them, and unseen layers' inputs in float."""
     float_inputs = {name: replace(plan.layers[name], inputs=None) for name in prepared.unseen & plan.layers.keys()}
     plan = Plan({**plan.layers, **float_inputs})
     users: dict[Codec, list[str]] = {}

@@ -105,5 +105,5 @@ def test_settings() -> None:
             SignInputs(**wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r"LearnedStepInputs\(bits=4\) trains 2 to 8"):
         SignInputs().with_bits(4)
-    with pytest.raises(ConfigError, match=r"SignInputs\(\) trains 1 bit"):
+    with pytest.raises(ConfigError, match=r"1 bit are trained by SignInputs\(\)"):
         LearnedStepInputs(4).start(InputStart(BinaryInputs(torch.tensor(1.0)), 1.0))

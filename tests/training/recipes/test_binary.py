@@ -26,12 +26,14 @@ from corank.layers import (
 )
 from corank.matrix import Geometry
 from corank.plan import LayerPlan, Plan
-from corank.storage.model_record import ATTRIBUTE, LayerRecord, ModelRecord
+from corank.storage.artifact import serialized
+from corank.storage.model_record import ATTRIBUTE, LayerRecord, ModelRecord, run_of
 from corank.training.inputs import InputStart, LearnedStepInputs, SignInputs, TrainableInputs
 from corank.training.recipe import Recipe
 from corank.training.recipes import RECIPES
 from corank.training.state import TrainedLayer, parametrized
 from corank.training.weights import StraightThrough, WeightStart
+from corank.verbs.train import train
 
 
 def test_the_recipe_is_the_published_parts() -> None:
@@ -129,3 +131,35 @@ def test_what_trained_is_what_loads(tmp_path: Path) -> None:
     now = dict(network.named_parameters())
     moved = [name for name, tensor in before.items() if name in now and not torch.equal(tensor, now[name])]
     assert any("slope" in name for name in moved) and any("lift" in name for name in moved)
+
+
+@pytest.mark.parametrize("recipe", ["binary-w1a1", "binary-w1a4", "binary-1bit"])
+def test_a_few_steps_end_in_a_file_that_gives_the_same(recipe: str, tmp_path: Path) -> None:
+    network, images = net(), torch.randn(48, 3, 8, 8)
+    model = train(network, images, recipe, iterations=4, batch_size=16)
+    run = run_of(model)
+    signs = {name: one.input_shifts for name, one in run.plan.layers.items() if one.inputs == 1}
+    if recipe == "binary-w1a1":
+        assert signs == {"2.conv1": 8, "2.conv2.layer": 16, "3.conv1": 16, "3.conv2.layer": 16}
+        assert {run.plan.layers[name].inputs for name in ("0", "5")} == {8}
+        assert sorted(entry["kind"] for entry in run.structure) == ["rprelu"] * 3 + ["shortcut"] * 2
+    else:
+        assert not signs and run.structure == ()
+    with torch.no_grad():
+        corank.save(model, tmp_path / "model.safetensors")
+        assert torch.equal(corank.load(tmp_path / "model.safetensors", net())(images), model(images))
+    assert not any(isinstance(module, RPReLU) for module in network.modules())
+
+
+def test_a_killed_run_goes_on_to_the_same_file(tmp_path: Path) -> None:
+    images = torch.randn(32, 3, 8, 8)
+    whole = train(net(), images, "binary-w1a1", iterations=3, batch_size=16)
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what.startswith("training"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(net(), images, "binary-w1a1", iterations=3, batch_size=16, checkpoint=tmp_path, progress=stop)
+    again = train(net(), images, "binary-w1a1", iterations=3, batch_size=16, checkpoint=tmp_path)
+    assert serialized(again) == serialized(whole)

@@ -2,9 +2,16 @@
 
 from corank.registry import Registry
 from corank.training.callbacks.base import Callback
+from corank.training.callbacks.blend import Blend
+from corank.training.callbacks.relax import Relax
+from corank.training.callbacks.steepen import Steepen
 
-_OWN: dict[str, type[Callback]] = {}
+_OWN: dict[str, type[Callback]] = {
+    "blend": Blend,
+    "relax": Relax,
+    "steepen": Steepen,
+}
 CALLBACKS: Registry[Callback] = Registry("callback", Callback, "corank.callbacks", _OWN)
 """Callbacks by the name they have in recipes."""
 
-__all__ = ["CALLBACKS", "Callback"]
+__all__ = ["CALLBACKS", "Blend", "Callback", "Relax", "Steepen"]

@@ -3,13 +3,23 @@
 from corank.registry import Registry
 from corank.training.inputs.base import InputStart, InputTraining, TrainableInputs
 from corank.training.inputs.learned_step import LearnedStepInputs
+from corank.training.inputs.resolution import ResolutionInputs
 from corank.training.inputs.sign import SignInputs
 
 _OWN: dict[str, type[InputTraining]] = {
     "learned-step": LearnedStepInputs,
+    "resolution": ResolutionInputs,
     "sign": SignInputs,
 }
 INPUTS: Registry[InputTraining] = Registry("input-training", InputTraining, "corank.input_trainings", _OWN)
 """Ways by the name they have in recipes."""
 
-__all__ = ["INPUTS", "InputStart", "InputTraining", "LearnedStepInputs", "SignInputs", "TrainableInputs"]
+__all__ = [
+    "INPUTS",
+    "InputStart",
+    "InputTraining",
+    "LearnedStepInputs",
+    "ResolutionInputs",
+    "SignInputs",
+    "TrainableInputs",
+]

@@ -8,7 +8,8 @@ from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
-from corank.layers import InputRounder
+from corank.errors import ConfigError
+from corank.layers import InputQuantizer, InputRounder
 from corank.matrix import Geometry
 
 __all__ = ["InputStart", "InputTraining", "TrainableInputs"]
@@ -27,6 +28,19 @@ class InputStart:
     quantizer: InputRounder
     mean_size: float
     geometry: Geometry | None = None
+
+    @property
+    def codes(self) -> InputQuantizer:
+        """The quantizer, for ways of training that need 2 bits or more.
+
+        Raises:
+            ConfigError: for one of 1 bit.
+        """
+        if not isinstance(self.quantizer, InputQuantizer):
+            raise ConfigError(
+                "inputs of 1 bit are trained by SignInputs(); other ways need 2 to 8"
+            )
+        return self.quantizer
 
     @property
     def shifts(self) -> tuple[int, ...]:

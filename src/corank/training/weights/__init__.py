@@ -3,10 +3,14 @@
 from corank.registry import Registry
 from corank.training.weights.base import STARTS, TrainableWeight, WeightStart, WeightTraining, straight_through
 from corank.training.weights.learned_step import LearnedStep
+from corank.training.weights.parq import Parq
+from corank.training.weights.relaxed import Relaxed
 from corank.training.weights.straight_through import StraightThrough
 
 _OWN: dict[str, type[WeightTraining]] = {
     "learned-step": LearnedStep,
+    "parq": Parq,
+    "relaxed": Relaxed,
     "straight-through": StraightThrough,
 }
 WEIGHTS: Registry[WeightTraining] = Registry("weight-training", WeightTraining, "corank.weight_trainings", _OWN)
@@ -16,6 +20,8 @@ __all__ = [
     "STARTS",
     "WEIGHTS",
     "LearnedStep",
+    "Parq",
+    "Relaxed",
     "StraightThrough",
     "TrainableWeight",
     "WeightStart",

@@ -3,15 +3,20 @@
 from corank.registry import Registry
 from corank.training.callbacks.base import Callback
 from corank.training.callbacks.blend import Blend
+from corank.training.callbacks.confidence import Confidence
+from corank.training.callbacks.meters import Meters
 from corank.training.callbacks.relax import Relax
 from corank.training.callbacks.steepen import Steepen
+from corank.training.callbacks.tensorboard import TensorBoard
 
 _OWN: dict[str, type[Callback]] = {
     "blend": Blend,
+    "confidence": Confidence,
+    "meters": Meters,
     "relax": Relax,
     "steepen": Steepen,
 }
 CALLBACKS: Registry[Callback] = Registry("callback", Callback, "corank.callbacks", _OWN)
 """Callbacks by the name they have in recipes."""
 
-__all__ = ["CALLBACKS", "Blend", "Callback", "Relax", "Steepen"]
+__all__ = ["CALLBACKS", "Blend", "Callback", "Confidence", "Meters", "Relax", "Steepen", "TensorBoard"]

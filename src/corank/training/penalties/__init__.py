@@ -2,9 +2,12 @@
 
 from corank.registry import Registry
 from corank.training.penalties.base import Penalty
+from corank.training.penalties.rate import Rate
 
-_OWN: dict[str, type[Penalty]] = {}
+_OWN: dict[str, type[Penalty]] = {
+    "rate": Rate,
+}
 PENALTIES: Registry[Penalty] = Registry("penalty", Penalty, "corank.penalties", _OWN)
 """Penalties by the name they have in recipes."""
 
-__all__ = ["PENALTIES", "Penalty"]
+__all__ = ["PENALTIES", "Penalty", "Rate"]

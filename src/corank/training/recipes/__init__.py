@@ -8,21 +8,27 @@ from collections.abc import Callable
 from corank.config import choose
 from corank.errors import ConfigError
 from corank.training.recipe import Recipe
+from corank.training.recipes.adamp import adamp
 from corank.training.recipes.bcgd import bcgd
 from corank.training.recipes.binary import binary
 from corank.training.recipes.binary_relax import binary_relax
+from corank.training.recipes.cga import cga
 from corank.training.recipes.parq import parq
 from corank.training.recipes.roq import roq
+from corank.training.recipes.stats import stats
 from corank.training.recipes.ternary import ternary
 
 __all__ = ["RECIPES", "chosen_recipe"]
 
 RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
+    "adamp": adamp,
     "bcgd": bcgd,
     "binary": binary,
     "binary-relax": binary_relax,
+    "cga": cga,
     "parq": parq,
     "roq": roq,
+    "stats": stats,
     "ternary": ternary,
 }
 """Methods by name; each takes the bits of weights and of inputs, None for float inputs."""

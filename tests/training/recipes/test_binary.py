@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 
 import corank
 from corank.codecs import Binary
-from corank.errors import ConfigError
+from corank.coding.layer import LayerResult
+from corank.errors import ConfigError, TrainingError
 from corank.layers import (
     BinaryInputs,
     CodedLayer,
@@ -28,6 +31,7 @@ from corank.matrix import Geometry
 from corank.plan import LayerPlan, Plan
 from corank.storage.artifact import serialized
 from corank.storage.model_record import ATTRIBUTE, LayerRecord, ModelRecord, run_of
+from corank.training import finish
 from corank.training.inputs import InputStart, LearnedStepInputs, SignInputs, TrainableInputs
 from corank.training.recipe import Recipe
 from corank.training.recipes import RECIPES
@@ -163,3 +167,19 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path: Path) -> None:
         train(net(), images, "binary-w1a1", iterations=3, batch_size=16, checkpoint=tmp_path, progress=stop)
     again = train(net(), images, "binary-w1a1", iterations=3, batch_size=16, checkpoint=tmp_path)
     assert serialized(again) == serialized(whole)
+
+
+def test_a_layer_that_computes_something_else_than_trained_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = finish._result
+
+    def turned(layer: TrainedLayer, *rest: Any) -> LayerResult:
+        found = whole(layer, *rest)
+        if layer.geometry.shape[0] != 16:
+            return found
+        inputs = found.code.inputs
+        assert isinstance(inputs, BinaryInputs)
+        return replace(found, code=replace(found.code, inputs=replace(inputs, step=2 * inputs.step)))
+
+    monkeypatch.setattr(finish, "_result", turned)
+    with pytest.raises(TrainingError, match=r"the coded layer '2.conv1''s outputs differ from those of the layer"):
+        train(net(), torch.randn(16, 3, 8, 8), "binary-w1a1", iterations=1, batch_size=16)

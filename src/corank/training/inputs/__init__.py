@@ -2,11 +2,13 @@
 
 from corank.registry import Registry
 from corank.training.inputs.base import InputStart, InputTraining, TrainableInputs
+from corank.training.inputs.learned_clip import LearnedClipInputs
 from corank.training.inputs.learned_step import LearnedStepInputs
 from corank.training.inputs.resolution import ResolutionInputs
 from corank.training.inputs.sign import SignInputs
 
 _OWN: dict[str, type[InputTraining]] = {
+    "learned-clip": LearnedClipInputs,
     "learned-step": LearnedStepInputs,
     "resolution": ResolutionInputs,
     "sign": SignInputs,
@@ -18,6 +20,7 @@ __all__ = [
     "INPUTS",
     "InputStart",
     "InputTraining",
+    "LearnedClipInputs",
     "LearnedStepInputs",
     "ResolutionInputs",
     "SignInputs",

@@ -37,9 +37,7 @@ class InputStart:
             ConfigError: for one of 1 bit.
         """
         if not isinstance(self.quantizer, InputQuantizer):
-            raise ConfigError(
-                "inputs of 1 bit are trained by SignInputs(); other ways need 2 to 8"
-            )
+            raise ConfigError("inputs of 1 bit are trained by SignInputs(); other ways need 2 to 8")
         return self.quantizer
 
     @property

@@ -3,11 +3,13 @@
 from corank.registry import Registry
 from corank.training.penalties.base import Penalty
 from corank.training.penalties.rate import Rate
+from corank.training.penalties.shift_zero import ShiftZero
 
 _OWN: dict[str, type[Penalty]] = {
     "rate": Rate,
+    "shift-zero": ShiftZero,
 }
 PENALTIES: Registry[Penalty] = Registry("penalty", Penalty, "corank.penalties", _OWN)
 """Penalties by the name they have in recipes."""
 
-__all__ = ["PENALTIES", "Penalty", "Rate"]
+__all__ = ["PENALTIES", "Penalty", "Rate", "ShiftZero"]

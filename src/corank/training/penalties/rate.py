@@ -67,7 +67,9 @@ class Rate(Penalty):
             bits += price[book.nearest(matrix.detach()).long()].sum()
             count += matrix.numel()
         if not count:
-            raise ConfigError("Rate: no weight trains by LearnedStep, whose codes could be priced; recipe 'rate' has it")
+            raise ConfigError(
+                "Rate: no weight trains by LearnedStep, whose codes could be priced; recipe 'rate' has it"
+            )
         now = bits / count
         factor = self._factor(state, float(now))
         state.measured["rate"] = float(now)

@@ -9,12 +9,19 @@ from corank.config import choose
 from corank.errors import ConfigError
 from corank.training.recipe import Recipe
 from corank.training.recipes.adamp import adamp
+from corank.training.recipes.apot import apot
 from corank.training.recipes.bcgd import bcgd
 from corank.training.recipes.binary import binary
 from corank.training.recipes.binary_relax import binary_relax
 from corank.training.recipes.cga import cga
+from corank.training.recipes.dense_shift import dense_shift
+from corank.training.recipes.dorefa import dorefa
+from corank.training.recipes.lsq import lsq
+from corank.training.recipes.pact import pact
 from corank.training.recipes.parq import parq
+from corank.training.recipes.power_of_two import power_of_two
 from corank.training.recipes.roq import roq
+from corank.training.recipes.s3 import s3
 from corank.training.recipes.stats import stats
 from corank.training.recipes.ternary import ternary
 
@@ -22,12 +29,19 @@ __all__ = ["RECIPES", "chosen_recipe"]
 
 RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
     "adamp": adamp,
+    "apot": apot,
     "bcgd": bcgd,
     "binary": binary,
     "binary-relax": binary_relax,
     "cga": cga,
+    "dense-shift": dense_shift,
+    "dorefa": dorefa,
+    "lsq": lsq,
+    "pact": pact,
     "parq": parq,
+    "power-of-two": power_of_two,
     "roq": roq,
+    "s3": s3,
     "stats": stats,
     "ternary": ternary,
 }

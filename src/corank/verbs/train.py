@@ -22,10 +22,10 @@ from corank.compiled import uncompiled
 from corank.config import check_progress
 from corank.devices import device_of
 from corank.errors import ConfigError
-from corank.layers import prepare
+from corank.layers import Structure, apply_structure, find_structure, prepare
 from corank.losses import Loss, read_part
 from corank.notes import collected_notes
-from corank.plan import LayerPlan
+from corank.plan import LayerPlan, Plan
 from corank.precision import exact_float32
 from corank.presets import PRESETS, Preset
 from corank.processes import init_processes
@@ -128,7 +128,7 @@ def train(
         )
         context = with_checkpoint(work.context, checkpoint, lambda: _identity(how, work.draft))
         objective = Objective(how.loss, how.temperature, loss, context.samples.are_tokens)
-        feed = _feed(batches, how, objective, context, parts)
+        feed = _feed(batches, how, objective, replace(context, prepared=work.teacher.prepared), parts)
         state = replace_callbacks(work.begin(context), callbacks)
         history = train_steps(state, work.norms, feed, context)
         settle(state, context)
@@ -153,7 +153,9 @@ class _Run:
     """What a training needs before its first step.
 
     Attributes:
-        context: of the float network, norms folded: the teacher, and what the start is coded from.
+        context: of the float network, norms folded, its structure changed as the recipe says: what the start is coded
+            from.
+        teacher: of the float network as it was given.
         recipe: to carry out.
         draft: the record without results.
         model: that will train: float32, its norms apart.
@@ -162,6 +164,7 @@ class _Run:
     """
 
     context: Context
+    teacher: Context
     recipe: Recipe
     draft: ModelRecord
     model: nn.Module
@@ -176,8 +179,14 @@ class _Run:
         origin = Origin(choices.reference, "train", None)
         request = QuantizeRequest(template, Width(None, 0.0), UniformRanks(), nothing, origin)
         own = copy.deepcopy(model).float().eval()
-        context = open_context(own, data, options)
-        draft = replace(drafted(request, context), recipe=stored_recipe(recipe))
+        teacher = context = open_context(own, data, options)
+        structure: Structure = ()
+        if recipe.structure:
+            probe = context.samples.first(2)
+            structure = find_structure(own, lambda one: run(one, probe, device_of(one)), recipe.structure)
+            apply_structure(own, structure)
+            context = open_context(own, data, options)
+        draft = replace(drafted(request, context), structure=structure, recipe=stored_recipe(recipe))
         own.to(context.device)
         if recipe.start == "scratch":
             anew(own, options.seed)
@@ -186,7 +195,7 @@ class _Run:
         for norm in norms:
             norm.turn()
         dtype = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
-        made = cls(context, recipe, draft, own, norms, request, dtype)
+        made = cls(context, teacher, recipe, draft, own, norms, request, dtype)
         made.check()
         return made
 
@@ -229,6 +238,7 @@ class _Run:
             prepared = prepare(self.model, lambda one: run(one, context.samples.first(2), context.device), fold=False)
             own = replace(own, prepared=prepared)
         biases = {name: own.prepared.bias(name) for name in plan.coded()}
+        biases = {name: None if one is None else one.clone() for name, one in biases.items()}  # coding writes to them
         results = code_plan(plan, statistics_of(own, plan, keep=False), own)
         for name, result in results.items():
             bias = biases[name]
@@ -263,7 +273,7 @@ def _asked(recipe: Recipe, iterations: int | None, batch_size: int | None) -> Re
 
 
 def _width(recipe: Recipe) -> int | None:
-    return None if recipe.inputs is None else max(2, recipe.inputs.bits)
+    return None if recipe.inputs is None else recipe.inputs.bits
 
 
 def _preset(recipe: Recipe) -> Preset:
@@ -300,6 +310,9 @@ def replace_callbacks(state: TrainingState, own: Sequence[Callback]) -> Training
 
 def _recorded(work: _Run, results: Mapping[str, Any], history: tuple[Any, ...], notes: tuple[str, ...]) -> ModelRecord:
     plan = work.draft.plan.with_codecs({name: one.code.codec for name, one in results.items()})
+    signs = {name: one.code.inputs.shifts for name, one in results.items() if one.code.inputs is not None}
+    shifted = {name: replace(plan.layers[name], input_shifts=shifts) for name, shifts in signs.items()}
+    plan = Plan({**plan.layers, **shifted})
     kept = set(work.kept_norms.values())
     return replace(
         work.draft, plan=plan, iterations=work.recipe.iterations, history=history, notes=notes,

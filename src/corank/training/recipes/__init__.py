@@ -11,6 +11,7 @@ from corank.training.recipe import Recipe
 from corank.training.recipes.adamp import adamp
 from corank.training.recipes.apot import apot
 from corank.training.recipes.bcgd import bcgd
+from corank.training.recipes.binary import binary
 from corank.training.recipes.binary_relax import binary_relax
 from corank.training.recipes.cga import cga
 from corank.training.recipes.dense_shift import dense_shift
@@ -30,6 +31,7 @@ RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
     "adamp": adamp,
     "apot": apot,
     "bcgd": bcgd,
+    "binary": binary,
     "binary-relax": binary_relax,
     "cga": cga,
     "dense-shift": dense_shift,

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import corank
-from corank.export import Int8, export_onnx, export_onnx_int8
+from corank.export import ExportResult, Int8, export_onnx, export_onnx_int8
 from corank.layers import CodedLayer
 from corank.reports import write_record, write_report
+from corank.training import Optimizer
+from corank.training.recipes import chosen_recipe
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -26,12 +28,12 @@ def network() -> nn.Module:
     """A plain, a grouped and a depthwise convolution, with norms that do something, and a linear layer."""
     torch.manual_seed(1)
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2),
-        nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8, momentum=1.0), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=2), nn.BatchNorm2d(8, momentum=1.0), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU(), nn.Flatten(),
         nn.Linear(288, 5),
     )  # fmt: skip
     with torch.no_grad():
-        model(3 * IMAGES)  # in training mode: running statistics of their own
+        model(IMAGES)  # in training mode: statistics of these images
     return model.eval()
 
 
@@ -50,8 +52,7 @@ class Trained:
 
 @pytest.fixture(scope="module", params=["lsq-w8a8", "lsq-w4a8", "lsq-w4a4"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    recipe = corank.training.recipes.chosen_recipe(request.param)
-    recipe = recipe.replaced(optimizer=corank.training.Optimizer(rate=0.01, step_rate=3.0), augment="none")
+    recipe = chosen_recipe(request.param).replaced(optimizer=Optimizer(rate=0.002, step_rate=5.0), augment="none")
     start, model = (
         corank.train(network(), IMAGES, recipe, iterations=steps, batch_size=32, device="cpu") for steps in (0, 12)
     )
@@ -60,8 +61,11 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Trained(model, start, file)
 
 
-def answer(path: Path, images: Tensor) -> Tensor:
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+def answer(result: ExportResult, images: Tensor) -> Tensor:
+    options = ort.SessionOptions()
+    for name, value in result.options.items():
+        options.add_session_config_entry(name, value)
+    session = ort.InferenceSession(str(result.path), options, providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(None, {"input": images.numpy()})[0])
 
 
@@ -69,8 +73,10 @@ def constants(path: Path) -> dict[str, np.ndarray]:
     return {one.name: onnx.numpy_helper.to_array(one) for one in onnx.load(str(path)).graph.initializer}
 
 
-def apart(given: Tensor, expected: Tensor) -> float:
-    return float((given - expected).norm() / expected.norm())
+@torch.no_grad()
+def apart(given: Tensor, expected: Tensor) -> Tensor:
+    """Of each sample: the norm of the difference over that of the output."""
+    return (given - expected).norm(dim=1) / expected.norm(dim=1)
 
 
 def test_what_is_loaded_computes_the_same(trained: Trained) -> None:
@@ -86,12 +92,16 @@ def test_onnx_has_the_trained_steps_before_every_layer_and_agrees(trained: Train
     scales = {node.output[0]: node.input[1] for node in nodes if node.op_type == "QuantizeLinear"}
     held = constants(result.path)
     assert sorted(float(held[name]) for name in scales.values()) == pytest.approx(sorted(steps.values()), rel=1e-6)
-    assert apart(answer(result.path, IMAGES), trained.model(IMAGES)) < 2e-3
+    # A sum that comes in another order may fall on the other side of a step, in a few samples.
+    assert float((apart(answer(result, IMAGES), trained.model(IMAGES)) < 1e-5).float().mean()) > 0.6
+    assert float(apart(answer(result, IMAGES), trained.model(IMAGES)).max()) < 0.05
 
 
 def test_int8_has_the_trained_steps_and_agrees(trained: Trained, tmp_path: Path) -> None:
     result = export_onnx_int8(trained.model, tmp_path / "int8.onnx", IMAGES, settings=Int8(samples=32))
-    assert apart(answer(result.path, IMAGES), trained.model(IMAGES)) < 0.05
+    # Where the network rounds its inputs to 4 bits, 8 are finer.
+    finest = min(layer["inputs"] for layer in corank.inspect(trained.file)["layers"])
+    assert float(apart(answer(result, IMAGES), trained.model(IMAGES)).median()) < (0.03 if finest == 8 else 0.12)
     held = [float(one) for name, one in constants(result.path).items() if name.endswith("_scale") and not one.shape]
     rounding = {n: m.input_quantizer() for n, m in trained.model.named_modules() if isinstance(m, CodedLayer)}
     for name, one in rounding.items():

@@ -2,12 +2,14 @@
 
 from corank.registry import Registry
 from corank.training.inputs.base import InputStart, InputTraining, TrainableInputs
+from corank.training.inputs.channel_weighted import ChannelWeightedInputs
 from corank.training.inputs.learned_step import LearnedStepInputs
 
 _OWN: dict[str, type[InputTraining]] = {
+    "channel-weighted": ChannelWeightedInputs,
     "learned-step": LearnedStepInputs,
 }
 INPUTS: Registry[InputTraining] = Registry("input-training", InputTraining, "corank.input_trainings", _OWN)
 """Ways by the name they have in recipes."""
 
-__all__ = ["INPUTS", "InputStart", "InputTraining", "LearnedStepInputs", "TrainableInputs"]
+__all__ = ["INPUTS", "ChannelWeightedInputs", "InputStart", "InputTraining", "LearnedStepInputs", "TrainableInputs"]

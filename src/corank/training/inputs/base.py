@@ -20,10 +20,12 @@ class InputStart:
     Attributes:
         quantizer: fitted to the inputs of calibration samples, of the width that is trained.
         mean_size: mean magnitude of those inputs.
+        axis: of the inputs' channels; None: 1 of those with four axes or more, as of images, else the last.
     """
 
     quantizer: InputQuantizer
     mean_size: float
+    axis: int | None = None
 
 
 class TrainableInputs(nn.Module, ABC):

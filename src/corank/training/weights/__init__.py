@@ -2,10 +2,14 @@
 
 from corank.registry import Registry
 from corank.training.weights.base import STARTS, TrainableWeight, WeightStart, WeightTraining, straight_through
+from corank.training.weights.compander import Compander
+from corank.training.weights.direct_levels import DirectLevels
 from corank.training.weights.learned_step import LearnedStep
 from corank.training.weights.straight_through import StraightThrough
 
 _OWN: dict[str, type[WeightTraining]] = {
+    "compander": Compander,
+    "direct-levels": DirectLevels,
     "learned-step": LearnedStep,
     "straight-through": StraightThrough,
 }
@@ -15,6 +19,8 @@ WEIGHTS: Registry[WeightTraining] = Registry("weight-training", WeightTraining, 
 __all__ = [
     "STARTS",
     "WEIGHTS",
+    "Compander",
+    "DirectLevels",
     "LearnedStep",
     "StraightThrough",
     "TrainableWeight",

@@ -6,6 +6,7 @@
     ├── DataError      (ValueError)  the calibration or evaluation data
     ├── BudgetError    (ValueError)  a budget or file size that cannot be met
     ├── ArtifactError  (ValueError)  a file that is not a sound corank artifact
+    ├── TrainingError  (RuntimeError) a training that cannot go on
     └── OutputError    (OSError)     a path that cannot be written
 
 Each says what was given, what is allowed and the call that would work. What is worth knowing and stops nothing is a
@@ -23,6 +24,7 @@ __all__ = [
     "DataError",
     "ModelError",
     "OutputError",
+    "TrainingError",
 ]
 
 
@@ -48,6 +50,10 @@ class BudgetError(CorankError, ValueError):
 
 class ArtifactError(CorankError, ValueError):
     """A file that is not a sound corank artifact: truncated, altered or of a future version."""
+
+
+class TrainingError(CorankError, RuntimeError):
+    """A training that cannot go on: its loss is not finite, or what it converts to computes something else."""
 
 
 class OutputError(CorankError, OSError):

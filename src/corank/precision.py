@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-__all__ = ["exact_float32"]
+__all__ = ["exact_float32", "native_bfloat16"]
 
 _Switch = tuple[Callable[[], Any], Callable[[Any], None], Any]  # reads, sets, and the exact setting
 
@@ -72,3 +72,11 @@ def exact_float32() -> Iterator[None]:
         yield
     finally:
         _HELD.release()
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 numbers natively."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(found.get("avx512_bf16") or found.get("amx_bf16"))

@@ -30,6 +30,7 @@ class PreparedModel:
         targets: name to layer, in the order they run; a shared layer goes by its first name.
         skipped: layers left alone, with the reason.
         folded: names of the norms folded into the layer before them.
+        folded_into: by norm, the name of that layer.
         edges: the targets that are the first and the last layer of the network. A language model's are its embedding
             and its head, which are no targets where they share one weight.
         outputs: what the float model gave for the few samples it was watched with.
@@ -46,6 +47,7 @@ class PreparedModel:
     outputs: Any = None
     unseen: frozenset[str] = frozenset()
     unrounded: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    folded_into: Mapping[str, str] = field(default_factory=dict)
 
     def geometry(self, name: str) -> Geometry:
         """The geometry of a target."""
@@ -108,12 +110,15 @@ def prepare(
     seen = observe(copied, run, SUPPORTED)
     folded: tuple[str, ...] = ()
     unrounded: dict[str, tuple[Tensor, Tensor]] = {}
+    into: dict[str, str] = {}
     if fold:
         trial = copy.deepcopy(copied)
         pairs = _twin_norms(copied, trial, seen)
         computed = fold_all(trial, pairs)
         if pairs and agree(seen.outputs, _run(trial, run)):
-            copied, folded, unrounded = trial, tuple(name for _, _, name in pairs), computed
+            names = names_of(trial)
+            into = {name: names[id(layer)][0] for layer, _, name in pairs}
+            copied, folded, unrounded = trial, tuple(into), computed
             seen = observe(copied, run, SUPPORTED)
     reach(copied, seen, SUPPORTED, further)
     targets, skipped = _find(copied, seen)
@@ -134,7 +139,7 @@ def prepare(
             raise ModelError(f"the model's outputs are NaN on the calibration data, as {cause}")
     unseen = frozenset(name for name, layer in targets.items() if id(layer) not in seen.fed)
     edges = _edges(targets, copied, seen)
-    return PreparedModel(copied, targets, skipped, folded, edges, seen.outputs, unseen, unrounded)
+    return PreparedModel(copied, targets, skipped, folded, edges, seen.outputs, unseen, unrounded, into)
 
 
 def _twin_norms(model: nn.Module, trial: nn.Module, seen: Observation) -> list[tuple[nn.Module, nn.Module, str]]:

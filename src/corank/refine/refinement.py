@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from corank.errors import ConfigError
+from corank.precision import native_bfloat16
 
 __all__ = ["Refinement"]
 
@@ -78,7 +79,4 @@ class Refinement:
         """Whether the passes run under bfloat16 autocast on that device."""
         if self.precision != "auto":
             return self.precision == "bfloat16"
-        if device.type == "cuda":
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-        found = torch.cpu.get_capabilities()
-        return device.type == "cpu" and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+        return native_bfloat16(device)

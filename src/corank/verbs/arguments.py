@@ -42,7 +42,7 @@ def check_kinds(model: object, **given: Any) -> None:
     for pattern in given.get("layers") or {}:
         if not isinstance(pattern, str):
             raise ConfigError(f"layers: the pattern {_short(pattern)} is no text; {_KINDS['layers'][1]}")
-    if given["device"] is None:
+    if given.get("device", "auto") is None:
         raise ConfigError(f"device=None: {_KINDS['device'][1]}")
 
 

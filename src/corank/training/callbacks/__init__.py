@@ -2,14 +2,20 @@
 
 from corank.registry import Registry
 from corank.training.callbacks.base import Callback
+from corank.training.callbacks.blend import Blend
 from corank.training.callbacks.layer_by_layer import LayerByLayer
 from corank.training.callbacks.random_bias import RandomBias
+from corank.training.callbacks.relax import Relax
+from corank.training.callbacks.steepen import Steepen
 
 _OWN: dict[str, type[Callback]] = {
+    "blend": Blend,
     "layer-by-layer": LayerByLayer,
     "random-bias": RandomBias,
+    "relax": Relax,
+    "steepen": Steepen,
 }
 CALLBACKS: Registry[Callback] = Registry("callback", Callback, "corank.callbacks", _OWN)
 """Callbacks by the name they have in recipes."""
 
-__all__ = ["CALLBACKS", "Callback", "LayerByLayer", "RandomBias"]
+__all__ = ["CALLBACKS", "Blend", "Callback", "LayerByLayer", "RandomBias", "Relax", "Steepen"]

@@ -4,12 +4,22 @@ from corank.registry import Registry
 from corank.training.inputs.base import InputStart, InputTraining, TrainableInputs
 from corank.training.inputs.channel_weighted import ChannelWeightedInputs
 from corank.training.inputs.learned_step import LearnedStepInputs
+from corank.training.inputs.resolution import ResolutionInputs
 
 _OWN: dict[str, type[InputTraining]] = {
     "channel-weighted": ChannelWeightedInputs,
     "learned-step": LearnedStepInputs,
+    "resolution": ResolutionInputs,
 }
 INPUTS: Registry[InputTraining] = Registry("input-training", InputTraining, "corank.input_trainings", _OWN)
 """Ways by the name they have in recipes."""
 
-__all__ = ["INPUTS", "ChannelWeightedInputs", "InputStart", "InputTraining", "LearnedStepInputs", "TrainableInputs"]
+__all__ = [
+    "INPUTS",
+    "ChannelWeightedInputs",
+    "InputStart",
+    "InputTraining",
+    "LearnedStepInputs",
+    "ResolutionInputs",
+    "TrainableInputs",
+]

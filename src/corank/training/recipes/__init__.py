@@ -1,21 +1,62 @@
-"""One paper, one recipe."""
+"""Published ways of training: one paper, one file. A recipe's name is the method's and its bits, "bcgd-w1a4"."""
 
+from __future__ import annotations
+
+import re
 from collections.abc import Callable
 
+from corank.config import choose
+from corank.errors import ConfigError
 from corank.training.recipe import Recipe
+from corank.training.recipes.bcgd import bcgd
+from corank.training.recipes.binary_relax import binary_relax
 from corank.training.recipes.bitat import bitat
 from corank.training.recipes.compander import compander
 from corank.training.recipes.direct import direct
 from corank.training.recipes.gradient_l1 import gradient_l1
+from corank.training.recipes.parq import parq
 from corank.training.recipes.random_bias import random_bias
+from corank.training.recipes.roq import roq
+from corank.training.recipes.ternary import ternary
+
+__all__ = ["RECIPES", "chosen_recipe"]
 
 RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
+    "bcgd": bcgd,
+    "binary-relax": binary_relax,
     "bitat": bitat,
     "compander": compander,
     "direct": direct,
     "gradient-l1": gradient_l1,
+    "parq": parq,
     "random-bias": random_bias,
+    "roq": roq,
+    "ternary": ternary,
 }
-"""By name: a recipe for weights of so many bits, and inputs of so many, or None for float ones."""
+"""Methods by name; each takes the bits of weights and of inputs, None for float inputs."""
 
-__all__ = ["RECIPES"]
+_FLOAT = ("compander", "gradient-l1")  # methods that end in a float network
+_NAME = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*?)-(?:(\d)bit|w(\d)a(\d))")
+
+
+def chosen_recipe(recipe: str | Recipe) -> Recipe:
+    """The recipe, or the one of that name: a method and its bits, "stats-2bit" or "lsq-w4a4"; a method that trains a
+    float network goes by its name alone.
+
+    Raises:
+        ConfigError: for a name that is not known, naming the closest, or bits that the method does not have.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, str):
+        raise ConfigError(f"recipe={recipe!r:.60}: a name such as 'stats-2bit', or a corank.training.Recipe")
+    if recipe in _FLOAT:
+        return RECIPES[recipe](32, None)
+    found = _NAME.fullmatch(recipe)
+    if found is None and recipe in RECIPES:
+        raise ConfigError(f"recipe {recipe!r} needs its bits: {recipe}-2bit, or {recipe}-w4a4 with inputs of 4 bits")
+    if found is None:
+        choose(recipe.split("-")[0], RECIPES, "recipe's method")
+        raise ConfigError(f"recipe {recipe!r}: METHOD-Nbit or METHOD-wNaM, e.g. 'stats-2bit' or 'lsq-w4a4'")
+    name, bits, weights, inputs = found.groups()
+    return choose(name, RECIPES, "recipe's method")(int(bits or weights), None if inputs is None else int(inputs))

@@ -11,13 +11,13 @@ def compander(bits: int, inputs: int | None) -> Recipe:
     """A float network whose weights are bounded functions of what trains; ``quantize`` takes it next.
 
     Reconstruction: the function is recalled, not read. Ours: ``a`` and ``b`` per layer by exp, their start, its use
-    before quantization. Needs labels. 32 bits: it ends in float weights.
+    before quantization. Needs labels. Its bits are 32: it ends in float weights.
 
     Raises:
         ConfigError: for other bits than 32, or bits of inputs.
     """
     if bits != 32 or inputs is not None:
-        raise ConfigError("compander trains a float network, compander-32bit; corank.quantize codes it then")
+        raise ConfigError("compander trains a float network: recipe='compander'; corank.quantize codes it then")
     return Recipe(
         weights=Compander(), edge=Compander(), edge_inputs=None, start="float", loss="labels",
         optimizer=Optimizer(rate=1e-3, decay=1e-4),

@@ -5,12 +5,16 @@ from corank.training.weights.base import STARTS, TrainableWeight, WeightStart, W
 from corank.training.weights.compander import Compander
 from corank.training.weights.direct_levels import DirectLevels
 from corank.training.weights.learned_step import LearnedStep
+from corank.training.weights.parq import Parq
+from corank.training.weights.relaxed import Relaxed
 from corank.training.weights.straight_through import StraightThrough
 
 _OWN: dict[str, type[WeightTraining]] = {
     "compander": Compander,
     "direct-levels": DirectLevels,
     "learned-step": LearnedStep,
+    "parq": Parq,
+    "relaxed": Relaxed,
     "straight-through": StraightThrough,
 }
 WEIGHTS: Registry[WeightTraining] = Registry("weight-training", WeightTraining, "corank.weight_trainings", _OWN)
@@ -22,6 +26,8 @@ __all__ = [
     "Compander",
     "DirectLevels",
     "LearnedStep",
+    "Parq",
+    "Relaxed",
     "StraightThrough",
     "TrainableWeight",
     "WeightStart",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -19,6 +19,7 @@ __all__ = ["StraightThrough", "StraightThroughWeight"]
 
 
 _EVERY = 50  # steps between fits that search
+_SLIGHT = 2e-3
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class StraightThrough(WeightTraining):
     def start(self, given: WeightStart) -> tuple[TrainableWeight, Tensor]:
         codec, weight = self.codec, given.weight
         if given.coded is None:
-            return StraightThroughWeight(self, codec.fit(weight)), weight
+            return StraightThroughWeight(self, codec.fit(weight), weight), weight
         book, codes = given.coded.codebook, given.coded.codes
         if not isinstance(book, ScalarCodebook):
             weight = book.values(codes)  # what is known of other kinds of cells is that a value lies in its own
@@ -65,15 +66,20 @@ class StraightThrough(WeightTraining):
             weight = with_scale(book, codes, weight, lambda now: codec.fit(now).scale)
         else:
             weight = into_cells(book, codes, weight)
-        return StraightThroughWeight(self, book), weight
+        return StraightThroughWeight(self, book, weight), weight
 
 
 class StraightThroughWeight(TrainableWeight):
     """See :class:`StraightThrough`."""
 
-    def __init__(self, how: StraightThrough, book: Codebook) -> None:
+    def __init__(self, how: StraightThrough, book: Codebook, weight: Tensor) -> None:
         super().__init__()
         self._how = how
+        if how.every == 1 and isinstance(book, ScalarCodebook) and isinstance(how.codec, ScaledLevels):
+            # The statistic of the first weight is the start's scale but for the rounding of fp16.
+            ratio = book.scale / how.codec.fit(weight.detach()).scale
+            self.register_buffer("ratio", torch.where((ratio - 1).abs() < _SLIGHT, ratio, torch.ones_like(ratio)))
+            return
         for name, tensor in _exactly(book).items():
             self.register_buffer(f"book_{name}", tensor)
 
@@ -84,7 +90,10 @@ class StraightThroughWeight(TrainableWeight):
     def book(self, weight: Tensor) -> Codebook:
         """The codebook that a weight ``(R, C)`` is rounded by now."""
         if self._how.every == 1:
-            return self.codec.fit(weight.detach())
+            book, ratio = self.codec.fit(weight.detach()), self._buffers.get("ratio")
+            if isinstance(book, ScalarCodebook) and ratio is not None:
+                return replace(book, scale=book.scale * ratio)
+            return book
         kept = {name.removeprefix("book_"): tensor for name, tensor in self.named_buffers()}
         return self.codec.codebook(kept, *weight.shape)
 

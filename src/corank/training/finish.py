@@ -1,0 +1,110 @@
+"""The end of a training: what trained as codes, norms folded, compared with training's own forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves
+
+from corank.calibration import Context, run
+from corank.refine.norms import reestimate_norms
+from corank.coded_weight import CodedWeight
+from corank.coding.install import coded_module
+from corank.coding.layer import LayerResult
+from corank.errors import TrainingError
+from corank.layers import CodedLayerState, replace_module
+from corank.layers.folding import remove_norm
+from corank.training.norms import NormAfter, scaled_rows, takes_row_scales
+from corank.training.state import TrainedLayer, TrainingState
+from corank.training.weights import TrainableWeight
+
+__all__ = ["convert", "settle"]
+
+_PROBED = 32  # samples that both forms are compared on
+_APART, _APART_ROUNDED = 2e-2, 0.25  # relative difference of outputs: scales and biases become fp16; inputs are rounded
+
+
+@torch.no_grad()
+def settle(state: TrainingState, context: Context) -> None:
+    """Puts the network into evaluation mode, batch statistics estimated anew where they adapted."""
+    state.model.eval()
+    if state.recipe.norms == "adapt" and state.recipe.iterations:
+        reestimate_norms(state.model, list(context.samples.batches), len(context.samples))
+
+
+@torch.no_grad()
+def convert(state: TrainingState, norms: Sequence[NormAfter], context: Context) -> dict[str, LayerResult]:
+    """Coded layers in the place of what trained, in place.
+
+    Args:
+        state: settled.
+        norms: those to fold; they stay, too, where their layer's codec has no scale for each row.
+        context: its samples are what both forms are compared on.
+
+    Returns:
+        By name, each layer coded; without an error of its outputs, which only both networks know.
+
+    Raises:
+        TrainingError: when the coded network computes something else than the one that trained.
+    """
+    device, probe = state.device, context.samples.first(_PROBED)
+    before = run(state.model, probe, device)
+    after, results = {id(norm.layer): norm for norm in norms}, {}
+    for name, layer in state.layers.items():
+        if layer.weight is None:
+            continue
+        if layer.weight.codec is None:  # what it computes with stays as the layer's float weight
+            parametrize.remove_parametrizations(layer.module, layer.parameter, leave_parametrized=True)
+            continue
+        coded = _coded(name, layer, layer.weight)
+        norm = after.get(id(layer.module))
+        results[name] = _result(layer, coded, norm)
+        parametrize.remove_parametrizations(layer.module, layer.parameter, leave_parametrized=True)
+        if norm is not None and takes_row_scales(layer.weight.codec):
+            remove_norm(state.model, norm.norm)
+        replace_module(state.model, layer.module, coded_module(layer.module, results[name]))
+    rounded = any(layer.inputs is not None for layer in state.layers.values())
+    _compare(before, run(state.model, probe, device), _APART_ROUNDED if rounded else _APART)
+    state.model.requires_grad_(False)
+    return results
+
+
+def _coded(name: str, layer: TrainedLayer, weight: TrainableWeight) -> CodedWeight:
+    coded, computed = weight.coded(layer.matrix), weight(layer.matrix)
+    if not torch.equal(coded.decode(), computed):
+        off = float((coded.decode() - computed).abs().amax())
+        raise TrainingError(
+            f"layer {name!r} trained with another weight than {type(weight).__name__} gives as codes, by up to {off:.3g}"
+        )
+    return coded
+
+
+def _result(layer: TrainedLayer, coded: CodedWeight, norm: NormAfter | None) -> LayerResult:
+    assert layer.weight is not None and layer.weight.codec is not None
+    codec, bias = layer.weight.codec, layer.module._parameters.get("bias")
+    found = None if bias is None else bias.detach().float()
+    if norm is not None and takes_row_scales(codec):
+        found = norm.offset
+        coded = CodedWeight(coded.codes, scaled_rows(coded.codebook, norm.gain))
+    inputs = None if layer.inputs is None else layer.inputs.quantizer()
+    if inputs is not None:
+        inputs = replace(inputs, step=inputs.step.to(torch.float16).float())
+    code = CodedLayerState(codec.with_measured_size(coded.codebook), coded, None, 8, inputs)
+    kept = None if found is None else found.to(torch.float16).float()
+    return LayerResult(code, kept, float("nan"), coded.decode().new_zeros(0))
+
+
+def _compare(expected: Any, given: Any, allowed: float) -> None:
+    for one, other in zip(tree_leaves(expected), tree_leaves(given), strict=True):
+        if isinstance(one, Tensor) and one.is_floating_point():
+            apart = float((one - other).norm() / one.norm().clamp(min=1e-12))
+            if not apart <= allowed:
+                raise TrainingError(
+                    f"the coded network's outputs differ from those of the network that trained by {apart:.3g} of their "
+                    f"norm; {allowed:g} is what rounding scales and biases to fp16 may take"
+                )

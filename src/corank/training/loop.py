@@ -1,0 +1,200 @@
+"""The training loop: every step a function of the seed and its number, so that a killed run goes on to the same end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves, tree_map
+
+from corank.calibration import Context, run
+from corank.errors import TrainingError
+from corank.precision import native_bfloat16
+from corank.processes import all_reduce, number_of_processes
+from corank.training.norms import NormAfter
+from corank.training.objective import Objective
+from corank.training.optimizers import build, groups_of
+from corank.training.restored import restored, saved
+from corank.training.state import TrainingState
+
+__all__ = ["Feed", "train_steps"]
+
+_STEP = "training"
+_KEPT_EVERY = 25  # steps
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a training is fed with.
+
+    Attributes:
+        batches: step number to inputs and labels (or None), augmented; of this process's part alone.
+        references: step number and inputs to what the float network gives; None where nothing is distilled.
+        objective: what is minimised.
+        parts: samples of a batch that pass at once; 0 for all of them.
+    """
+
+    batches: Callable[[int], tuple[Any, Tensor | None]]
+    references: Callable[[int, Any], Any] | None
+    objective: Objective
+    parts: int = 0
+
+
+def train_steps(
+    state: TrainingState, norms: list[NormAfter], feed: Feed, context: Context
+) -> tuple[dict[str, float], ...]:
+    """Trains ``state.model`` in place, for the steps of ``state.recipe``.
+
+    Args:
+        state: at its start, layers parametrized.
+        norms: that will be folded: their gains are kept positive.
+        feed: samples, float outputs and the loss.
+        context: its checkpoint keeps the state every 25 steps, and one found in it is continued.
+
+    Returns:
+        One entry for each step: iteration, loss, and what callbacks measured.
+
+    Raises:
+        TrainingError: for a loss that is not finite; the last good state is in the checkpoint.
+    """
+    recipe = state.recipe
+    loop = _Loop(state, norms, feed)
+    history = restored(context.checkpoint.load(_STEP), state, loop.average)
+    with state.closing:
+        for part in (*recipe.penalties, *recipe.callbacks):
+            part.start(state)
+        last = 0
+        for number in range(len(history), recipe.iterations):
+            state.step, state.measured = number, {}
+            try:
+                loss = loop.step()
+            except TrainingError:
+                context.checkpoint.save(_STEP, *saved(state, loop.average, history))
+                raise
+            history.append({"iteration": number + 1, "loss": loss, **state.measured})
+            last = number + 1
+            if last % _KEPT_EVERY == 0 or last == recipe.iterations:
+                context.checkpoint.save(_STEP, *saved(state, loop.average, history))
+            context.progress(f"training, loss {loss:.3g}", last, recipe.iterations)
+        state.step = recipe.iterations
+        for callback in recipe.callbacks:
+            callback.finished(state)
+    loop.take_average()
+    return tuple(history)
+
+
+class _Loop:
+    def __init__(self, state: TrainingState, norms: list[NormAfter], feed: Feed) -> None:
+        self._state, self._norms, self._feed = state, norms, feed
+        recipe, model = state.recipe, state.model
+        model.train(recipe.start == "scratch" or recipe.loss == "labels")
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.train(recipe.norms == "adapt")
+        for layer in state.layers.values():
+            for way in (layer.weight, layer.inputs):
+                if way is not None:
+                    way.train()
+        state.optimizer = build(recipe.optimizer, groups_of(state))
+        for group in state.optimizer.param_groups:
+            group["peak"] = group["lr"]
+        self._trained = [one for group in state.optimizer.param_groups for one in group["params"]]
+        self._average_of = recipe.average
+        self.average = [one.detach().clone() for one in self._trained] if recipe.average else []
+        twice = any(penalty.differentiates_twice() for penalty in recipe.penalties)
+        wanted = recipe.precision == "bfloat16" or (recipe.precision == "auto" and native_bfloat16(state.device))
+        self._bfloat16 = wanted and not twice
+
+    def step(self) -> float:
+        """One step; returns the loss before it."""
+        state, recipe = self._state, self._state.recipe
+        optimizer = state.optimizer
+        assert optimizer is not None
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * recipe.schedule(state.place)
+        optimizer.zero_grad(set_to_none=True)
+        with _seeded((state.seed << 20) + state.step):
+            total = self._backward(*self._feed.batches(state.step))
+        if not bool(torch.isfinite(total)):
+            raise TrainingError(self._broken())
+        for callback in recipe.callbacks:
+            callback.gradients_ready(state)
+        if recipe.optimizer.clip:
+            torch.nn.utils.clip_grad_norm_(self._trained, recipe.optimizer.clip)
+        optimizer.step()
+        self._after()
+        return float(total)
+
+    def _backward(self, batch: Any, labels: Tensor | None) -> Tensor:
+        """Adds the gradients of a batch, part by part; returns the loss."""
+        state, recipe, count = self._state, self._state.recipe, len(tree_leaves(batch)[0])
+        total = torch.zeros((), dtype=torch.float32, device=state.device)
+        size = self._feed.parts or count
+        shares = number_of_processes()
+        for start in range(0, count, size):
+            state.batch = tree_map(lambda leaf, at=start: leaf[at : at + size], batch)
+            state.labels = None if labels is None else labels[start : start + size]
+            share = min(size, count - start) / count / shares
+            cast = torch.autocast(state.device.type, torch.bfloat16) if self._bfloat16 else nullcontext()
+            if self._feed.references is not None:
+                with torch.no_grad(), cast:
+                    state.reference = self._feed.references(state.step, state.batch)
+            with cast:
+                state.output = run(state.model, state.batch, state.device)
+            loss = self._feed.objective(state)
+            loss = loss + sum(penalty(state, loss) for penalty in recipe.penalties)
+            for callback in recipe.callbacks:
+                loss = callback.loss_ready(state, loss)
+            (loss * share).backward()
+            total += loss.detach() * share
+        if shares > 1:
+            for one in self._trained:
+                one.grad = torch.zeros_like(one) if one.grad is None else one.grad
+            all_reduce([total, *(one.grad for one in self._trained if one.grad is not None)])
+        return total
+
+    @torch.no_grad()
+    def _after(self) -> None:
+        state = self._state
+        for norm in self._norms:
+            norm.keep_positive()
+        for _, layer, weight in state.weights():
+            weight.after_step(layer.matrix, state.step)
+        for callback in state.recipe.callbacks:
+            callback.step_done(state)
+        for kept, one in zip(self.average, self._trained, strict=False):
+            kept.lerp_(one.detach(), 1 - self._average_of)
+
+    @torch.no_grad()
+    def take_average(self) -> None:
+        """Puts the averages in the place of what was averaged."""
+        for kept, one in zip(self.average, self._trained, strict=False):
+            one.copy_(kept)
+
+    def _broken(self) -> str:
+        """Which step, layer and learning rate, in words."""
+        state = self._state
+        bad = [name for name, one in state.model.named_parameters() if not bool(torch.isfinite(one).all())]
+        nans = [name for name, one in state.model.named_parameters()
+                if one.grad is not None and not bool(torch.isfinite(one.grad).all())]  # fmt: skip
+        where = (
+            f"; {bad[0]!r} is not finite" if bad else f"; the gradient of {nans[-1]!r} is not finite" if nans else ""
+        )
+        rate = state.optimizer.param_groups[0]["lr"] if state.optimizer else 0.0
+        return (
+            f"the loss of step {state.step + 1} is not finite at a learning rate of {rate:.3g}{where}; the state before "
+            f"it is kept where there is a checkpoint; take a lower rate: Optimizer(rate={state.recipe.optimizer.rate / 4:g})"
+        )
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draws by torch's own generators within, such as dropout's, hang on the seed alone."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

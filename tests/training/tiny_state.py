@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corank.data import ImageSet
+from corank.data.arrays import from_pixels
 from corank.matrix import Geometry
 from corank.training.recipe import Recipe
 from corank.training.state import TrainedLayer, TrainingState, parametrized
@@ -34,6 +37,14 @@ def state_of(model: nn.Module, recipe: Recipe, seed: int = 0) -> TrainingState:
                 parametrized(layer)
                 layer.rewrite(latent)
     return TrainingState(recipe, model, None, layers, seed)
+
+
+def labelled_images(count: int = 32) -> ImageSet:
+    """The same for the public call."""
+    labels = np.arange(count) % 4
+    pixels = np.random.default_rng(0).integers(0, 120, (count, 8, 8, 3)) + 40 * labels[:, None, None, None]
+    source = from_pixels(pixels.astype(np.uint8), labels.astype(np.int64), None, "little")
+    return ImageSet(source.source, source.preprocessing, labels.astype(np.int64), ("a", "b", "c", "d"))
 
 
 def images(count: int = 16) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ class LayerStart:
     """How one layer trains, and from where.
 
     Attributes:
-        weight: how its weight trains.
+        weight: how its weight trains; None as a float weight.
         inputs: how its inputs train; None leaves them in float.
         code: as ``quantize`` codes the layer; None for a start from the float weight.
         moved: what ``quantize`` added to the layer's bias, ``(R,)``; None for nothing.
@@ -37,7 +37,7 @@ class LayerStart:
         folded: whether the layer was coded with the norm after it folded.
     """
 
-    weight: WeightTraining
+    weight: WeightTraining | None
     inputs: InputTraining | None = None
     code: CodedLayerState | None = None
     moved: Tensor | None = None
@@ -64,15 +64,17 @@ def begin(
         module = modules[name]
         layer = TrainedLayer(module, Geometry.of(module))
         matrix = layer.geometry.to_matrix(module.get_parameter("weight").detach()).flatten(0, 1).clone()
-        given = WeightStart(matrix, _unfolded(start, after.get(id(module)), matrix), (seed << 10) + number)
-        layer.weight, latent = start.weight.start(given)
-        layer.weight.to(matrix.device)
+        if start.weight is not None:
+            given = WeightStart(matrix, _unfolded(start, after.get(id(module)), matrix), (seed << 10) + number)
+            layer.weight, latent = start.weight.start(given)
+            layer.weight.to(matrix.device)
+            parametrized(layer)
+            layer.rewrite(latent)
         if start.moved is not None:
             _move_bias(module, after.get(id(module)), start.moved)
-        parametrized(layer)
-        layer.rewrite(latent)
         if start.inputs is not None and start.quantizer is not None:
-            layer.inputs = start.inputs.start(InputStart(start.quantizer, start.mean_size)).to(matrix.device)
+            axis = 1 if layer.geometry.kernel else -1
+            layer.inputs = start.inputs.start(InputStart(start.quantizer, start.mean_size, axis)).to(matrix.device)
             module.register_forward_pre_hook(_feeding(layer.inputs), with_kwargs=True)
         layers[name] = layer
     for parameter in model.parameters():

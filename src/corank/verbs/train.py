@@ -122,6 +122,8 @@ def train(
         history = train_steps(state, work.norms, feed, context)
         settle(state, context)
         results = convert(state, work.norms, context)
+    if work.ends_in_float:
+        return state.model.to(work.dtype).to(device_of(model))
     record = _recorded(work, results, history, tuple(notes.texts))
     errors = layer_errors(state.model, context.model, context.samples.first(32), work.kept_norms)
     found = {name: replace(one, relative_output_error=errors.get(name, 0.0)) for name, one in record.layers.items()}
@@ -178,6 +180,11 @@ class _Run:
         return cls(context, recipe, draft, own, norms, request, dtype)
 
     @property
+    def ends_in_float(self) -> bool:
+        """Whether nothing is coded in the end."""
+        return _ends_in_float(self.recipe)
+
+    @property
     def kept_norms(self) -> dict[str, str]:
         """By layer, the norm behind it that is not folded."""
         kept: dict[str, str] = {}
@@ -217,7 +224,9 @@ class _Run:
 
     def _way(self, plan: LayerPlan):
         recipe = self.recipe
-        assert plan.codec is not None and recipe.weights is not None
+        if recipe.weights is None or self.ends_in_float:
+            return recipe.weights
+        assert plan.codec is not None
         for way in (recipe.weights, recipe.edge):
             if way is not None and way.stored == plan.codec:
                 return way
@@ -244,11 +253,19 @@ def _width(recipe: Recipe) -> int | None:
 
 def _preset(recipe: Recipe) -> Preset:
     """What codes the start: ``quantize``'s own fast way, with the recipe's codecs."""
-    if recipe.weights is None or recipe.edge is None:
-        raise ConfigError("the recipe trains no weights in a low-bit way")
-    fast = PRESETS["fast"].with_codec(recipe.weights.stored)
-    edge = replace(fast.edge, codec=recipe.edge.stored)
+    fast = PRESETS["fast"]
+    if _ends_in_float(recipe):
+        return replace(fast, search=UniformRanks(), budget=0.0)
+    edge_codec = None if recipe.edge is None else recipe.edge.stored
+    if recipe.weights is None or recipe.weights.stored is None or edge_codec is None:
+        raise ConfigError("weights of low bits take an edge of low bits, e.g. Recipe(edge=LearnedStep(Uniform(8)))")
+    fast = fast.with_codec(recipe.weights.stored)
+    edge = replace(fast.edge, codec=edge_codec)
     return replace(fast, edge=edge, search=UniformRanks(), budget=0.0)
+
+
+def _ends_in_float(recipe: Recipe) -> bool:
+    return recipe.weights is None or recipe.weights.stored is None
 
 
 def _identity(recipe: Recipe, draft: ModelRecord) -> dict[str, Any]:

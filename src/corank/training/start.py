@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from corank.codecs import RowLevels
 from corank.coded_weight import CodedWeight
 from corank.layers import CodedLayerState, InputQuantizer
 from corank.matrix import Geometry
@@ -113,7 +114,9 @@ def _unfolded(start: LayerStart, norm: NormAfter | None, matrix: Tensor) -> Code
 
 
 def _rows_of(one: Any, other: Any, mask: Tensor) -> Any:
-    """The scales and offsets of ``one`` where ``mask`` is true, of ``other`` elsewhere."""
+    """The scales and offsets, or levels, of ``one`` where ``mask`` is true, of ``other`` elsewhere."""
+    if isinstance(other, RowLevels):
+        return replace(other, levels=torch.where(mask[:, None], one.levels, other.levels))
     scale = torch.where(mask[:, None], one.scale, other.scale)
     return replace(other, scale=scale, offset=torch.where(mask[:, None], one.offset, other.offset))
 

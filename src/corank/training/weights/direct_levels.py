@@ -30,12 +30,12 @@ class DirectLevels(WeightTraining):
 
     Args:
         bits: 1 to 8, the number of sizes.
-        per: what has sizes of its own: "layer", with a scale ``s`` for each row that trains as sizes do and takes a
-            folded norm's gain; or "row", where ``s`` is 1.
+        per: what has sizes of its own: "row", where ``s`` is 1; or "layer", with a scale ``s`` for each row that trains
+            as sizes do. Rows of their own train better, and store ``2 ** bits`` levels each.
     """
 
     bits: int = 2
-    per: str = "layer"
+    per: str = "row"
     starts: ClassVar[tuple[str, ...]] = ("float", "scratch")
 
     def __post_init__(self) -> None:

@@ -31,12 +31,12 @@ class RateUniform(ScaledLevels):
     Args:
         bits: of a code before it is coded, 2 to 8.
         rate: bits a weight after, 0.1 to 8; 0 for two less than ``bits``, but at least 1.
+        group: columns that share a step; -1 for one step a weight, 0 for one a row, each fitted to the rate.
     """
 
     bits: int = 4
     rate: float = 0.0
-
-    group = -1
+    group: int = -1
 
     def __post_init__(self) -> None:
         check_fields(self, range(2, 9), self.group)

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from corank.reports.fields import Record, clean
-from corank.reports.plots import accuracy, bits, codes, course, errors, ranks, refinement, size, spectrum, weights
+from corank.reports.plots import (
+    accuracy,
+    bits,
+    codes,
+    course,
+    errors,
+    ranks,
+    refinement,
+    size,
+    spectrum,
+    training,
+    weights,
+)
 from corank.reports.svg import svg_element
 
 if TYPE_CHECKING:
@@ -85,6 +97,14 @@ PLOTS = (
         refinement.describe,
         "How far the outputs are from the float network's (for a classifier the KL divergence of its probabilities, "
         "in nats), on each batch as it is augmented. The result is kept only if it is nearer on samples as they are.",
+    ),
+    Plot(
+        training.can_draw,
+        training.draw,
+        training.describe,
+        "What was measured at the steps of a training. An oscillation is a code that moves against the way it moved "
+        "last; many of them late say that the rate is too high to settle. Norms that grow make steps shorter where "
+        "the scale follows the weights.",
     ),
 )
 ACCURACY_CAPTION = "What each file scores; the dashed line is the float model."

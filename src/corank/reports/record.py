@@ -39,7 +39,10 @@ LAYER_NUMBERS = (
     "code_entropy", "relative_entropy", "bits_per_weight", "file_bits_per_weight",
 )  # fmt: skip
 LAYER_LISTS = ("shape", "spectrum", "code_counts", "weight_range", "coded_counts", "float_counts")
-HISTORY_NUMBERS = ("iteration", "loss", "divergence", "extra_bits", "budget_bits", "before", "after")
+HISTORY_NUMBERS = (
+    "iteration", "loss", "divergence", "extra_bits", "budget_bits", "before", "after",
+    "score", "oscillations", "moved", "norm", "rate", "rate_bits",
+)  # fmt: skip
 
 
 def read_record(path: str | Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,13 +16,17 @@ from corank.training.state import TrainingState
 
 __all__ = ["build", "groups_of"]
 
-_TORCH: dict[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "nadam": torch.optim.NAdam,
-    "radam": torch.optim.RAdam,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
+# Those whose memory of a parameter is all they remember, so that a checkpoint holds it; name to module and class.
+_OPTIMIZERS = {
+    "adam": ("torch.optim", "Adam"),
+    "adamp": ("timm.optim", "AdamP"),
+    "adamw": ("torch.optim", "AdamW"),
+    "lion": ("timm.optim", "Lion"),
+    "nadam": ("torch.optim", "NAdam"),
+    "radam": ("torch.optim", "RAdam"),
+    "rmsprop": ("torch.optim", "RMSprop"),
+    "sgd": ("torch.optim", "SGD"),
+    "sgdp": ("timm.optim", "SGDP"),
 }
 
 
@@ -43,7 +48,8 @@ def groups_of(state: TrainingState) -> list[dict[str, Any]]:
     groups = [
         {"params": weights, "lr": how.rate, "weight_decay": how.decay},
         {"params": vectors, "lr": how.rate, "weight_decay": 0.0},
-        {"params": steps, "lr": how.rate * how.step_rate, "weight_decay": 0.0},
+        # a step's factor is not scale-invariant, whatever its shape: AdamP and SGDP, which read delta, leave it alone
+        {"params": steps, "lr": how.rate * how.step_rate, "weight_decay": 0.0, "delta": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
@@ -51,11 +57,23 @@ def groups_of(state: TrainingState) -> list[dict[str, Any]]:
 def build(how: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """The optimizer over the groups.
 
+    Args:
+        how: its name and numbers. Where the class takes no momentum, it keeps the coefficients of its paper.
+        groups: as torch's optimizers take them, each with ``params`` and, unless they are those of ``how``, ``lr`` and
+            ``weight_decay``.
+
     Raises:
-        ConfigError: for a name that is not known.
+        ConfigError: for a name that is not known, or one of timm where that is not installed.
     """
-    kind = choose(how.name, _TORCH, "optimizer")
-    takes_momentum = "momentum" in inspect.signature(kind).parameters
+    library, name = choose(how.name, _OPTIMIZERS, "optimizer")
     if not groups:
         raise ConfigError("nothing trains; a recipe needs weights, norms or biases that do")
-    return kind(groups, momentum=how.momentum) if takes_momentum else kind(groups)  # pyright: ignore[reportCallIssue]
+    try:
+        # The class, and not timm's factory, which gives AdamP another decay ratio and Nesterov's momentum.
+        kind = vars(import_module(library))[name]
+    except ImportError as error:
+        raise ConfigError(
+            f"the optimizer {how.name!r} is timm's: pip install 'corank[vision]'; Optimizer('adamw') does without"
+        ) from error
+    momentum = {"momentum": how.momentum} if "momentum" in inspect.signature(kind).parameters else {}
+    return kind(groups, lr=how.rate, weight_decay=how.decay, **momentum)

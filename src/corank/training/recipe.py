@@ -60,28 +60,36 @@ class Schedule:
     """The learning rate over the steps: up linearly over the first ``warm`` of them, then as ``name`` says.
 
     Attributes:
-        name: "cosine" to zero, "linear" to zero, "constant", or "steps": a tenth at 1/2 and again at 3/4.
+        name: "cosine" to ``floor``, "linear" to ``floor``, "constant", or "steps": a tenth at 1/2 and again at 3/4.
         warm: share of the steps.
+        floor: where the way down ends, as a factor.
+        hold: share of the steps, the last ones, in which the rate stays what it came to.
     """
 
     name: str = "cosine"
     warm: float = 0.1
+    floor: float = 0.0
+    hold: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in ("cosine", "linear", "constant", "steps"):
             raise ConfigError(f"Schedule({self.name!r}): 'cosine', 'linear', 'constant' or 'steps'")
         if not 0 <= self.warm < 1:
             raise ConfigError(f"Schedule(warm={self.warm!r}): a share of the steps, from 0 to below 1")
+        if not 0 <= self.hold < 1 - self.warm:
+            raise ConfigError(f"Schedule(hold={self.hold!r}): a share of the steps that warming up leaves, e.g. 0.1")
+        if not 0 <= self.floor <= 1:
+            raise ConfigError(f"Schedule(floor={self.floor!r}): a factor of the rate, 0 to 1, e.g. 0.02")
 
     def __call__(self, place: float) -> float:
         """The factor of all rates at ``place``, from 0 (before the first step) to below 1."""
         if place < self.warm:
             return 0.1 + 0.9 * place / self.warm
-        left = (place - self.warm) / (1 - self.warm)
+        left = min(1.0, (place - self.warm) / (1 - self.warm - self.hold))
         if self.name == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * left))
+            return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * left))
         if self.name == "linear":
-            return 1 - left
+            return self.floor + (1 - self.floor) * (1 - left)
         return 1.0 if self.name == "constant" else (1.0 if left < 0.5 else 0.1 if left < 0.75 else 0.01)
 
 

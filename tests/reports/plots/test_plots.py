@@ -16,10 +16,22 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle, StepPatch
 from PIL import Image
 
-from corank.reports.plots import accuracy, bits, codes, course, errors, ranks, refinement, size, spectrum, weights
+from corank.reports.plots import (
+    accuracy,
+    bits,
+    codes,
+    course,
+    errors,
+    ranks,
+    refinement,
+    size,
+    spectrum,
+    training,
+    weights,
+)
 from corank.reports.plots.style import VERMILION, bits_colour, image_bytes, plot_text, shorten
 
-PER_RUN = [size, bits, ranks, errors, spectrum, codes, weights, course, refinement]
+PER_RUN = [size, bits, ranks, errors, spectrum, codes, weights, course, refinement, training]
 
 
 def bars(axes: Axes) -> list[Rectangle]:
@@ -151,8 +163,9 @@ def test_the_course_shows_the_divergence_and_not_the_penaltys_constant(run: dict
 
 
 def test_the_course_leaves_out_what_was_not_recorded(run: dict[str, Any]) -> None:
-    history = [{"loss": 1.0, "divergence": None}, {"loss": None}, {"loss": 3.0}]
-    (axes,) = course.draw({**run, "search_history": history}).axes
+    spent = {"divergence": None, "extra_bits": 0.1}
+    history = [{"loss": 1.0, **spent}, {"loss": None}, {"loss": 3.0, **spent}]
+    axes, _ = course.draw({**run, "search_history": history}).axes
     assert line(axes, "loss") == ([0.0, 1.0], [1.0, 3.0])
     assert axes.get_ylabel() == "loss"
 

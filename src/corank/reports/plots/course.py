@@ -104,9 +104,14 @@ def line_of(history: list[Record], key: str) -> Line:
 
 
 def _search(run: Record) -> list[Record]:
-    """The steps of the search: those that tell what they spent, or a loss; a refinement's tell neither."""
-    steps = entries(run, "search_history")
-    return [step for step in steps if number(step, "extra_bits") is not None or number(step, "loss") is not None]
+    """The steps of the search: they tell what they spent, or both a loss and a divergence; of a refinement's and a
+    training's none does."""
+    return [
+        step
+        for step in entries(run, "search_history")
+        if number(step, "extra_bits") is not None
+        or (number(step, "loss") is not None and number(step, "divergence") is not None)
+    ]
 
 
 def _objective(history: list[Record]) -> str:

@@ -18,8 +18,8 @@ __all__ = ["Callback"]
 class Callback(ABC):  # noqa: B024 - every method has a default
     """A frozen setting: numbers only; JSON both ways by :data:`corank.training.callbacks.CALLBACKS`.
 
-    What it remembers from step to step stands in ``state.kept``, which a checkpoint holds. Callbacks run in the order of
-    the recipe.
+    What it remembers from step to step stands in ``state.kept``, which a checkpoint holds. Callbacks run in the order
+    of the recipe.
     """
 
     def start(self, state: TrainingState) -> None:  # noqa: B027

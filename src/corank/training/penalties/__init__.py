@@ -4,12 +4,14 @@ from corank.registry import Registry
 from corank.training.penalties.base import Penalty
 from corank.training.penalties.gradient_l1 import GradientL1
 from corank.training.penalties.importance import Importance
+from corank.training.penalties.rate import Rate
 
 _OWN: dict[str, type[Penalty]] = {
     "gradient-l1": GradientL1,
     "importance": Importance,
+    "rate": Rate,
 }
 PENALTIES: Registry[Penalty] = Registry("penalty", Penalty, "corank.penalties", _OWN)
 """Penalties by the name they have in recipes."""
 
-__all__ = ["PENALTIES", "GradientL1", "Importance", "Penalty"]
+__all__ = ["PENALTIES", "GradientL1", "Importance", "Penalty", "Rate"]

@@ -8,29 +8,35 @@ from collections.abc import Callable
 from corank.config import choose
 from corank.errors import ConfigError
 from corank.training.recipe import Recipe
+from corank.training.recipes.adamp import adamp
 from corank.training.recipes.bcgd import bcgd
 from corank.training.recipes.binary_relax import binary_relax
 from corank.training.recipes.bitat import bitat
+from corank.training.recipes.cga import cga
 from corank.training.recipes.compander import compander
 from corank.training.recipes.direct import direct
 from corank.training.recipes.gradient_l1 import gradient_l1
 from corank.training.recipes.parq import parq
 from corank.training.recipes.random_bias import random_bias
 from corank.training.recipes.roq import roq
+from corank.training.recipes.stats import stats
 from corank.training.recipes.ternary import ternary
 
 __all__ = ["RECIPES", "chosen_recipe"]
 
 RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
+    "adamp": adamp,
     "bcgd": bcgd,
     "binary-relax": binary_relax,
     "bitat": bitat,
+    "cga": cga,
     "compander": compander,
     "direct": direct,
     "gradient-l1": gradient_l1,
     "parq": parq,
     "random-bias": random_bias,
     "roq": roq,
+    "stats": stats,
     "ternary": ternary,
 }
 """Methods by name; each takes the bits of weights and of inputs, None for float inputs."""

@@ -1,0 +1,113 @@
+"""The bits of the file in the loss: every code at its price under the layer's running histogram."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from corank.codecs import ScalarCodebook
+from corank.errors import ConfigError
+from corank.training.penalties.base import Penalty
+from corank.training.weights.cells import in_levels
+from corank.training.weights.learned_step import LearnedStepWeight
+
+if TYPE_CHECKING:
+    from corank.training.state import TrainingState
+
+__all__ = ["Rate", "prices", "slope"]
+
+_RAREST = 2.0**-16  # share that a code which never occurs is priced at
+
+
+@dataclass(frozen=True)
+class Rate(Penalty):
+    """``weight * bits``: the mean price of a weight's code, steered so that ``bits`` are met at the end.
+
+    A code of share ``p`` costs ``-log2 p``, which an entropy coder keeps to within a hundredth. Its price does not
+    change between thresholds; its gradient is that of the prices drawn as straight lines from level to level, in
+    ``w / step``. Shares are averaged over the steps. The idea is that of entropy-penalized training (arXiv 1906.06624)
+    and of EC2T; estimator and steering are ours.
+
+    Args:
+        bits: mean bits a weight at the end, over the layers that train by learned steps of three levels and more.
+        weight: of a bit beside the loss in nats, at the start.
+        decay: of the running shares.
+        reached: share of the steps after which the rate is to be ``bits``; until then it is led down there.
+        pull: how fast the weight follows what the rate is off.
+    """
+
+    bits: float = 0.5
+    weight: float = 1.0
+    decay: float = 0.9
+    reached: float = 0.7
+    pull: float = 0.06
+
+    name: ClassVar[str] = "rate"
+
+    def __post_init__(self) -> None:
+        if type(self.bits) not in (int, float) or not 0.01 <= self.bits <= 8:
+            raise ConfigError(f"Rate(bits={self.bits!r}): mean bits a weight, 0.01 to 8, e.g. Rate(0.5)")
+        if not (0 < self.weight < math.inf and 0 <= self.decay < 1 and 0 < self.reached <= 1 and 0 <= self.pull < 10):
+            raise ConfigError(f"{self!r}: weight above 0, decay below 1, reached in (0, 1], e.g. Rate(0.5, weight=1.0)")
+
+    def __call__(self, state: TrainingState, loss: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=loss.device)
+        bits, count = torch.zeros_like(total), 0
+        for name, layer, weight in state.weights():
+            if not isinstance(weight, LearnedStepWeight) or layer is None or not _priced(weight.book()):
+                continue
+            matrix, book = layer.matrix, weight.book()
+            price = self._price(state, name, book.nearest(matrix.detach()), book.size)
+            place = (in_levels(book, matrix) - book.levels[0]).clamp(0, book.size - 1)  # in codes: levels are whole
+            total = total + (place * slope(price, place.detach())).sum()
+            bits += price[book.nearest(matrix.detach()).long()].sum()
+            count += matrix.numel()
+        if not count:
+            raise ConfigError(
+                "Rate: no weight trains by LearnedStep, whose codes could be priced; recipe 'rate' has it"
+            )
+        now = bits / count
+        factor = self._factor(state, float(now))
+        state.measured["rate"] = float(now)
+        return factor * (now + (total - total.detach()) / count)
+
+    def _price(self, state: TrainingState, name: str, codes: Tensor, size: int) -> Tensor:
+        """``(L,)`` bits; the running shares move on."""
+        share = torch.bincount(codes.flatten().long(), minlength=size).float() / codes.numel()
+        kept = state.kept.get(f"rate:{name}")
+        share = share if kept is None else self.decay * kept + (1 - self.decay) * share
+        state.kept[f"rate:{name}"] = share
+        return prices(share)
+
+    def _factor(self, state: TrainingState, now: float) -> float:
+        """The weight of a bit at this step; what is off from the way down adds to it."""
+        first = state.kept.setdefault("rate:first", torch.tensor(now, dtype=torch.float64))
+        kept = state.kept.get("rate:log weight")
+        total = math.log(self.weight) if kept is None else float(kept)
+        way = min(1.0, state.place / self.reached)
+        wanted = math.exp((1 - way) * math.log(max(float(first), self.bits)) + way * math.log(self.bits))
+        off = math.log(max(now, 1e-6) / wanted)
+        total = min(max(total + self.pull * off, math.log(self.weight) - 12), math.log(self.weight) + 6)
+        state.kept["rate:log weight"] = torch.tensor(total, dtype=torch.float64)
+        state.measured["weight of a bit"] = math.exp(total)
+        return math.exp(min(total + off, math.log(self.weight) + 6))
+
+
+def prices(share: Tensor) -> Tensor:
+    """Bits ``(L,)`` of codes of these shares ``(L,)``."""
+    return -share.clamp(min=_RAREST).log2()
+
+
+def slope(price: Tensor, place: Tensor) -> Tensor:
+    """The slope, in bits a level, of the prices ``(L,)`` drawn as straight lines, at ``place`` in codes."""
+    below = place.floor().clamp(0, len(price) - 2).long()
+    return price[below + 1] - price[below]
+
+
+def _priced(book: ScalarCodebook) -> bool:
+    """Whether its levels are whole numbers one apart, a histogram of which says what a file takes."""
+    return book.size > 2 and bool((book.levels.diff() == 1).all())

@@ -30,19 +30,19 @@ class DirectLevels(WeightTraining):
 
     Args:
         bits: 1 to 8, the number of sizes.
-        per: what has sizes of its own: "row", where ``s`` is 1; or "layer", with a scale ``s`` for each row that trains
-            as sizes do. Rows of their own train better, and store ``2 ** bits`` levels each.
+        per: what has sizes of its own: "layer", with a scale ``s`` for each row that trains as sizes do; or "row", where
+            ``s`` is 1 and each row stores ``2 ** bits`` levels. The first trains better and stores less.
     """
 
     bits: int = 2
-    per: str = "row"
+    per: str = "layer"
     starts: ClassVar[tuple[str, ...]] = ("float", "scratch")
 
     def __post_init__(self) -> None:
         if type(self.bits) is not int or not 1 <= self.bits <= 8:
             raise ConfigError(f"bits={self.bits!r}: DirectLevels takes 1 to 8, e.g. DirectLevels(bits=2)")
         if self.per not in ("row", "layer"):
-            raise ConfigError(f"per={self.per!r}: sizes per 'row' or 'layer', e.g. DirectLevels(2, per='row')")
+            raise ConfigError(f"per={self.per!r}: sizes per 'row' or 'layer', e.g. DirectLevels(2, per='layer')")
 
     @property
     def stored(self) -> Codec:

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 import corank
 from corank.calibration import Context, Samples
+from corank.calibration.augment import flip_and_shift
 from corank.layers import PreparedModel, prepare
 from corank.refine import Refinement
-from corank.refine.augment import flip_and_shift
 from corank.refine.loop import _Steps
 from corank.refine.trainable_model import TrainableModel
 

@@ -55,9 +55,9 @@ ORDER = (
 # The same inside the packages where a call comes by: modules of the package, low to high; others stand in none.
 INSIDE = {
     "calibration": (
-        ("samples", "thread_state", "layer_rows"),
-        ("context", "paused", "teacher", "collect"),
-        ("interleaved", "repeated", "streamed"),
+        ("samples", "seeds", "thread_state", "layer_rows"),
+        ("augment", "context", "labels", "norms", "paused", "teacher", "collect"),
+        ("batches", "interleaved", "repeated", "streamed"),
         ("layerwise",),
     ),
     "coding": (("place",), ("layer", "layer_inputs", "waiting"), ("install", "kept"), ("sequence",), ("plan",)),
@@ -70,14 +70,20 @@ INSIDE = {
         ("joint",),
     ),
     "refine": (
-        ("augment", "block_inputs", "norms", "refinement"),
+        ("block_inputs", "refinement"),
         ("trainable_layer",),
         ("trainable_model",),
         ("loop", "blocks"),
         ("post_training",),
     ),
     "quantization": (("template", "float_parts"), ("request",), ("to_size",), ("encode",), ("to_rate",)),
-    "verbs": (("arguments", "jobs"), ("opening", "scoring"), ("finishing",), ("quantize",), ("smallest", "compare")),
+    "verbs": (
+        ("arguments", "jobs", "training_data"),
+        ("opening", "scoring"),
+        ("finishing",),
+        ("quantize",),
+        ("smallest", "compare"),
+    ),
 }
 TIERS = {name: tier for tier, names in enumerate(ORDER) for name in names}
 ANYTHING = "corank"  # the package's own __init__ may import anything, as may corank.testing

@@ -16,7 +16,17 @@ import corank
 from corank.calibration import Samples, collect, collect_gradients
 from corank.data import load as load_images
 from corank.models.digits import digits_net
-from corank.processes import all_reduce, from_main, is_main, number_of_processes, processes_here, shard
+from corank.processes import (
+    all_reduce,
+    broadcast,
+    from_main,
+    is_main,
+    number_of_processes,
+    own_part,
+    process_here,
+    processes_here,
+    shard,
+)
 from corank.refine import Refinement
 from corank.statistics import Gram
 
@@ -76,7 +86,24 @@ def test_one_process_shares_with_nobody() -> None:
     assert shard("abc") == [(0, "a"), (1, "b"), (2, "c")]
     values = torch.ones(3)
     all_reduce([values])
+    broadcast(values, 0)
     assert torch.equal(values, torch.ones(3))
+    assert own_part(7) == (0, 7) and process_here() == 0
+
+
+@pytest.mark.parametrize(("count", "processes"), [(7, 2), (128, 3), (1, 4), (0, 2)])
+def test_parts_of_processes_are_even_and_leave_nothing_out(
+    count: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    for rank in range(processes):
+        monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+        monkeypatch.setattr("torch.distributed.get_world_size", lambda: processes)
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        start, length = own_part(count)
+        assert count // processes <= length <= -(-count // processes)
+        taken += range(start, start + length)
+    assert taken == list(range(count))
 
 
 APART = """

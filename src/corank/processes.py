@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar, cast
@@ -12,7 +13,18 @@ from torch import Tensor
 
 from corank.errors import ConfigError
 
-__all__ = ["all_reduce", "from_main", "init_processes", "is_main", "number_of_processes", "processes_here", "shard"]
+__all__ = [
+    "all_reduce",
+    "broadcast",
+    "from_main",
+    "init_processes",
+    "is_main",
+    "number_of_processes",
+    "own_part",
+    "process_here",
+    "processes_here",
+    "shard",
+]
 
 T = TypeVar("T")
 
@@ -30,6 +42,13 @@ def init_processes() -> None:
     except ImportError as error:
         raise ConfigError("several processes need accelerate: pip install 'corank[distributed]'") from error
     PartialState(cpu=not torch.cuda.is_available())
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Ends the group's threads while there is an interpreter: one that outlives it may abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def number_of_processes() -> int:
@@ -40,6 +59,11 @@ def number_of_processes() -> int:
 def processes_here() -> int:
     """How many of them share this machine's memory."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if dist.is_initialized() else 1
+
+
+def process_here() -> int:
+    """The number of this one among them, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if dist.is_initialized() else 0
 
 
 def is_main() -> bool:
@@ -53,6 +77,13 @@ def shard(items: Sequence[T]) -> list[tuple[int, T]]:
         return list(enumerate(items))
     count, rank = dist.get_world_size(), dist.get_rank()
     return [(place, item) for place, item in enumerate(items) if place % count == rank]
+
+
+def own_part(count: int) -> tuple[int, int]:
+    """Start and length of this process's part of ``count`` things in a row; parts differ by at most one in length."""
+    processes, rank = number_of_processes(), dist.get_rank() if dist.is_initialized() else 0
+    start, stop = count * rank // processes, count * (rank + 1) // processes
+    return start, stop - start
 
 
 def from_main(decide: Callable[[], T]) -> T:
@@ -80,3 +111,9 @@ def all_reduce(tensors: Iterable[Tensor]) -> None:
     if number_of_processes() > 1:
         for tensor in tensors:
             dist.all_reduce(tensor)
+
+
+def broadcast(tensor: Tensor, source: int) -> None:
+    """Makes a contiguous tensor, in place and bit for bit, what it is in the process ``source``."""
+    if number_of_processes() > 1 and tensor.numel():
+        dist.broadcast(tensor.view(-1).view(torch.uint8), source)  # bytes: not every backend knows every dtype

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 import corank
 from corank.calibration import Context, Samples
+from corank.calibration.augment import flip_and_shift
 from corank.errors import DataError
 from corank.layers import CodedLayer, PreparedModel
 from corank.losses import output_distance
 from corank.models.digits import digits_net
 from corank.refine import Refinement, loop, refine
-from corank.refine.augment import flip_and_shift
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,10 @@ from corank.padding import output_mask
 from corank.transfer import sent
 from corank.watching import HookError, watched
 
-__all__ = ["Samples", "live_numbers", "run", "token_ids"]
+__all__ = ["LABELS", "Samples", "inputs_of", "live_numbers", "plain", "real_samples", "run", "sequences", "token_ids"]
 
 _CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")  # of a convolution
+LABELS = ("labels", "label", "target")  # under which a mapping holds what is no input
 _TOKENS = 64  # that count as one sample where a batch's size is asked for
 
 
@@ -57,8 +58,8 @@ class Samples:
                 raise DataError(
                     f"calibration data of shape {tuple(data.shape)}; expected (N, ...), e.g. (256, 3, 224, 224)"
                 )
-            data = _plain(data[:limit])
-            data = data.split(_sequences(batch_size, data))
+            data = plain(data[:limit])
+            data = data.split(sequences(batch_size, data))
         if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
             raise DataError(
                 f"calibration data is a tensor (N, ...) or an iterable of batches, not {type(data).__name__}; "
@@ -66,7 +67,10 @@ class Samples:
             )
         batches, total = [], 0
         for batch in data:
-            inputs = _without_empty(_inputs(batch))
+            inputs = inputs_of(batch)
+            real = real_samples(inputs)
+            if real is not None:
+                inputs = tree_map(lambda leaf, real=real: leaf[real], inputs)
             count = _count(inputs)
             kept = min(count, limit - total)
             if kept:
@@ -110,7 +114,7 @@ class Samples:
         """The same samples in batches of ``size`` (or ``64 * size`` tokens), where they can be stacked."""
         if not self.stacked:
             return self
-        size = _sequences(size, self.batches[0])
+        size = sequences(size, self.batches[0])
         whole = _concatenate(self.batches)
         starts = range(0, len(self), size)
         return Samples(tuple(tree_map(lambda leaf, at=at: leaf[at : at + size], whole) for at in starts), True)
@@ -120,7 +124,7 @@ class Samples:
 
         Of token sequences as many as hold ``64 * size`` tokens: every position gives an output of its own.
         """
-        size = _sequences(size, self.batches[0])
+        size = sequences(size, self.batches[0])
         while True:
             if self.stacked:
                 order = torch.randperm(len(self), generator=generator)
@@ -214,17 +218,18 @@ def live_numbers(model: nn.Module, batch: Any, device: torch.device | str = "cpu
     return max(1, total)
 
 
-def _sequences(size: int, batch: Any) -> int:
+def sequences(size: int, batch: Any) -> int:
     """The samples of a batch that is to have ``size`` of them."""
     ids = token_ids(batch)
     return size if ids is None else max(1, min(size, _TOKENS * size // max(1, ids.shape[1])))
 
 
-def _inputs(batch: Any) -> Any:
+def inputs_of(batch: Any) -> Any:
+    """A batch without its labels, as the model takes it; raises DataError for what is none."""
     if isinstance(batch, (tuple, list)) and batch:
         batch = batch[0]
     if isinstance(batch, Mapping):
-        batch = {str(key): value for key, value in batch.items() if key not in ("labels", "label", "target")}
+        batch = {str(key): value for key, value in batch.items() if key not in LABELS}
     leaves = tree_leaves(batch)
     if not leaves or not all(isinstance(leaf, Tensor) and leaf.dim() > 0 for leaf in leaves):
         raise DataError(
@@ -233,18 +238,18 @@ def _inputs(batch: Any) -> Any:
     counts = [leaf.shape[0] for leaf in leaves]
     if len(set(counts)) > 1:
         raise DataError(f"the tensors of one batch hold different numbers of samples: {counts}")
-    return tree_map(_plain, batch)
+    return tree_map(plain, batch)
 
 
-def _without_empty(inputs: Any) -> Any:
-    """The samples of a batch of which some position is real, which others only fill up."""
+def real_samples(inputs: Any) -> Tensor | None:
+    """Which samples of a batch have a position that is real, and do not only fill it up; None: all."""
     mask = output_mask(inputs)
     if mask is None or len(mask) != _count(inputs) or bool(mask.any(1).all()):
-        return inputs
-    return tree_map(lambda leaf: leaf[mask.any(1)], inputs)
+        return None
+    return mask.any(1)
 
 
-def _plain(leaf: Tensor) -> Tensor:
+def plain(leaf: Tensor) -> Tensor:
     """On the CPU; token ids, which files keep in few bytes, as the int64 that embeddings take."""
     leaf = leaf.detach().cpu()
     if leaf.is_inference():  # autograd refuses such tensors later

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.calibration import Context, live_numbers, mean_loss, outputs_of, run
+from corank.calibration.augment import flip_and_shift
 from corank.errors import DataError
 from corank.losses import distance
 from corank.notes import note
 from corank.padding import masks_of, real_rows
 from corank.processes import all_reduce, number_of_processes, shard
-from corank.refine.augment import flip_and_shift
 from corank.refine.refinement import Refinement
 from corank.refine.trainable_model import TrainableModel, coded_layers
 from corank.watching import watched

@@ -28,7 +28,10 @@ def layer_errors(model: nn.Module, teacher: nn.Module, batch: Any, norms: Mappin
     """
     names = names_of(model)
     coded = [names[id(module)][0] for module in model.modules() if isinstance(module, CodedLayer)]
-    inner, outer = dict(model.named_modules(remove_duplicate=False)), dict(teacher.named_modules(remove_duplicate=False))
+    inner, outer = (
+        dict(model.named_modules(remove_duplicate=False)),
+        dict(teacher.named_modules(remove_duplicate=False)),
+    )
     given: dict[str, Tensor] = {}
     expected: dict[str, Tensor] = {}
 

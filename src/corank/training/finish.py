@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
 from corank.calibration import Context, run
-from corank.refine.norms import reestimate_norms
+from corank.calibration.norms import reestimate_norms
 from corank.coded_weight import CodedWeight
 from corank.coding.install import coded_module
 from corank.coding.layer import LayerResult
@@ -79,7 +79,8 @@ def _coded(name: str, layer: TrainedLayer, weight: TrainableWeight) -> CodedWeig
     if not torch.equal(coded.decode(), computed):
         off = float((coded.decode() - computed).abs().amax())
         raise TrainingError(
-            f"layer {name!r} trained with another weight than {type(weight).__name__} gives as codes, by up to {off:.3g}"
+            f"layer {name!r} trained with another weight than the codes that {type(weight).__name__} gives, by up to "
+            f"{off:.3g}"
         )
     return coded
 
@@ -105,6 +106,6 @@ def _compare(expected: Any, given: Any, allowed: float) -> None:
             apart = float((one - other).norm() / one.norm().clamp(min=1e-12))
             if not apart <= allowed:
                 raise TrainingError(
-                    f"the coded network's outputs differ from those of the network that trained by {apart:.3g} of their "
-                    f"norm; {allowed:g} is what rounding scales and biases to fp16 may take"
+                    f"the coded network's outputs differ from those of the network that trained by {apart:.3g} of "
+                    f"their norm; {allowed:g} is what rounding scales and biases to fp16 may take"
                 )

@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.calibration import Context, run
 from corank.errors import TrainingError
 from corank.precision import native_bfloat16
 from corank.processes import all_reduce, number_of_processes
+from corank.training.feed import Feed, Part
 from corank.training.norms import NormAfter
-from corank.training.objective import Objective
 from corank.training.optimizers import build, groups_of
 from corank.training.restored import restored, saved
 from corank.training.state import TrainingState
+from corank.training.synchronized import synchronized_norms
 
-__all__ = ["Feed", "train_steps"]
+__all__ = ["train_steps"]
 
 _STEP = "training"
 _KEPT_EVERY = 25  # steps
-
-
-@dataclass(frozen=True)
-class Feed:
-    """What a training is fed with.
-
-    Attributes:
-        batches: step number to inputs and labels (or None), augmented; of this process's part alone.
-        references: step number and inputs to what the float network gives; None where nothing is distilled.
-        objective: what is minimised.
-        parts: samples of a batch that pass at once; 0 for all of them.
-    """
-
-    batches: Callable[[int], tuple[Any, Tensor | None]]
-    references: Callable[[int, Any], Any] | None
-    objective: Objective
-    parts: int = 0
 
 
 def train_steps(
@@ -68,15 +49,15 @@ def train_steps(
     with state.closing:
         for part in (*recipe.penalties, *recipe.callbacks):
             part.start(state)
-        last = 0
         for number in range(len(history), recipe.iterations):
             state.step, state.measured = number, {}
             try:
-                loss = loop.step()
+                with synchronized_norms(state.model):
+                    loss = loop.step()
             except TrainingError:
                 context.checkpoint.save(_STEP, *saved(state, loop.average, history))
                 raise
-            history.append({"iteration": number + 1, "loss": loss, **state.measured})
+            history.append({"iteration": number + 1, **state.measured})
             last = number + 1
             if last % _KEPT_EVERY == 0 or last == recipe.iterations:
                 context.checkpoint.save(_STEP, *saved(state, loop.average, history))
@@ -119,7 +100,7 @@ class _Loop:
             group["lr"] = group["peak"] * recipe.schedule(state.place)
         optimizer.zero_grad(set_to_none=True)
         with _seeded((state.seed << 20) + state.step):
-            total = self._backward(*self._feed.batches(state.step))
+            total = self._backward()
         if not bool(torch.isfinite(total)):
             raise TrainingError(self._broken())
         for callback in recipe.callbacks:
@@ -127,36 +108,36 @@ class _Loop:
         if recipe.optimizer.clip:
             torch.nn.utils.clip_grad_norm_(self._trained, recipe.optimizer.clip)
         optimizer.step()
+        state.measured["loss"] = float(total)
         self._after()
         return float(total)
 
-    def _backward(self, batch: Any, labels: Tensor | None) -> Tensor:
-        """Adds the gradients of a batch, part by part; returns the loss."""
-        state, recipe, count = self._state, self._state.recipe, len(tree_leaves(batch)[0])
+    def _backward(self) -> Tensor:
+        """Adds the gradients of a step's batch, part by part; returns the loss."""
+        state = self._state
         total = torch.zeros((), dtype=torch.float32, device=state.device)
-        size = self._feed.parts or count
-        shares = number_of_processes()
-        for start in range(0, count, size):
-            state.batch = tree_map(lambda leaf, at=start: leaf[at : at + size], batch)
-            state.labels = None if labels is None else labels[start : start + size]
-            share = min(size, count - start) / count / shares
-            cast = torch.autocast(state.device.type, torch.bfloat16) if self._bfloat16 else nullcontext()
-            if self._feed.references is not None:
-                with torch.no_grad(), cast:
-                    state.reference = self._feed.references(state.step, state.batch)
-            with cast:
-                state.output = run(state.model, state.batch, state.device)
-            loss = self._feed.objective(state)
-            loss = loss + sum(penalty(state, loss) for penalty in recipe.penalties)
-            for callback in recipe.callbacks:
-                loss = callback.loss_ready(state, loss)
-            (loss * share).backward()
-            total += loss.detach() * share
-        if shares > 1:
+        for part in self._feed.parts(state.step):
+            loss = self._loss(part)
+            (loss * part.share).backward()
+            total += loss.detach() * part.share
+        if number_of_processes() > 1:
             for one in self._trained:
                 one.grad = torch.zeros_like(one) if one.grad is None else one.grad
             all_reduce([total, *(one.grad for one in self._trained if one.grad is not None)])
         return total
+
+    def _loss(self, part: Part) -> Tensor:
+        state, feed = self._state, self._feed
+        state.batch, state.labels = part.inputs, part.labels
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=self._bfloat16):
+            if feed.teacher is not None:
+                state.reference = feed.teacher.outputs(state.step, part.inputs, part.start)
+            state.output = run(state.model, part.inputs, state.device)
+        task = feed.objective(state)
+        loss = task + sum(penalty(state, task) for penalty in state.recipe.penalties)
+        for callback in state.recipe.callbacks:
+            loss = callback.loss_ready(state, loss)
+        return loss
 
     @torch.no_grad()
     def _after(self) -> None:
@@ -186,9 +167,10 @@ class _Loop:
             f"; {bad[0]!r} is not finite" if bad else f"; the gradient of {nans[-1]!r} is not finite" if nans else ""
         )
         rate = state.optimizer.param_groups[0]["lr"] if state.optimizer else 0.0
+        lower = state.recipe.optimizer.rate / 4
         return (
-            f"the loss of step {state.step + 1} is not finite at a learning rate of {rate:.3g}{where}; the state before "
-            f"it is kept where there is a checkpoint; take a lower rate: Optimizer(rate={state.recipe.optimizer.rate / 4:g})"
+            f"the loss of step {state.step + 1} is not finite at a learning rate of {rate:.3g}{where}; the state "
+            f"before it is kept where there is a checkpoint; take a lower rate: Optimizer(rate={lower:g})"
         )
 
 

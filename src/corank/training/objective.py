@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from corank.errors import ConfigError
+from corank.calibration.labels import NOTHING
+from corank.errors import ConfigError, DataError
 from corank.losses import Loss, logits_of, output_distance, sequence_logits
 from corank.padding import output_mask, real_outputs
 from corank.training.state import TrainingState
@@ -48,7 +49,7 @@ class Objective:
         if self.distils:
             found.append(self._distilled(output, reference, state.batch))
         if self._kind != "distil":
-            found.append(label_loss(output, state.labels, state.batch, self._tokens))
+            found.append(label_loss(output, state.labels, self._tokens))
         return torch.stack(found).mean()
 
     def _distilled(self, output: Any, reference: Any, batch: Any) -> Tensor:
@@ -65,20 +66,13 @@ class Objective:
         return kl * t * t
 
 
-def label_loss(output: Any, labels: Tensor | None, batch: Any, tokens: bool) -> Tensor:
-    """Cross entropy of class labels ``(N,)``, or of the next token of each position."""
-    if not tokens:
-        logits = logits_of(output)
-        if logits is None or labels is None:
-            raise ConfigError("labels train a classifier: logits (N, classes) and labels (N,)")
-        return F.cross_entropy(logits, labels.to(logits.device))
-    logits = sequence_logits(output)
-    ids = batch["input_ids"] if isinstance(batch, dict) else batch
-    if logits is None:
-        raise ConfigError("the model gives no logits (N, T, vocabulary) whose next token could be learned")
-    mask = output_mask(batch)
-    targets = ids[:, 1:] if mask is None else torch.where(mask[:, 1:].to(ids.device), ids[:, 1:], -100)
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1), targets.flatten().to(logits.device))
+def label_loss(output: Any, labels: Tensor | None, tokens: bool) -> Tensor:
+    """Cross entropy of classes ``(N,)``, or of what each position of token sequences predicts, ``(N, T)``, -100 for
+    nothing."""
+    logits = sequence_logits(output) if tokens else logits_of(output)
+    if logits is None or labels is None:
+        raise DataError("labels train logits: (N, classes) with labels (N,), or (N, T, vocabulary) with labels (N, T)")
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten().to(logits.device), ignore_index=NOTHING)
 
 
 def _as_float(output: Any) -> Any:

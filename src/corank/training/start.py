@@ -22,6 +22,10 @@ from corank.training.weights import WeightStart, WeightTraining
 __all__ = ["LayerStart", "anew", "begin"]
 
 _SMALLEST_GAIN = 1e-12
+_DRAWN = (
+    *(nn.Linear, nn.Embedding, nn.modules.conv._ConvNd),
+    *(nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm),
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ def begin(
         layer = TrainedLayer(module, Geometry.of(module))
         matrix = layer.geometry.to_matrix(module.get_parameter("weight").detach()).flatten(0, 1).clone()
         if start.weight is not None:
-            given = WeightStart(matrix, _unfolded(start, after.get(id(module)), matrix), (seed << 10) + number)
+            codes, fresh = _unfolded(start, after.get(id(module)), matrix), recipe.start == "scratch"
+            given = WeightStart(matrix, codes, (seed << 10) + number, fresh)
             layer.weight, latent = start.weight.start(given)
             layer.weight.to(matrix.device)
             parametrized(layer)
@@ -90,9 +95,7 @@ def anew(model: nn.Module, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in model.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)):
-                module.reset_parameters()
-            elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+            if isinstance(module, _DRAWN):
                 module.reset_parameters()
 
 
@@ -131,7 +134,9 @@ def _move_bias(module: nn.Module, norm: NormAfter | None, moved: Tensor) -> None
 
 
 def _feeding(inputs: nn.Module):
-    def feed(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def feed(
+        _module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
             return (inputs(args[0]), *args[1:]), named
         first = next(iter(named))

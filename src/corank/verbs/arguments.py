@@ -124,6 +124,8 @@ def read_samples(data: Any, samples: int | None, batch_size: int, seed: int) -> 
     Raises:
         DataError: for empty data, other types, or values that are not finite.
     """
+    if isinstance(data, Samples):
+        return data
     if isinstance(data, TokenSet):
         limit = samples or max(1, _TOKENS // data.ids.shape[1])
         return Samples.of(data.sample(limit, seed).ids, limit, batch_size)

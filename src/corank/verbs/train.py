@@ -14,14 +14,17 @@ from torch import nn
 
 from corank.autograd import recording
 from corank.calibration import Context, run
+from corank.calibration.augment import augmentation_for
+from corank.calibration.batches import Batches
 from corank.coding.layer_inputs import fitted_before
 from corank.coding.plan import code_plan
 from corank.compiled import uncompiled
-from corank.config import check_progress, choose
+from corank.config import check_progress
+from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import ConfigError
 from corank.layers import prepare
-from corank.losses import Loss
+from corank.losses import Loss, read_part
 from corank.notes import collected_notes
 from corank.plan import LayerPlan
 from corank.precision import exact_float32
@@ -36,19 +39,23 @@ from corank.search import UniformRanks
 from corank.storage.model_record import ATTRIBUTE, ModelRecord
 from corank.training.callbacks import Callback
 from corank.training.errors_of_layers import layer_errors
+from corank.training.feed import Feed
 from corank.training.finish import convert, settle
-from corank.training.loop import Feed, train_steps
+from corank.training.loop import train_steps
 from corank.training.norms import NormAfter, takes_row_scales
 from corank.training.objective import Objective
 from corank.training.recipe import Recipe
 from corank.training.recipes import chosen_recipe
 from corank.training.start import LayerStart, anew, begin
 from corank.training.state import TrainingState
+from corank.training.teacher_cache import Remembering, TeacherOutputs
 from corank.verbs.arguments import check_kinds
 from corank.verbs.opening import ContextOptions, open_context, statistics_of, with_checkpoint
-from corank.verbs.training_data import feed_of
+from corank.verbs.training_data import read_labelled
 
 __all__ = ["train"]
+
+_SAMPLES = 1600  # that the start is coded from, unless the caller says otherwise
 
 
 @uncompiled()
@@ -102,7 +109,7 @@ def train(
 
     Returns:
         A drop-in copy, in evaluation mode, as :func:`corank.quantize` returns it; what was done is at ``.corank_run``.
-        A float network, where the recipe's ``weights`` is None.
+        A float network, where the recipe's ``weights`` is None or ends in float.
 
     Raises:
         ConfigError, ModelError, DataError, TrainingError: the model is then as it was.
@@ -114,15 +121,18 @@ def train(
     how = _asked(chosen_recipe(recipe), iterations, batch_size)
     whole = ContextOptions(samples, 32, seed, device, True, None, progress)
     with collected_notes() as notes:
-        work = _Run.of(model, data, how, _Choices(layers or {}, all_layers, reference), whole)
+        batches = read_labelled(data, how.batch_size, seed)
+        work = _Run.of(
+            model, batches.samples(samples or _SAMPLES, 32), how, _Choices(layers or {}, all_layers, reference), whole
+        )
         context = with_checkpoint(work.context, checkpoint, lambda: _identity(how, work.draft))
         objective = Objective(how.loss, how.temperature, loss, context.samples.are_tokens)
-        feed = feed_of(data, how, objective, context, parts)
+        feed = _feed(batches, how, objective, context, parts)
         state = replace_callbacks(work.begin(context), callbacks)
         history = train_steps(state, work.norms, feed, context)
         settle(state, context)
         results = convert(state, work.norms, context)
-    if work.ends_in_float:
+    if _ends_in_float(how):
         return state.model.to(work.dtype).to(device_of(model))
     record = _recorded(work, results, history, tuple(notes.texts))
     errors = layer_errors(state.model, context.model, context.samples.first(32), work.kept_norms)
@@ -180,11 +190,6 @@ class _Run:
         return cls(context, recipe, draft, own, norms, request, dtype)
 
     @property
-    def ends_in_float(self) -> bool:
-        """Whether nothing is coded in the end."""
-        return _ends_in_float(self.recipe)
-
-    @property
     def kept_norms(self) -> dict[str, str]:
         """By layer, the norm behind it that is not folded."""
         kept: dict[str, str] = {}
@@ -224,7 +229,7 @@ class _Run:
 
     def _way(self, plan: LayerPlan):
         recipe = self.recipe
-        if recipe.weights is None or self.ends_in_float:
+        if recipe.weights is None or _ends_in_float(recipe):
             return recipe.weights
         assert plan.codec is not None
         for way in (recipe.weights, recipe.edge):
@@ -264,6 +269,24 @@ def _preset(recipe: Recipe) -> Preset:
     return replace(fast, edge=edge, search=UniformRanks(), budget=0.0)
 
 
+def _feed(batches: Batches, recipe: Recipe, objective: Objective, context: Context, size: int) -> Feed:
+    """What the steps are fed with; checked before the first."""
+    batches.check_labels(recipe.loss, context.prepared.outputs)
+    outputs = None
+    augment = augmentation_for(recipe.augment, batches.first(1))
+    if objective.distils:
+        remembering = Remembering(recipe.iterations) if augment == "none" else None
+        outputs = TeacherOutputs(context.model, batches, remembering, lambda output: read_part(output, context.loss))
+    return Feed(batches, outputs, objective, augment, size)
+
+
+def _calibration(data: Any, batches: Batches, samples: int | None) -> Any:
+    """The samples that ``quantize`` would code from; of what can be read but once, some that were read."""
+    if isinstance(data, (ImageSet, TokenSet, torch.Tensor)):
+        return data
+    return batches.samples(samples or _SAMPLES, 32)
+
+
 def _ends_in_float(recipe: Recipe) -> bool:
     return recipe.weights is None or recipe.weights.stored is None
 
@@ -281,7 +304,8 @@ def replace_callbacks(state: TrainingState, own: Sequence[Callback]) -> Training
 
 def _recorded(work: _Run, results: Mapping[str, Any], history: tuple[Any, ...], notes: tuple[str, ...]) -> ModelRecord:
     plan = work.draft.plan.with_codecs({name: one.code.codec for name, one in results.items()})
+    kept = set(work.kept_norms.values())
     return replace(
         work.draft, plan=plan, iterations=work.recipe.iterations, history=history, notes=notes,
-        samples=len(work.context.samples),
+        samples=len(work.context.samples), folded=tuple(name for name in work.draft.folded if name not in kept),
     )  # fmt: skip

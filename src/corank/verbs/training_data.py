@@ -1,34 +1,87 @@
-"""What a training reads: temporary."""
+"""From what a user gives as data to the batches of a training."""
+
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
-from corank.calibration import Context
-from corank.data import ImageSet
-from corank.refine.augment import flip_and_shift
-from corank.calibration import run
-from corank.training.loop import Feed
-from corank.training.objective import Objective
-from corank.training.recipe import Recipe
 
-__all__=["feed_of"]
+from corank.calibration import Batches
+from corank.data import ImageSet, TokenSet
+from corank.memory import free_bytes
+from corank.processes import processes_here
 
-def feed_of(data: Any, recipe: Recipe, objective: Objective, context: Context, parts: int) -> Feed:
-    labels=None
-    if isinstance(data,ImageSet):
-        x=data.tensor(); labels=torch.from_numpy(data.labels) if data.labels is not None else None
-    elif isinstance(data,Tensor): x=data
-    elif isinstance(data,tuple): x,labels=data
-    else: x=torch.cat(list(context.samples.batches))
-    n=len(x); size=min(recipe.batch_size,n); per=n//size
-    cache={}
-    def batches(step):
-        e=step//per
-        if e not in cache:
-            cache.clear(); cache[e]=torch.randperm(n,generator=torch.Generator().manual_seed(context.seed*1000003+e))
-        idx=cache[e][(step%per)*size:(step%per+1)*size]
-        b=x[idx]
-        if recipe.augment=="flip-shift": b=flip_and_shift(b,torch.Generator().manual_seed((context.seed<<20)+step))
-        return b,(None if labels is None else labels[idx])
-    teacher=context.model
-    return Feed(batches, (lambda step,b: run(teacher,b,context.device)) if objective.distils else None, objective, parts)
+__all__ = ["read_labelled"]
+
+_HELD_BYTES = 2_000_000_000  # of decoded images
+_LOOKED_AT = 64  # of images that are decoded as they are needed, before the first step
+
+
+def read_labelled(data: Any, batch_size: int, seed: int, samples: int | None = None) -> Batches:
+    """Everything that :func:`corank.quantize` takes as data, with its labels where it has any.
+
+    Images are decoded once where all of them take at most 2 GB as float32 (and half of the free memory), and else as
+    they are needed. An iterable is read once, whole.
+
+    Args:
+        data: an :class:`~corank.data.ImageSet` or :class:`~corank.data.TokenSet`; a tensor ``(N, ...)``, a mapping of
+            such with or without "labels", or a tuple of either and labels ``(N,)``; or an iterable of batches, such as
+            a DataLoader: tensors, ``(inputs, labels)`` pairs or mappings.
+        batch_size: samples a step, over all processes.
+        seed: draws the samples, where there is a limit, and the batches.
+        samples: at most this many; None: all there are.
+
+    Raises:
+        DataError: for empty data, other types, values that are not finite, images of different sizes, labels of some
+            batches alone, or more than memory holds.
+    """
+    if isinstance(data, ImageSet):
+        return _images(data if samples is None else data.sample(samples, seed), batch_size, seed)
+    if isinstance(data, TokenSet):
+        data = (data if samples is None else data.sample(samples, seed)).ids
+    if _is_whole_pair(data):
+        return Batches.of(data[0], data[1], batch_size, seed, samples)
+    return Batches.of(data, None, batch_size, seed, samples)
+
+
+def _is_whole_pair(data: Any) -> bool:
+    """Whether it is inputs and class labels; a tuple of two batches is not."""
+    if not isinstance(data, tuple) or len(data) != 2 or not isinstance(data[1], Tensor):
+        return False
+    inputs, labels = data
+    classes = labels.dim() == 1 and not labels.is_floating_point()
+    return classes and (isinstance(inputs, Mapping) or (isinstance(inputs, Tensor) and inputs.dim() > 1))
+
+
+def _images(images: ImageSet, batch_size: int, seed: int) -> Batches:
+    first = next(images.select([0]).batches(1))[0]
+    free = free_bytes()
+    room = _HELD_BYTES if free is None else min(_HELD_BYTES, free / 2 / processes_here())
+    if first.nbytes * len(images) > room:
+        spread = np.linspace(0, len(images) - 1, min(_LOOKED_AT, len(images))).astype(np.int64)
+        for _ in images.select(spread).batches(16):  # raises where sizes differ
+            pass
+        return Batches(_Decoded(images), batch_size, seed)
+    labels = None if images.labels is None else torch.from_numpy(images.labels)
+    return Batches.of(images.tensor(), labels, batch_size, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """Images that are decoded when a step needs them."""
+
+    images: ImageSet
+
+    @property
+    def labels(self) -> tuple[Tensor, ...]:
+        return () if self.images.labels is None else (torch.from_numpy(self.images.labels),)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        return next(self.images.select(indices.numpy()).batches(len(indices)))

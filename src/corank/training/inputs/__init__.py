@@ -3,11 +3,13 @@
 from corank.registry import Registry
 from corank.training.inputs.base import InputStart, InputTraining, TrainableInputs
 from corank.training.inputs.channel_weighted import ChannelWeightedInputs
+from corank.training.inputs.learned_clip import LearnedClipInputs
 from corank.training.inputs.learned_step import LearnedStepInputs
 from corank.training.inputs.resolution import ResolutionInputs
 
 _OWN: dict[str, type[InputTraining]] = {
     "channel-weighted": ChannelWeightedInputs,
+    "learned-clip": LearnedClipInputs,
     "learned-step": LearnedStepInputs,
     "resolution": ResolutionInputs,
 }
@@ -19,6 +21,7 @@ __all__ = [
     "ChannelWeightedInputs",
     "InputStart",
     "InputTraining",
+    "LearnedClipInputs",
     "LearnedStepInputs",
     "ResolutionInputs",
     "TrainableInputs",

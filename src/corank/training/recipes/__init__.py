@@ -9,16 +9,23 @@ from corank.config import choose
 from corank.errors import ConfigError
 from corank.training.recipe import Recipe
 from corank.training.recipes.adamp import adamp
+from corank.training.recipes.apot import apot
 from corank.training.recipes.bcgd import bcgd
 from corank.training.recipes.binary_relax import binary_relax
 from corank.training.recipes.bitat import bitat
 from corank.training.recipes.cga import cga
 from corank.training.recipes.compander import compander
+from corank.training.recipes.dense_shift import dense_shift
 from corank.training.recipes.direct import direct
+from corank.training.recipes.dorefa import dorefa
 from corank.training.recipes.gradient_l1 import gradient_l1
+from corank.training.recipes.lsq import lsq
+from corank.training.recipes.pact import pact
 from corank.training.recipes.parq import parq
+from corank.training.recipes.power_of_two import power_of_two
 from corank.training.recipes.random_bias import random_bias
 from corank.training.recipes.roq import roq
+from corank.training.recipes.s3 import s3
 from corank.training.recipes.stats import stats
 from corank.training.recipes.ternary import ternary
 
@@ -26,16 +33,23 @@ __all__ = ["RECIPES", "chosen_recipe"]
 
 RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
     "adamp": adamp,
+    "apot": apot,
     "bcgd": bcgd,
     "binary-relax": binary_relax,
     "bitat": bitat,
     "cga": cga,
     "compander": compander,
+    "dense-shift": dense_shift,
     "direct": direct,
+    "dorefa": dorefa,
     "gradient-l1": gradient_l1,
+    "lsq": lsq,
+    "pact": pact,
     "parq": parq,
+    "power-of-two": power_of_two,
     "random-bias": random_bias,
     "roq": roq,
+    "s3": s3,
     "stats": stats,
     "ternary": ternary,
 }

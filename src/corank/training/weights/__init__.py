@@ -3,18 +3,24 @@
 from corank.registry import Registry
 from corank.training.weights.base import STARTS, TrainableWeight, WeightStart, WeightTraining, straight_through
 from corank.training.weights.compander import Compander
+from corank.training.weights.dense_shift import DenseShiftLatents
 from corank.training.weights.direct_levels import DirectLevels
+from corank.training.weights.dorefa import DoReFa
 from corank.training.weights.learned_step import LearnedStep
 from corank.training.weights.parq import Parq
 from corank.training.weights.relaxed import Relaxed
+from corank.training.weights.s3_shift import S3Latents
 from corank.training.weights.straight_through import StraightThrough
 
 _OWN: dict[str, type[WeightTraining]] = {
     "compander": Compander,
+    "dense-shift": DenseShiftLatents,
     "direct-levels": DirectLevels,
+    "dorefa": DoReFa,
     "learned-step": LearnedStep,
     "parq": Parq,
     "relaxed": Relaxed,
+    "s3": S3Latents,
     "straight-through": StraightThrough,
 }
 WEIGHTS: Registry[WeightTraining] = Registry("weight-training", WeightTraining, "corank.weight_trainings", _OWN)
@@ -24,10 +30,13 @@ __all__ = [
     "STARTS",
     "WEIGHTS",
     "Compander",
+    "DenseShiftLatents",
     "DirectLevels",
+    "DoReFa",
     "LearnedStep",
     "Parq",
     "Relaxed",
+    "S3Latents",
     "StraightThrough",
     "TrainableWeight",
     "WeightStart",

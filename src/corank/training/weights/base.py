@@ -25,11 +25,13 @@ class WeightStart:
         weight: ``(R, C)`` float32, of the float network; of fresh numbers where the start is "scratch".
         coded: as ``quantize`` codes it where the start is "codes"; None otherwise.
         seed: of draws, one for each layer.
+        fresh: whether the weight holds fresh numbers, for ways that draw something else from scratch.
     """
 
     weight: Tensor
     coded: CodedWeight | None = None
     seed: int = 0
+    fresh: bool = False
 
 
 class TrainableWeight(nn.Module, ABC):

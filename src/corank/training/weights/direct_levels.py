@@ -30,8 +30,8 @@ class DirectLevels(WeightTraining):
 
     Args:
         bits: 1 to 8, the number of sizes.
-        per: what has sizes of its own: "layer", with a scale ``s`` for each row that trains as sizes do; or "row", where
-            ``s`` is 1 and each row stores ``2 ** bits`` levels. The first trains better and stores less.
+        per: what has sizes of its own: "layer", with a scale ``s`` for each row that trains as sizes do; or "row",
+            where ``s`` is 1 and each row stores ``2 ** bits`` levels. The first trains better and stores less.
     """
 
     bits: int = 2

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from corank.calibration import Samples, run
+from corank.calibration.samples import Samples, run
 
 __all__ = ["reestimate_norms"]
 

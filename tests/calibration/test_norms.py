@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import corank
+from corank.calibration import reestimate_norms
 from corank.errors import DataError
-from corank.refine import reestimate_norms
 
 
 class PreActivation(nn.Module):

@@ -1,0 +1,77 @@
+"""Inputs clipped where it is learned (PACT, arXiv 1805.06085)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from corank.errors import ConfigError
+from corank.layers import InputQuantizer
+from corank.training.inputs.base import InputStart, InputTraining, TrainableInputs
+
+__all__ = ["LearnedClipInputs"]
+
+
+@dataclass(frozen=True)
+class LearnedClipInputs(InputTraining):
+    """``y = clip(x, 0, alpha)``, rounded to multiples of ``alpha / (2^bits - 1)``.
+
+    The gradient of ``alpha`` is that of the clip alone: 1 for ``x >= alpha``, 0 below, no error of rounding; that of
+    ``x`` is 1 from 0 to below ``alpha``. ``alpha`` is its start times ``exp`` of what trains, and so positive. Where
+    inputs are negative, too, which the paper has not, both ends are whole multiples of the one step and move with it:
+    each clipped input has the gradient of its own end.
+
+    Args:
+        bits: 2 to 8.
+    """
+
+    bits: int = 4
+
+    def __post_init__(self) -> None:
+        if type(self.bits) is not int or not 2 <= self.bits <= 8:
+            raise ConfigError(f"bits={self.bits!r}: of inputs, 2 to 8, e.g. LearnedClipInputs(4)")
+
+    def start(self, given: InputStart) -> TrainableInputs:
+        return _Clipped(given.quantizer)
+
+
+class _Clipped(TrainableInputs):
+    def __init__(self, quantizer: InputQuantizer) -> None:
+        super().__init__()
+        self._quantizer = quantizer
+        self.growth = nn.Parameter(torch.zeros_like(quantizer.step))
+        self.register_buffer("step", quantizer.step.clone())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        now = self._now()
+        if torch.is_grad_enabled() and (inputs.requires_grad or now.step.requires_grad):
+            return _Clip.apply(inputs, now.step, now)
+        return now(inputs)
+
+    def quantizer(self) -> InputQuantizer:
+        return replace(self._now(), step=self._now().step.detach())
+
+    def _now(self) -> InputQuantizer:
+        return replace(self._quantizer, step=self.get_buffer("step") * self.growth.exp())
+
+
+class _Clip(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, step: Tensor, quantizer: InputQuantizer) -> Tensor:
+        ctx.save_for_backward(inputs, step)
+        ctx.ends = (-quantizer.offset, 2**quantizer.bits - 1 - quantizer.offset)
+        return quantizer(inputs)  # gradients are off in here
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        (inputs, step), (low, high) = ctx.saved_tensors, ctx.ends
+        gradient = grad_outputs[0]
+        below, above = inputs < low * step, inputs >= high * step
+        moved = None
+        if ctx.needs_input_grad[1]:
+            # One number over all inputs: in half precision the sum would stop growing.
+            moved = (gradient * (high * above.float() + low * below.float())).sum(dtype=torch.float32)
+        return gradient * ~(below | above), moved, None

@@ -1,0 +1,82 @@
+"""Data of a training in every form that quantize takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from corank.data import ImageSet, Preprocessing, TokenSet
+from corank.data.arrays import PixelSource
+from corank.errors import DataError
+from corank.verbs import training_data
+from corank.verbs.training_data import read_labelled
+
+PIXELS = np.random.RandomState(0).randint(0, 256, (20, 6, 6, 3)).astype(np.uint8)
+CLASSES = np.arange(20, dtype=np.int64)
+IMAGES = ImageSet(PixelSource(PIXELS), Preprocessing(), CLASSES)
+TENSOR, LABELS = IMAGES.tensor(), torch.from_numpy(CLASSES)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        IMAGES,
+        (TENSOR, LABELS),
+        {"x": TENSOR, "labels": LABELS},
+        list(IMAGES.batches(6)),
+        DataLoader(TensorDataset(TENSOR, LABELS), 6),
+        ({"x": part, "labels": own} for part, own in zip(TENSOR.split(6), LABELS.split(6), strict=True)),
+    ],
+)
+def test_every_form_gives_the_same_batches(data: Any) -> None:
+    found = read_labelled(data, 8, 3)
+    assert len(found) == 20
+    inputs, labels = found(4)
+    assert labels is not None and labels.tolist() == read_labelled(IMAGES, 8, 3).draw(4).tolist()
+    assert torch.equal(inputs["x"] if isinstance(inputs, dict) else inputs, TENSOR[labels])
+
+
+def test_unlabelled_forms_and_a_tuple_of_batches() -> None:
+    for data in (TENSOR, [TENSOR], (TENSOR[:10], TENSOR[10:])):
+        found = read_labelled(data, 8, 0)
+        assert len(found) == 20 and not found.labelled
+    assert read_labelled(TokenSet(torch.ones(4, 8, dtype=torch.int64)), 8, 0).labelled  # by what follows
+
+
+def test_images_beyond_what_is_held_are_decoded_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = read_labelled(IMAGES, 8, 3)
+    monkeypatch.setattr(training_data, "_HELD_BYTES", 1000)
+    lazy = read_labelled(IMAGES, 8, 3)
+    assert isinstance(lazy.source, training_data._Decoded) and not isinstance(held.source, training_data._Decoded)
+    for step in range(4):
+        for one, other in zip(lazy(step), held(step), strict=True):
+            assert one is not None and other is not None and torch.equal(one, other)
+    assert lazy.identity == held.identity
+    with pytest.raises(DataError, match="none of the model's 5 classes"):
+        lazy.check_labels("labels", torch.randn(1, 5))
+
+
+def test_a_limit_draws_images_by_the_seed() -> None:
+    one, other = (read_labelled(IMAGES, 4, seed, 5) for seed in (1, 2))
+    assert len(one) == len(other) == 5 and one.source.labels[0].tolist() != other.source.labels[0].tolist()
+    assert len(read_labelled(TENSOR, 4, 0, 7)) == len(read_labelled([TENSOR, TENSOR], 4, 0, 7)) == 7
+
+
+def test_images_of_different_sizes_are_said_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mixed(PixelSource):
+        def batch(self, indices: Any, preprocessing: Preprocessing) -> torch.Tensor:
+            return torch.zeros(len(indices), 3, 6, 6 if indices[0] < 16 else 7)
+
+    monkeypatch.setattr(training_data, "_HELD_BYTES", 1000)
+    with pytest.raises(DataError, match="different sizes"):
+        read_labelled(ImageSet(Mixed(PIXELS), Preprocessing(), CLASSES), 8, 0)
+
+
+def test_what_is_refused() -> None:
+    for data, words in ((3, "not int"), ("photos", "corank.data.load"), (TENSOR * float("nan"), "NaN")):
+        with pytest.raises(DataError, match=words):
+            read_labelled(data, 8, 0)

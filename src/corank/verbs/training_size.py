@@ -13,6 +13,7 @@ from corank.errors import BudgetError, ConfigError
 from corank.sizes import parse_size
 from corank.storage.artifact import serialized
 from corank.storage.model_record import ATTRIBUTE
+from corank.training.checks import stored_recipe
 from corank.training.finish import convert
 from corank.training.norms import NormAfter
 from corank.training.penalties import Rate
@@ -92,7 +93,8 @@ class Sized:
         penalties = tuple(
             replace(one, bits=min(bits, _MOST)) if isinstance(one, Rate) else one for one in work.recipe.penalties
         )
-        return replace(work, recipe=replace(work.recipe, penalties=penalties))
+        recipe = replace(work.recipe, penalties=penalties)
+        return replace(work, recipe=recipe, draft=replace(work.draft, recipe=stored_recipe(recipe)))
 
     def keep_within(self, work: TrainingRun, state: TrainingState, context: Context) -> None:
         """Sets the weights that are closest to the threshold of zero to zero until the file has the size."""

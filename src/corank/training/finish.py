@@ -66,6 +66,9 @@ def convert(state: TrainingState, norms: Sequence[NormAfter], context: Context) 
     for name, layer in state.layers.items():
         if layer.weight is None:
             continue
+        if layer.weight.codec is None:  # what it computes with stays as the layer's float weight
+            parametrize.remove_parametrizations(layer.module, layer.parameter, leave_parametrized=True)
+            continue
         coded = _coded(name, layer, layer.weight)
         norm = after.get(id(layer.module))
         results[name] = _result(layer, coded, norm)
@@ -93,7 +96,7 @@ def _coded(name: str, layer: TrainedLayer, weight: TrainableWeight) -> CodedWeig
 
 
 def _result(layer: TrainedLayer, coded: CodedWeight, norm: NormAfter | None) -> LayerResult:
-    assert layer.weight is not None
+    assert layer.weight is not None and layer.weight.codec is not None
     codec, bias = layer.weight.codec, layer.module._parameters.get("bias")
     found = None if bias is None else bias.detach().float()
     if norm is not None and takes_row_scales(codec):

@@ -214,10 +214,11 @@ class _Run:
         if not folded:  # a codec that cannot take part of a norm's gain is fitted to the weight that trains
             prepared = prepare(self.model, lambda one: run(one, context.samples.first(2), context.device), fold=False)
             own = replace(own, prepared=prepared)
-        biases = {name: own.prepared.bias(name) for name in plan.coded()}
+        before = {name: own.prepared.bias(name) for name in plan.coded()}
+        biases = {name: one.clone() for name, one in before.items() if one is not None}  # coding moves the bias itself
         results = code_plan(plan, statistics_of(own, plan, keep=False), own)
         for name, result in results.items():
-            bias = biases[name]
+            bias = biases.get(name)
             moved = None if result.bias is None or bias is None else result.bias - bias.to(result.bias.device)
             one, code = plan.layers[name], result.code
             found[name] = LayerStart(

@@ -83,6 +83,7 @@ def header_of(run: ModelRecord, index: Mapping[str, list[Any]], dtype: str) -> d
         "folded": list(run.folded),
         "skipped": dict(run.skipped),
         "tensors": {kind: entries for kind, entries in index.items()},
+        **({} if run.recipe is None else {"recipe": dict(run.recipe)}),
     }
 
 

@@ -84,6 +84,8 @@ class ModelRecord:
         history: one entry for each gradient step; empty once read from a file.
         samples: calibration samples that the layers were coded from; None once read from a file.
         notes: what else there is to know of the run, one or two sentences each; empty once read from a file.
+        recipe: of a training, as :meth:`corank.Recipe.to_json` writes it; None where nothing trained. Read from a file
+            it is data, whatever it says: :func:`corank.recipe_of` makes a recipe of it.
     """
 
     plan: Plan
@@ -102,6 +104,7 @@ class ModelRecord:
     history: tuple[Mapping[str, float], ...] = ()
     samples: int | None = None
     notes: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] | None = None
 
     @property
     def weights(self) -> int:

@@ -20,7 +20,6 @@ from corank.coding.layer_inputs import fitted_before
 from corank.coding.plan import code_plan
 from corank.compiled import uncompiled
 from corank.config import check_progress
-from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import ConfigError
 from corank.layers import prepare
@@ -38,6 +37,7 @@ from corank.refine import Refinement
 from corank.search import UniformRanks
 from corank.storage.model_record import ATTRIBUTE, ModelRecord
 from corank.training.callbacks import Callback
+from corank.training.checks import check_shapes, check_way, for_layer, stored_recipe
 from corank.training.errors_of_layers import layer_errors
 from corank.training.feed import Feed
 from corank.training.finish import convert, settle
@@ -49,6 +49,7 @@ from corank.training.recipes import chosen_recipe
 from corank.training.start import LayerStart, anew, begin
 from corank.training.state import TrainingState
 from corank.training.teacher_cache import Remembering, TeacherOutputs
+from corank.training.weights import WeightTraining
 from corank.verbs.arguments import check_kinds
 from corank.verbs.opening import ContextOptions, open_context, statistics_of, with_checkpoint
 from corank.verbs.training_data import read_labelled
@@ -176,7 +177,7 @@ class _Run:
         request = QuantizeRequest(template, Width(None, 0.0), UniformRanks(), nothing, origin)
         own = copy.deepcopy(model).float().eval()
         context = open_context(own, data, options)
-        draft = drafted(request, context)
+        draft = replace(drafted(request, context), recipe=stored_recipe(recipe))
         own.to(context.device)
         if recipe.start == "scratch":
             anew(own, options.seed)
@@ -185,7 +186,20 @@ class _Run:
         for norm in norms:
             norm.turn()
         dtype = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
-        return cls(context, recipe, draft, own, norms, request, dtype)
+        made = cls(context, recipe, draft, own, norms, request, dtype)
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Raises ConfigError for layers that cannot train as the recipe says."""
+        tried: list[WeightTraining] = []
+        for name, plan in self.draft.plan.coded().items():
+            assert plan.codec is not None
+            with for_layer(name, plan.codec):
+                way = self._way(plan)
+                if way not in tried:
+                    check_way(way, self.context.prepared.weight(name).flatten(0, 1))
+                    tried.append(way)
 
     @property
     def kept_norms(self) -> dict[str, str]:
@@ -214,11 +228,11 @@ class _Run:
         if not folded:  # a codec that cannot take part of a norm's gain is fitted to the weight that trains
             prepared = prepare(self.model, lambda one: run(one, context.samples.first(2), context.device), fold=False)
             own = replace(own, prepared=prepared)
-        before = {name: own.prepared.bias(name) for name in plan.coded()}
-        biases = {name: one.clone() for name, one in before.items() if one is not None}  # coding moves the bias itself
+        biases = {name: own.prepared.bias(name) for name in plan.coded()}
+        biases = {name: None if one is None else one.clone() for name, one in biases.items()}  # coding writes to them
         results = code_plan(plan, statistics_of(own, plan, keep=False), own)
         for name, result in results.items():
-            bias = biases.get(name)
+            bias = biases[name]
             moved = None if result.bias is None or bias is None else result.bias - bias.to(result.bias.device)
             one, code = plan.layers[name], result.code
             found[name] = LayerStart(
@@ -226,7 +240,7 @@ class _Run:
             )
         return found
 
-    def _way(self, plan: LayerPlan):
+    def _way(self, plan: LayerPlan) -> WeightTraining:
         recipe = self.recipe
         assert plan.codec is not None and recipe.weights is not None
         for way in (recipe.weights, recipe.edge):
@@ -265,19 +279,13 @@ def _preset(recipe: Recipe) -> Preset:
 def _feed(batches: Batches, recipe: Recipe, objective: Objective, context: Context, size: int) -> Feed:
     """What the steps are fed with; checked before the first."""
     batches.check_labels(recipe.loss, context.prepared.outputs)
+    check_shapes(batches, context)
     outputs = None
     augment = augmentation_for(recipe.augment, batches.first(1))
     if objective.distils:
         remembering = Remembering(recipe.iterations) if augment == "none" else None
         outputs = TeacherOutputs(context.model, batches, remembering, lambda output: read_part(output, context.loss))
     return Feed(batches, outputs, objective, augment, size)
-
-
-def _calibration(data: Any, batches: Batches, samples: int | None) -> Any:
-    """The samples that ``quantize`` would code from; of what can be read but once, some that were read."""
-    if isinstance(data, (ImageSet, TokenSet, torch.Tensor)):
-        return data
-    return batches.samples(samples or _SAMPLES, 32)
 
 
 def _identity(recipe: Recipe, draft: ModelRecord) -> dict[str, Any]:

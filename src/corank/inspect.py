@@ -90,12 +90,14 @@ def run_record(run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
         "notes": list(run.notes),
         "plan": run.plan.to_json(),
         "recipe": None if run.recipe is None else dict(run.recipe),
+        **({"structure": [dict(entry) for entry in run.structure]} if run.structure else {}),
     }
 
 
 def _inputs(name: str, run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
     step, offset = input_codes(run, contents).get(name, (None, None))
-    return {"inputs": run.plan.layers[name].inputs, "input_step": step, "input_offset": offset}
+    inputs = run.plan.layers[name].inputs  # those of 1 bit have no code that stands for zero
+    return {"inputs": inputs, "input_step": step, "input_offset": None if inputs == 1 else offset}
 
 
 def _parts(

@@ -133,7 +133,9 @@ def test_a_recipe_is_kept_as_it_is_and_costs_nothing_where_there_is_none(header:
 def test_a_forged_recipe_is_refused_or_kept_and_never_stops_a_reader(header: dict[str, Any]) -> None:
     draw, refused = random.Random(0), Counter[str]()
     for number in range(600):
-        recipe: Any = json.loads(json.dumps(RECIPES[draw.choice(("stats", "lsq", "parq", "s3", "cga"))](3, 4).to_json()))
+        recipe: Any = json.loads(
+            json.dumps(RECIPES[draw.choice(("stats", "lsq", "parq", "s3", "cga"))](3, 4).to_json())
+        )
         if number % 3 == 0:
             recipe = hostile(draw)
         for holder, key in draw.sample(list(places(recipe)), 1) if number % 3 and recipe else ():

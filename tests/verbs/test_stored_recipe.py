@@ -81,7 +81,9 @@ def test_what_was_not_trained_has_none(tmp_path: Path) -> None:
 def test_a_recipe_of_another_version_stops_nobody_who_does_not_ask_for_it(file: Path, tmp_path: Path) -> None:
     model = corank.load(file, network())
     run = model.__dict__[ATTRIBUTE]
-    model.__dict__[ATTRIBUTE] = ModelRecord(**{**vars(run), "recipe": {"format": 1, "weights": {"kind": "of tomorrow"}}})
+    model.__dict__[ATTRIBUTE] = ModelRecord(
+        **{**vars(run), "recipe": {"format": 1, "weights": {"kind": "of tomorrow"}}}
+    )
     corank.save(model, tmp_path / "later.safetensors")
     loaded = corank.load(tmp_path / "later.safetensors", network())
     assert torch.equal(loaded(IMAGES), model(IMAGES))

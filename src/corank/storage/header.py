@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from corank.errors import ArtifactError, ConfigError
+from corank.layers.structure import Structure, read_structure
 from corank.plan import Plan
 from corank.storage.model_record import LayerRecord, ModelRecord
 
@@ -28,7 +29,7 @@ _REQUIRED = {
     "format", "model", "preset", "search", "bits", "budget", "seed", "iterations", "dtype", "plan", "layers", "folded",
     "skipped", "tensors",
 }  # fmt: skip
-_OPTIONAL = {"activations", "coders", "coded", "recipe"}
+_OPTIONAL = {"activations", "coders", "coded", "recipe", "structure"}
 _LARGEST = 1 << 63
 _DEEPEST = 12
 _LARGEST_RECIPE = 10_000  # values of a recipe, its numbers, texts, lists and objects counted
@@ -83,6 +84,7 @@ def read_run(header: Mapping[str, Any]) -> ModelRecord:
         seed=_whole(header["seed"], "seed"),
         iterations=_whole(header["iterations"], "iterations"),
         recipe=_recipe(header["recipe"]) if "recipe" in header else None,
+        structure=_structure(header.get("structure", [])),
     )
 
 
@@ -140,6 +142,18 @@ def _recipe(data: Any) -> Mapping[str, Any]:
         elif not (value is None or isinstance(value, bool) or (type(value) is float and math.isfinite(value))):
             raise unsound(f"recipe has {shown(value)}")
     return data
+
+
+def _structure(data: Any) -> Structure:
+    try:
+        structure = read_structure(data)
+    except ConfigError as error:
+        raise unsound(f"{error}") from error
+    for entry in structure:
+        for value in entry.values():
+            if isinstance(value, str):
+                text_in(value, "a structure's name")
+    return structure
 
 
 def _check_slots(name: str, layer: LayerRecord, plan: Plan) -> None:

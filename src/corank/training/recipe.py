@@ -12,6 +12,7 @@ from typing import Any
 from corank.codecs import Uniform
 from corank.errors import ConfigError
 from corank.files import read_at_most, write_whole
+from corank.layers import KINDS
 from corank.training.callbacks import Callback
 from corank.training.described import described, read
 from corank.training.inputs import InputTraining, LearnedStepInputs
@@ -119,6 +120,8 @@ class Recipe:
             :mod:`corank.calibration.augment`.
         norms: whether batch norms "adapt" to the batches, to be estimated anew at the end, or stay "frozen".
         average: decay of an exponential average of what trains, which is what ships then; 0 for none.
+        structure: names of :data:`corank.layers.KINDS`: changes of the network that are made wherever they fit, before
+            it trains, and stored in the file.
         precision: of the passes: "float32", "bfloat16" (autocast), or "auto": bfloat16 where it is native.
     """
 
@@ -139,6 +142,7 @@ class Recipe:
     norms: str = "adapt"
     average: float = 0.0
     precision: str = "auto"
+    structure: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_parts()
@@ -156,6 +160,8 @@ class Recipe:
             raise ConfigError(f"Recipe(temperature={self.temperature!r}): a positive number, e.g. 2.0")
         if type(self.average) not in (int, float) or not 0 <= self.average < 1:
             raise ConfigError(f"Recipe(average={self.average!r}): a decay from 0 (none) to below 1, e.g. 0.999")
+        if not isinstance(self.structure, tuple) or not all(kind in KINDS for kind in self.structure):
+            raise ConfigError(f"Recipe(structure={self.structure!r}): a tuple of {', '.join(map(repr, KINDS))}")
         if self.weights is not None and self.start not in self.weights.starts:
             kind = type(self.weights).__name__
             raise ConfigError(f"{kind} starts from {' or '.join(map(repr, self.weights.starts))}, not {self.start!r}")
@@ -190,7 +196,9 @@ class Recipe:
             value = getattr(self, one.name)
             if value == getattr(default, one.name):
                 continue
-            if isinstance(value, tuple):
+            if one.name == "structure":
+                found[one.name] = list(value)
+            elif isinstance(value, tuple):
                 found[one.name] = [described(item) for item in value]
             elif isinstance(value, (WeightTraining, InputTraining)):
                 found[one.name] = described(value)
@@ -255,6 +263,10 @@ def _read(name: str, value: Any) -> Any:
         if not isinstance(value, list):
             raise ConfigError(f"a recipe's {name} are a list, not {str(value)[:80]!r}")
         return tuple(read(item, _LISTS[name][0]) for item in value)
+    if name == "structure":
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"a recipe's structure is a list of names, not {str(value)[:80]!r}")
+        return tuple(value)
     if name in ("optimizer", "schedule"):
         kind = _PLACES[name][0]
         if not isinstance(value, dict) or set(value) - {one.name for one in fields(kind)}:

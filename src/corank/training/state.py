@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ class _Weight(nn.Module):
         self._geometry, self.inner = geometry, inner
 
     def forward(self, weight: Tensor) -> Tensor:
+        if not self.inner.rounds:
+            return weight
         matrix = self._geometry.to_matrix(weight).flatten(0, 1)
         return self._geometry.from_matrix(self.inner(matrix))
 
@@ -62,7 +65,7 @@ class TrainedLayer:
 
     def computed(self) -> Tensor:
         """The weight ``(R, C)`` that the layer computes with, differentiable."""
-        return self.matrix if self.weight is None else self.weight(self.matrix)
+        return self.matrix if self.weight is None or not self.weight.rounds else self.weight(self.matrix)
 
     def rewrite(self, matrix: Tensor) -> None:
         """Sets the float weight from ``(R, C)``."""
@@ -92,6 +95,8 @@ class TrainingState:
         step: the number of the step under way, from 0.
         batch, labels: of the step (or its part) under way; labels are None where there are none.
         output, reference: what network and teacher gave for it.
+        outputs: what layers gave for it, by name, one for each call, where a penalty watches them.
+        closing: what is closed when the training ends or fails, such as hooks.
         kept: what callbacks and penalties remember, by names that begin with their kind's; a checkpoint holds it.
         measured: numbers of this step for the history, by name.
     """
@@ -107,6 +112,8 @@ class TrainingState:
     output: Any = None
     reference: Any = None
     optimizer: torch.optim.Optimizer | None = None
+    outputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    closing: ExitStack = field(default_factory=ExitStack)
     kept: dict[str, Tensor] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
 

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.calibration.augment import augmentation_for, augmented
-from corank.calibration.batches import Batches
 from corank.processes import own_part
-from corank.training.objective import Objective
-from corank.training.teacher_cache import TeacherOutputs
+from corank.training.state import TrainingState
 
-__all__ = ["Feed", "Part"]
+__all__ = ["Feed", "Part", "Reference", "StepBatches"]
+
+
+class StepBatches(Protocol):
+    """The batches of steps, each a function of its number, such as :class:`corank.calibration.Batches`."""
+
+    def count(self, step: int) -> int:
+        """Samples of a step's batch, over all processes."""
+        ...
+
+    def part(self, step: int, start: int, count: int) -> tuple[Any, Tensor | None]:
+        """Inputs, and labels or None, of ``count`` samples of a step's batch from the ``start``-th on."""
+        ...
+
+    def step_seed(self, step: int) -> int:
+        """The seed of a step's augmentation."""
+        ...
+
+
+class Reference(Protocol):
+    """The float network's outputs, such as :class:`~corank.training.teacher_cache.TeacherOutputs`."""
+
+    def outputs(self, step: int, batch: Any, start: int = 0) -> Any:
+        """Those for (a part of) a step's batch, of which the first is the ``start``-th, without gradients."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,16 +68,18 @@ class Feed:
         objective: what is minimised.
         augment: of images; "none" for other samples.
         size: samples of a batch that pass at once; 0 for all of a process's share.
+        dtype: of inputs that are floating; None: as they are.
     """
 
-    batches: Batches
-    teacher: TeacherOutputs | None
-    objective: Objective
+    batches: StepBatches
+    teacher: Reference | None
+    objective: Callable[[TrainingState], Tensor]
     augment: str = "none"
     size: int = 0
+    dtype: torch.dtype | None = torch.float32
 
     def parts(self, step: int) -> Iterator[Part]:
-        """This process's share of a step's batch, part by part, in float32 where it is floating."""
+        """This process's share of a step's batch, part by part."""
         count = self.batches.count(step)
         first, own = own_part(count)
         size = self.size or max(1, own)
@@ -62,5 +87,6 @@ class Feed:
             inputs, labels = self.batches.part(step, start, min(size, first + own - start))
             name = augmentation_for(self.augment, inputs)
             inputs = augmented(name, inputs, self.batches.step_seed(step), start, count)
-            inputs = tree_map(lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, inputs)
+            if self.dtype is not None:
+                inputs = tree_map(lambda leaf: leaf.to(self.dtype) if leaf.is_floating_point() else leaf, inputs)
             yield Part(inputs, labels, start, len(tree_leaves(inputs)[0]) / count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from corank.calibration import Context, run
+from corank.calibration import Context, run, seed_of
 from corank.errors import TrainingError
 from corank.precision import native_bfloat16
 from corank.processes import all_reduce, number_of_processes
@@ -38,14 +39,15 @@ def train_steps(
         context: its checkpoint keeps the state every 25 steps, and one found in it is continued.
 
     Returns:
-        One entry for each step: iteration, loss, and what callbacks measured.
+        One entry for each step: iteration, loss, where there are penalties the task's loss without them, and what
+        callbacks measured; ``state.history`` while it trains.
 
     Raises:
         TrainingError: for a loss that is not finite; the last good state is in the checkpoint.
     """
     recipe = state.recipe
     loop = _Loop(state, norms, feed)
-    history = restored(context.checkpoint.load(_STEP), state, loop.average)
+    history = state.history = restored(context.checkpoint.load(_STEP), state, loop.average)
     with state.closing:
         for part in (*recipe.penalties, *recipe.callbacks):
             part.start(state)
@@ -55,12 +57,12 @@ def train_steps(
                 with synchronized_norms(state.model):
                     loss = loop.step()
             except TrainingError:
-                context.checkpoint.save(_STEP, *saved(state, loop.average, history))
+                loop.keep(context)
                 raise
             history.append({"iteration": number + 1, **state.measured})
             last = number + 1
             if last % _KEPT_EVERY == 0 or last == recipe.iterations:
-                context.checkpoint.save(_STEP, *saved(state, loop.average, history))
+                loop.keep(context)
             context.progress(f"training, loss {loss:.3g}", last, recipe.iterations)
         state.step = recipe.iterations
         for callback in recipe.callbacks:
@@ -81,7 +83,7 @@ class _Loop:
             for way in (layer.weight, layer.inputs):
                 if way is not None:
                     way.train()
-        state.optimizer = build(recipe.optimizer, groups_of(state))
+        state.optimizer = build(recipe.optimizer, state.groups or groups_of(state))
         for group in state.optimizer.param_groups:
             group["peak"] = group["lr"]
         self._trained = [one for group in state.optimizer.param_groups for one in group["params"]]
@@ -99,34 +101,36 @@ class _Loop:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * recipe.schedule(state.place)
         optimizer.zero_grad(set_to_none=True)
-        with _seeded((state.seed << 20) + state.step):
-            total = self._backward()
-        if not bool(torch.isfinite(total)):
+        total, task = self._backward().tolist()
+        if not math.isfinite(total):
             raise TrainingError(self._broken())
         for callback in recipe.callbacks:
             callback.gradients_ready(state)
         if recipe.optimizer.clip:
             torch.nn.utils.clip_grad_norm_(self._trained, recipe.optimizer.clip)
         optimizer.step()
-        state.measured["loss"] = float(total)
+        state.measured["loss"] = total
+        if recipe.penalties:
+            state.measured["task"] = task
         self._after()
-        return float(total)
+        return total
 
     def _backward(self) -> Tensor:
-        """Adds the gradients of a step's batch, part by part; returns the loss."""
+        """Adds the gradients of a step's batch, part by part; returns ``(2,)``: the loss, and without penalties."""
         state = self._state
-        total = torch.zeros((), dtype=torch.float32, device=state.device)
+        total = torch.zeros(2, dtype=torch.float32, device=state.device)
         for part in self._feed.parts(state.step):
-            loss = self._loss(part)
-            (loss * part.share).backward()
-            total += loss.detach() * part.share
+            with _seeded(seed_of(state.seed, "draws", state.step, part.start)):
+                loss, task = self._loss(part)
+                (loss * part.share).backward()
+            total += torch.stack([loss.detach(), task.detach()]).reshape(2) * part.share
         if number_of_processes() > 1:
             for one in self._trained:
                 one.grad = torch.zeros_like(one) if one.grad is None else one.grad
             all_reduce([total, *(one.grad for one in self._trained if one.grad is not None)])
         return total
 
-    def _loss(self, part: Part) -> Tensor:
+    def _loss(self, part: Part) -> tuple[Tensor, Tensor]:
         state, feed = self._state, self._feed
         state.batch, state.labels = part.inputs, part.labels
         with torch.autocast(state.device.type, torch.bfloat16, enabled=self._bfloat16):
@@ -137,7 +141,7 @@ class _Loop:
         loss = task + sum(penalty(state, task) for penalty in state.recipe.penalties)
         for callback in state.recipe.callbacks:
             loss = callback.loss_ready(state, loss)
-        return loss
+        return loss, task
 
     @torch.no_grad()
     def _after(self) -> None:
@@ -150,6 +154,11 @@ class _Loop:
             callback.step_done(state)
         for kept, one in zip(self.average, self._trained, strict=False):
             kept.lerp_(one.detach(), 1 - self._average_of)
+
+    def keep(self, context: Context) -> None:
+        """Saves the state, where there is a folder for it."""
+        if context.checkpoint.keeps:
+            context.checkpoint.save(_STEP, *saved(self._state, self.average, self._state.history))
 
     @torch.no_grad()
     def take_average(self) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from corank.autograd import recording
 from corank.calibration import Context, run
-from corank.calibration.augment import augmentation_for
+from corank.calibration.augment import augmentation_for, check_augmentation
 from corank.calibration.batches import Batches
 from corank.coding.layer_inputs import fitted_before
 from corank.coding.plan import code_plan
@@ -24,7 +24,7 @@ from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import ConfigError
 from corank.layers import prepare
-from corank.losses import Loss, read_part
+from corank.losses import Loss
 from corank.notes import collected_notes
 from corank.plan import LayerPlan
 from corank.precision import exact_float32
@@ -49,7 +49,7 @@ from corank.training.recipes import chosen_recipe
 from corank.training.start import LayerStart, anew, begin
 from corank.training.state import TrainingState
 from corank.training.teacher_cache import Remembering, TeacherOutputs
-from corank.verbs.arguments import check_kinds
+from corank.verbs.arguments import check_kinds, check_numbers
 from corank.verbs.opening import ContextOptions, open_context, statistics_of, with_checkpoint
 from corank.verbs.training_data import read_labelled
 
@@ -119,13 +119,15 @@ def train(
     check_progress(progress)
     init_processes()
     how = _asked(chosen_recipe(recipe), iterations, batch_size)
+    check_augmentation(how.augment)
+    check_numbers(samples, how.batch_size, seed)
     whole = ContextOptions(samples, 32, seed, device, True, None, progress)
     with collected_notes() as notes:
         batches = read_labelled(data, how.batch_size, seed)
-        work = _Run.of(
-            model, batches.samples(samples or _SAMPLES, 32), how, _Choices(layers or {}, all_layers, reference), whole
-        )
-        context = with_checkpoint(work.context, checkpoint, lambda: _identity(how, work.draft))
+        batches.check_labels(how.loss)
+        known = _calibration(data, batches, samples)
+        work = _Run.of(model, known, how, _Choices(layers or {}, all_layers, reference), whole)
+        context = with_checkpoint(work.context, checkpoint, lambda: _identity(how, work.draft, batches))
         objective = Objective(how.loss, how.temperature, loss, context.samples.are_tokens)
         feed = _feed(batches, how, objective, context, parts)
         state = replace_callbacks(work.begin(context), callbacks)
@@ -263,12 +265,18 @@ def _preset(recipe: Recipe) -> Preset:
 
 def _feed(batches: Batches, recipe: Recipe, objective: Objective, context: Context, size: int) -> Feed:
     """What the steps are fed with; checked before the first."""
-    batches.check_labels(recipe.loss, context.prepared.outputs)
-    outputs = None
-    augment = augmentation_for(recipe.augment, batches.first(1))
+    if not objective.is_own:
+        batches.check_labels(recipe.loss, context.prepared.outputs)
+    asked = recipe.augment not in ("none", Recipe().augment)
+    augment, outputs, folder = (
+        augmentation_for(recipe.augment, batches.first(1), asked),
+        None,
+        context.checkpoint.folder,
+    )
     if objective.distils:
-        remembering = Remembering(recipe.iterations) if augment == "none" else None
-        outputs = TeacherOutputs(context.model, batches, remembering, lambda output: read_part(output, context.loss))
+        remembering = Remembering(recipe.iterations, None if folder is None else folder / "teacher")
+        kept = remembering if augment == "none" else None
+        outputs = TeacherOutputs(context.model, batches, kept, objective.read_part)
     return Feed(batches, outputs, objective, augment, size)
 
 
@@ -279,8 +287,8 @@ def _calibration(data: Any, batches: Batches, samples: int | None) -> Any:
     return batches.samples(samples or _SAMPLES, 32)
 
 
-def _identity(recipe: Recipe, draft: ModelRecord) -> dict[str, Any]:
-    return {"recipe": recipe.to_json(), "plan": draft.plan.to_json(), "verb": "train"}
+def _identity(recipe: Recipe, draft: ModelRecord, batches: Batches) -> dict[str, Any]:
+    return {"recipe": recipe.to_json(), "plan": draft.plan.to_json(), "verb": "train", "batches": batches.identity}
 
 
 def replace_callbacks(state: TrainingState, own: Sequence[Callback]) -> TrainingState:

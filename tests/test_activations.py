@@ -215,7 +215,9 @@ def test_checkpoints_carry_the_steps(images: Tensor, tmp_path: Path) -> None:
 def test_bad_widths(images: Tensor, width: object) -> None:
     with pytest.raises(ConfigError, match="2 to 8 bits"):
         corank.quantize(digits_net(), images, activations=width)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ConfigError, match="2 to 8 bits"):
+    if width == 1 and width is not True:
+        return  # training gives such plans
+    with pytest.raises(ConfigError, match="1 to 8 bits"):
         corank.LayerPlan(corank.Uniform(4), inputs=width)  # pyright: ignore[reportArgumentType]
 
 

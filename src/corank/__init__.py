@@ -13,6 +13,7 @@ from corank.errors import (
     DataError,
     ModelError,
     OutputError,
+    TrainingError,
 )
 from corank.evaluation import Evaluation, evaluate
 from corank.export.to_torch import to_float
@@ -25,9 +26,12 @@ from corank.refine import BlockReconstruction, Refinement
 from corank.rounding import Gptq, Nearest, Rounder
 from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 from corank.storage.artifact import load, save
+from corank.training import Recipe
 from corank.verbs.compare import Case, cases, compare
 from corank.verbs.quantize import quantize
 from corank.verbs.smallest import quantize_smallest
+from corank.verbs.stored_recipe import recipe_of
+from corank.verbs.train import train
 
 __version__ = version("corank")
 
@@ -52,9 +56,11 @@ __all__ = [
     "OutputError",
     "Plan",
     "Preset",
+    "Recipe",
     "Refinement",
     "Rounder",
     "Search",
+    "TrainingError",
     "Uniform",
     "UniformRanks",
     "cases",
@@ -68,8 +74,10 @@ __all__ = [
     "push_to_hub",
     "quantize",
     "quantize_smallest",
+    "recipe_of",
     "register_codec",
     "save",
     "save_pretrained",
     "to_float",
+    "train",
 ]

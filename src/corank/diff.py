@@ -104,6 +104,7 @@ def _about(side: _Side) -> dict[str, Any]:
         "iterations": run.iterations,
         "equivalent_bits": run.equivalent_bits,
         "stored_bytes": side.stored_bytes,
+        **({"structure": [dict(entry) for entry in run.structure]} if run.structure else {}),
     }
 
 
@@ -115,7 +116,7 @@ def _compare_layer(name: str, first: _Side, second: _Side) -> dict[str, Any]:
         return entry
     read_alike = all(ours[key] == theirs[key] for key in ("codec", "rank", "adapter_bits", "inputs"))
     left, right = first.slots[name], second.slots[name]
-    if read_alike and all(_identical(left[slot], right[slot]) for slot in left):
+    if read_alike and left.keys() == right.keys() and all(_identical(left[slot], right[slot]) for slot in left):
         return {**entry, "equal": True, "codes_differ": 0.0, "weight_change": 0.0}
     code, other = layer_code(first.run, name, left), layer_code(second.run, name, right)
     if ours["bits"] == theirs["bits"]:

@@ -29,7 +29,8 @@ def inspect(model: nn.Module | str | Path, codes: bool = False, coder: str = "au
     Keys: ``model, preset, search, bits, budget, activations, seed, equivalent_bits, stored_bytes, fixed_bytes,
     stored_parts, iterations, layers`` (each with ``name, shape, bits, rank, max_rank, bytes, stored_bits,
     relative_output_error, inputs, input_step, input_offset, coder, bits_per_weight, file_bits_per_weight``),
-    ``folded, skipped, plan``. ``inputs`` are the bits of a layer's inputs; None, and so are step and offset, where they
+    ``folded, skipped, plan, recipe``. ``recipe`` is that of a training, as :meth:`corank.Recipe.to_json` writes it, or
+    None. ``inputs`` are the bits of a layer's inputs; None, and so are step and offset, where they
     are float. ``stored_bytes`` is the file's size (of a model: that of ``corank.save(model, path, coder)``),
     ``fixed_bytes`` what it would be with all codes at their fixed width; a layer's bits per weight, before and after
     its codes are coded by ``coder``, count all that it stores.
@@ -88,12 +89,15 @@ def run_record(run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
         "samples": run.samples,
         "notes": list(run.notes),
         "plan": run.plan.to_json(),
+        "recipe": None if run.recipe is None else dict(run.recipe),
+        **({"structure": [dict(entry) for entry in run.structure]} if run.structure else {}),
     }
 
 
 def _inputs(name: str, run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
     step, offset = input_codes(run, contents).get(name, (None, None))
-    return {"inputs": run.plan.layers[name].inputs, "input_step": step, "input_offset": offset}
+    inputs = run.plan.layers[name].inputs  # those of 1 bit have no code that stands for zero
+    return {"inputs": inputs, "input_step": step, "input_offset": None if inputs == 1 else offset}
 
 
 def _parts(

@@ -79,6 +79,11 @@ class Geometry:
             return self.groups, second, first // self.groups * positions
         return self.groups, first // self.groups, second * positions
 
+    @property
+    def channels(self) -> int:
+        """Of the inputs."""
+        return self.shape[0] if self.transposed else self.shape[1] * self.groups
+
     def to_matrix(self, weight: Tensor) -> Tensor:
         """The weight tensor of the layer as ``(G, R, C)``."""
         groups, rows, columns = self.matrix_shape

@@ -41,13 +41,15 @@ class LayerPlan:
         bias_correction: fit to the inputs less their mean and let the bias take up the mean error.
         sequential: code the layer against the inputs that the layers before it, already coded, feed it, corrected
             towards the float network's outputs.
-        inputs: bits that the layer's inputs are rounded to, 2 to 8; None leaves them in float.
+        inputs: bits that the layer's inputs are rounded to, 1 to 8; None leaves them in float. Those of 1 bit come from
+            training alone.
         input_range: where inputs are clipped, one of :data:`~corank.statistics.input_ranges.RANGES`.
         sparsity: share of the weights, the smallest in magnitude, that become zero, from 0 to below 1. The codec must
             have a zero in every row. A file gets smaller by it where its codes are coded (``corank.save``'s coder).
         refits: times that codes and scales are fitted to each other by the output they give, before the codes are
             rounded; the scales are then fitted to the codes once more. 0 leaves scales as the codec fits them. For
             codecs with scales of fp16; see ``docs/rounding.md``.
+        input_shifts: of inputs of 1 bit: one for each of their channels, 1 for all, or 0 for none.
     """
 
     codec: Codec | None
@@ -62,6 +64,7 @@ class LayerPlan:
     input_range: str = "mse"
     sparsity: float = 0.0
     refits: int = 0
+    input_shifts: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 0:
@@ -74,8 +77,7 @@ class LayerPlan:
             raise ConfigError(f"rounds={self.rounds!r}: a whole number from 1 to 100")
         _check_truth("bias_correction", self.bias_correction)
         _check_truth("sequential", self.sequential)
-        if self.inputs is not None and (type(self.inputs) is not int or not 2 <= self.inputs <= 8):
-            raise ConfigError(f"inputs={self.inputs!r}: 2 to 8 bits, or none for inputs in float")
+        _check_inputs(self.inputs, self.input_shifts)
         if type(self.sparsity) not in (int, float) or not 0 <= self.sparsity < 1:
             raise ConfigError(f"sparsity={self.sparsity!r}: a share of the weights, from 0 to below 1, e.g. 0.9")
         if type(self.refits) is not int or not 0 <= self.refits <= 100:
@@ -107,6 +109,7 @@ class LayerPlan:
             "input_range": self.input_range,
             "sparsity": float(self.sparsity),
             "refits": self.refits,
+            "input_shifts": self.input_shifts,
         }
 
     @classmethod
@@ -157,7 +160,11 @@ class Plan:
             name: {key: _own(value, default[key]) for key, value in layer.items() if value != default[key]}
             for name, layer in full.items()
         }
-        for later in ("sparsity", "refits"):  # fields of later versions, left out so that files stay as they were
+        for later in (
+            "sparsity",
+            "refits",
+            "input_shifts",
+        ):  # fields of later versions, left out so that files stay as they were
             if not default.get(later):
                 default.pop(later, None)
         return {"format": _VERSION, "default": default, "layers": layers}
@@ -205,6 +212,15 @@ class Plan:
 def _check_truth(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise ConfigError(f"{name}={value!r}: true or false")
+
+
+def _check_inputs(bits: object, shifts: object) -> None:
+    if bits is not None and (type(bits) is not int or not 1 <= bits <= 8):
+        raise ConfigError(f"inputs={bits!r}: 1 to 8 bits, or none for inputs in float")
+    if type(shifts) is not int or not 0 <= shifts < 1 << 31:
+        raise ConfigError(f"input_shifts={shifts!r}: a whole number, 0 for none")
+    if shifts and bits != 1:
+        raise ConfigError(f"input_shifts={shifts}: inputs of 1 bit alone are shifted, not those of {bits}")
 
 
 def _common(value: Any) -> Any:

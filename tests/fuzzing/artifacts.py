@@ -5,17 +5,20 @@ The files in ``tests/golden`` are of these networks: add others, but leave these
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from corank.codecs import AdditivePowerOfTwo, Bcgd, Binary, DenseShift, PowerOfTwo, S3Shift, StatsQ, Ternary, Uniform
+from corank.layers import BinaryInputs, CodedLayer, replace_module
 from corank.plan import LayerPlan, Plan
+from corank.storage.model_record import ATTRIBUTE, run_of
 from corank.verbs.quantize import quantize
 
-__all__ = ["SAMPLES", "Sample", "sample_inputs", "sample_model"]
+__all__ = ["SAMPLES", "Sample", "sample_inputs", "sample_model", "with_signs"]
 
 
 @dataclass(frozen=True)
@@ -140,3 +143,21 @@ def sample_model(sample: Sample, seed: int = 0) -> nn.Module:
 
 def _coded(layer: nn.Module) -> bool:
     return isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd))
+
+
+def with_signs(model: nn.Module, shifts: Mapping[str, int]) -> nn.Module:
+    """The quantized network with inputs of 1 bit, as training gives it, in the layers named: so many shifts each."""
+    found, run = copy.deepcopy(model), run_of(model)
+    plans = dict(run.plan.layers)
+    for number, (name, count) in enumerate(shifts.items()):
+        layer = found.get_submodule(name)
+        assert isinstance(layer, CodedLayer)
+        shift = torch.linspace(-1.5, 2.25, count).reshape(-1, *(1,) * len(layer.geometry.kernel)) if count else None
+        inputs = BinaryInputs(torch.tensor(0.5 + number), shift)
+        code = replace(layer.code(), inputs=inputs)
+        made = type(layer)(layer.to_float(), layer.codec, layer.rank, layer.adapter_bits, 1).keep_shifts(count)
+        made.fill(code, layer.bias)
+        replace_module(found, layer, made)
+        plans[name] = replace(plans[name], inputs=1, input_shifts=count)
+    found.__dict__[ATTRIBUTE] = replace(run, plan=Plan(plans))
+    return found

@@ -209,6 +209,7 @@ def _facts(header: dict[str, Any], draw: random.Random) -> None:
         "activations",
         "seed",
         "iterations",
+        "recipe",
         "dtype",
         "skipped",
     )

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fuzzing.artifacts import SAMPLES, sample_model
+from fuzzing.forged_headers import hostile
 from fuzzing.parts import CurrentParts
 
-from corank.errors import ArtifactError
+from corank.errors import ArtifactError, ConfigError
 from corank.storage.artifact import serialized
 from corank.storage.contents import header_of
 from corank.storage.header import parse_object, read_run, read_tensors
+from corank.storage.packed_header import pack_header, unpack_header
+from corank.training.recipe import Recipe
+from corank.training.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +93,16 @@ ENTRIES: list[tuple[str, Any, str]] = [
     ("folded", [1], "folded is 1, not a text"),
     ("skipped", ["x"], "skipped is a list"),
     ("skipped", {"x": None}, "skipped is None"),
+    ("recipe", None, "recipe is None, not an object"),
+    ("recipe", "stats-2bit", "recipe is 'stats-2bit'"),
+    ("recipe", [], "recipe is a list of 0"),
+    ("recipe", {"a": {"b": [1, math.inf]}}, "recipe has inf"),
+    ("recipe", {"a": 1 << 63}, "a recipe's number is a huge number"),
+    ("recipe", {"a": ["\ud800"]}, "a recipe's text"),
+    ("recipe", {"\ud800": 1}, "a recipe's key"),
+    ("recipe", {"a": {1: 2}}, "a recipe's key is 1"),
+    ("recipe", {"a": b"x"}, "recipe has b'x'"),
+    ("recipe", {"a": [0] * 10_001}, "more than 10000 values"),
 ]
 
 
@@ -101,6 +119,45 @@ def test_entries_that_are_missing_or_unknown(header: dict[str, Any]) -> None:
         read_run({**header, "licence": "MIT"})
     before_inputs_were_rounded = {key: value for key, value in header.items() if key != "activations"}
     assert read_run(before_inputs_were_rounded).activations is None
+
+
+def test_a_recipe_is_kept_as_it_is_and_costs_nothing_where_there_is_none(header: dict[str, Any]) -> None:
+    assert "recipe" not in header and read_run(header).recipe is None
+    known = {**header, "recipe": {"format": 1, "weights": {"kind": "nowhere", "x": [1, 0.5, True, None, "a"]}}}
+    run = read_run(known)
+    assert run.recipe == known["recipe"]
+    assert header_of(run, header["tensors"], "float32") == known
+    assert unpack_header(pack_header(known)) | {"format": known["format"]} == known
+
+
+def test_a_forged_recipe_is_refused_or_kept_and_never_stops_a_reader(header: dict[str, Any]) -> None:
+    draw, refused = random.Random(0), Counter[str]()
+    for number in range(600):
+        recipe: Any = json.loads(
+            json.dumps(RECIPES[draw.choice(("stats", "lsq", "parq", "s3", "cga"))](3, 4).to_json())
+        )
+        if number % 3 == 0:
+            recipe = hostile(draw)
+        for holder, key in draw.sample(list(places(recipe)), 1) if number % 3 and recipe else ():
+            holder[key] = hostile(draw)
+        try:
+            run = read_run({**header, "recipe": recipe})
+        except ArtifactError:
+            refused["file"] += 1
+            continue
+        try:
+            assert isinstance(Recipe.from_json(run.recipe).in_words(), str)
+        except ConfigError:
+            refused["recipe"] += 1
+    assert refused["file"] > 100 and refused["recipe"] > 100 and refused.total() < 600
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """(container, key or index) of everything below ``value``."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in list(items):
+        yield value, key
+        yield from places(inner)
 
 
 def test_an_error_that_is_not_known_is_null(header: dict[str, Any]) -> None:

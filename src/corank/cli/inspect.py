@@ -64,12 +64,23 @@ def _show(console: Console, result: Mapping[str, Any], layers: bool) -> None:
         f"ranks {sum(layer['rank'] for layer in coded)} in all",
         "seed": result["seed"],
         "gradient steps": result["iterations"],
+        "recipe": _recipe(result["recipe"]),
     }
     console.print(facts_table({name: str(value) for name, value in facts.items() if value not in (None, "")}))
     if layers:
         console.print(layer_table(result))
         console.print(_coding_table(coded))
     show_skipped(console, result["skipped"])
+
+
+def _recipe(told: Mapping[str, Any] | None) -> str | None:
+    """A training's recipe in a line; what this version cannot read of one is said, and stops nothing."""
+    if told is None:
+        return None
+    try:
+        return corank.Recipe.from_json(told).in_words()
+    except corank.ConfigError as error:
+        return f"cannot be read by this version: {error}"
 
 
 def _coded(result: Mapping[str, Any]) -> str | None:

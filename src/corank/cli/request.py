@@ -18,7 +18,7 @@ from corank.progress import Progress
 from corank.storage.entropy_coding import check_coder
 from corank.verbs.smallest import Trial
 
-__all__ = ["Request"]
+__all__ = ["Request", "exceptions_of"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Request:
             _refuse("--max-drop", "bits and budget are found", given)
             if not scored:
                 raise ConfigError("--max-drop needs samples to measure the drop on; add --eval DATA")
-        names = [self.codec, *(name for name in _exceptions(self.layers).values() if isinstance(name, str))]
+        names = [self.codec, *(name for name in exceptions_of(self.layers).values() if isinstance(name, str))]
         for name in names:
             if name is not None and name != "float":
                 chosen_codec(name, corank.Uniform())
@@ -103,7 +103,7 @@ class Request:
         model.to(self.device)
         preset = self.preset or "fast"
         settings: dict[str, Any] = {
-            "layers": _exceptions(self.layers), "codec": self.codec, "preset": preset, "search": self.search,
+            "layers": exceptions_of(self.layers), "codec": self.codec, "preset": preset, "search": self.search,
             "refinement": None if self.iterations is None else corank.Refinement(self.iterations),
             "adapter_bits": self.adapter_bits, "activations": self.activations,
             "activation_range": self.activation_range or "mse", "all_layers": self.all_layers, "samples": self.samples,
@@ -144,7 +144,7 @@ def _refuse(option: str, why: str, others: Mapping[str, object]) -> None:
         raise ConfigError(f"{option} and {', '.join(given)} were given; choose one: with {option}, {why}")
 
 
-def _exceptions(given: Sequence[str]) -> dict[str, int | str]:
+def exceptions_of(given: Sequence[str]) -> dict[str, int | str]:
     """`PATTERN=BITS`, `PATTERN=float` or `PATTERN=CODEC`, as the library takes them."""
     found: dict[str, int | str] = {}
     for text in given:

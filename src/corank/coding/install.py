@@ -25,6 +25,6 @@ def coded_module(layer: nn.Module, result: LayerResult) -> CodedLayer:
     rank = code.adapter.rank if code.adapter else 0
     inputs = code.inputs.bits if code.inputs else None
     module = coded_class(layer, seen_alike=True)(layer, code.codec, rank, code.adapter_bits, inputs)
-    module.keep_bias(result.bias is not None)
+    module.keep_bias(result.bias is not None).keep_shifts(code.inputs.shifts if code.inputs else 0)
     module.fill(code, result.bias)
     return module

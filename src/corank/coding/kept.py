@@ -40,7 +40,9 @@ def kept_or_coded(
         tensors, about = {key: tensor.to(context.device) for key, tensor in found[0].items()}, found[1]
         codec = from_json(about["codec"], CODECS, "codec")
         shape = context.prepared.geometry(name).matrix_shape
-        form = LayerFormat(shape, codec, int(about["rank"]), plan.adapter_bits, plan.inputs)
+        shifts = tensors["slot.input_shift"].numel() if "slot.input_shift" in tensors else 0
+        axes = len(context.prepared.geometry(name).kernel)
+        form = LayerFormat(shape, codec, int(about["rank"]), plan.adapter_bits, plan.inputs, shifts, axes)
         state = form.state({key: tensors[f"slot.{key}"].reshape(-1) for key in form.tensors()})
         return LayerResult(state, tensors.get("bias"), float(about["relative_output_error"]), tensors["energies"])
     try:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from corank.calibration import Context, LayerwisePasses, run
 from corank.errors import ModelError
-from corank.layers import InputQuantizer, fit_inputs
+from corank.layers import InputRounder, fit_inputs
 from corank.padding import masks_of, real_rows
 from corank.plan import LayerPlan
 from corank.processes import shard
@@ -20,7 +20,7 @@ from corank.watching import input_of, watched
 __all__ = ["fitted_before", "fitted_here"]
 
 
-def fitted_before(context: Context, plans: Mapping[str, LayerPlan]) -> dict[str, InputQuantizer]:
+def fitted_before(context: Context, plans: Mapping[str, LayerPlan]) -> dict[str, InputRounder]:
     """The quantizers of all layers named in ``plans``, from one pass through the float model."""
     if not plans:
         return {}
@@ -49,7 +49,7 @@ def fitted_before(context: Context, plans: Mapping[str, LayerPlan]) -> dict[str,
     return {name: quantizer for name, quantizer in quantizers.items() if quantizer is not None}
 
 
-def fitted_here(stream: LayerwisePasses, name: str, plan: LayerPlan, context: Context) -> InputQuantizer | None:
+def fitted_here(stream: LayerwisePasses, name: str, plan: LayerPlan, context: Context) -> InputRounder | None:
     """The quantizer of the layer that all batches of ``stream`` stand before; None where none comes by it."""
     values = InputValues(len(context.samples.batches), context.device)
     layer, mine = context.prepared.targets[name], shard(context.samples.batches)
@@ -68,7 +68,7 @@ def _real(layer: nn.Module, inputs: Tensor, masks: Sequence[Tensor]) -> Tensor:
     return real_rows(masks, inputs) if isinstance(layer, nn.Linear) else inputs
 
 
-def _fitted(name: str, values: InputValues, plan: LayerPlan) -> InputQuantizer | None:
+def _fitted(name: str, values: InputValues, plan: LayerPlan) -> InputRounder | None:
     values.reduce()
     if not len(values.values):
         return None

@@ -21,7 +21,7 @@ from corank.coding.kept import kept_or_coded
 from corank.coding.layer import LayerResult, code_layer
 from corank.coding.layer_inputs import fitted_before, fitted_here
 from corank.coding.waiting import waiting_samples
-from corank.layers import InputQuantizer
+from corank.layers import InputRounder
 from corank.padding import masks_of
 from corank.plan import LayerPlan, Plan
 from corank.processes import shard
@@ -110,7 +110,7 @@ class _Sequence:
         known = self._statistics
         return known.further(name) if isinstance(known, StreamedStatistics) else known.get(name, {})
 
-    def _moments(self, name: str, crossed: bool, rounded: InputQuantizer | None) -> LayerStatistics:
+    def _moments(self, name: str, crossed: bool, rounded: InputRounder | None) -> LayerStatistics:
         """Moments of the layer's inputs in the float network and, if ``crossed``, of the coded network's beside them,
         rounded."""
         context, geometry = self._context, self._context.prepared.geometry(name)

@@ -10,7 +10,7 @@ from torch import nn
 
 from corank.calibration import Samples
 from corank.data import ImageSet
-from corank.errors import ConfigError
+from corank.errors import ConfigError, ModelError
 from corank.export.int8_settings import Int8
 from corank.layers import CodedLayer
 from corank.plan import match
@@ -28,9 +28,15 @@ def made_int8(model: nn.Module, samples: Samples, settings: Int8) -> Int8Graph:
 
     Raises:
         ConfigError: where onnx, onnxscript or onnxruntime are missing, or a pattern fits no layer.
-        ModelError: for a model that cannot be traced.
+        ModelError: for a model that cannot be traced, or a layer whose inputs have 1 bit.
     """
     need_onnx()
+    for name, module in model.named_modules():
+        if isinstance(module, CodedLayer) and module.inputs == 1:
+            raise ModelError(
+                f"layer {name!r} takes the sign of its inputs, which int8 graphs have no place for; "
+                f'export_onnx(model, "model.onnx", example) and export_openvino keep it'
+            )
     from corank.export.int8_graph import int8_graph
 
     names = [name for name, module in model.named_modules() if isinstance(module, CodedLayer)]

@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, c
 
 from corank.export.check import Arrays
 from corank.export.graph import weight_readers
-from corank.layers import CodedLayer
+from corank.layers import BinaryInputs, CodedLayer
 
 __all__ = ["Range", "extremes", "of_layers", "shared"]
 
@@ -64,6 +64,7 @@ def of_layers(graph: GraphProto, layers: Mapping[str, CodedLayer]) -> dict[str, 
     readers = Counter(value for node in graph.node for value in node.input)
     for name, layer in layers.items():
         rounding = layer.input_quantizer()
+        assert not isinstance(rounding, BinaryInputs)  # made_int8 refuses such layers
         for node in weight_readers(graph, name):
             value = node.input[0]
             readers[value] -= 1

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from corank.export.graph import weight_readers
-from corank.layers import CodedLayer
-from corank.layers.activation import InputQuantizer
+from corank.layers import BinaryInputs, CodedLayer, InputQuantizer, InputRounder
 
 __all__ = ["round_inputs"]
 
@@ -20,7 +19,7 @@ def round_inputs(graph: GraphProto, layers: Mapping[str, CodedLayer], as_codes: 
     """Rounds what each layer reads as the layer does: 8-bit codes, clipped to fewer where it has fewer.
 
     A layer whose padding repeats its inputs is rounded after the padding, which gives the same numbers. Layers that
-    round one value alike share the nodes.
+    round one value alike share the nodes. Inputs of 1 bit are compared with their shifts, whatever ``as_codes`` says.
 
     Args:
         graph: of :func:`corank.export.graph.float_graph`; changed.
@@ -31,24 +30,43 @@ def round_inputs(graph: GraphProto, layers: Mapping[str, CodedLayer], as_codes: 
     Raises:
         ModelError: where a layer's node is of an unknown kind.
     """
-    wanted: dict[str, InputQuantizer] = {}  # by the output of the node that reads
+    wanted: dict[str, InputRounder] = {}  # by the output of the node that reads
     for name, layer in layers.items():
         rounding = layer.input_quantizer()
         if rounding is not None:
             wanted |= {node.output[0]: rounding for node in weight_readers(graph, name)}
     spell = _as_codes if as_codes else _as_floats
-    made: dict[tuple[str, float, int, int], str] = {}
+    made: dict[tuple[str, bytes], str] = {}
     ordered: list[NodeProto] = []
     for node in list(graph.node):
         rounding = wanted.get(node.output[0])
         if rounding is not None:
-            key = (node.input[0], float(rounding.step), rounding.offset, rounding.bits)
+            key = (node.input[0], _stored(rounding))
             if key not in made:
-                made[key] = spell(graph, ordered, node.input[0], f"{node.input[0]}.rounded_{len(made)}", rounding)
+                name = f"{node.input[0]}.rounded_{len(made)}"
+                if isinstance(rounding, BinaryInputs):
+                    made[key] = _as_signs(graph, ordered, node.input[0], name, rounding)
+                else:
+                    made[key] = spell(graph, ordered, node.input[0], name, rounding)
             node.input[0] = made[key]
         ordered.append(node)
     del graph.node[:]
     graph.node.extend(ordered)
+
+
+def _stored(rounding: InputRounder) -> bytes:
+    """What tells one rounding from another."""
+    numbers = [tensor.double().reshape(-1) for tensor in rounding.tensors().values()]
+    return bytes([rounding.bits]) + b"".join(tensor.numpy().tobytes() for tensor in numbers)
+
+
+def _as_signs(graph: GraphProto, nodes: list[NodeProto], value: str, name: str, rounding: BinaryInputs) -> str:
+    step = np.asarray(float(rounding.step), np.float32)
+    shift = np.zeros((), np.float32) if rounding.shift is None else rounding.shift.numpy()
+    least, high, low = _constants(graph, name, {"shift": shift, "high": step, "low": -step})
+    nodes.append(helper.make_node("GreaterOrEqual", [value, least], [f"{name}.high_ones"]))
+    nodes.append(helper.make_node("Where", [f"{name}.high_ones", high, low], [name]))
+    return name
 
 
 def _as_codes(graph: GraphProto, nodes: list[NodeProto], value: str, name: str, rounding: InputQuantizer) -> str:

@@ -265,7 +265,7 @@ def _coded(adapter: LowRank, bits: int) -> tuple[CodedLowRank, float]:
 
 def _with_adapter(layer: CodedLayer, adapter: CodedLowRank, bits: int) -> CodedLayer:
     """The same layer with another adapter."""
-    made = type(layer)(layer.to_float(), layer.codec, adapter.rank, bits, layer.inputs)
+    made = type(layer)(layer.to_float(), layer.codec, adapter.rank, bits, layer.inputs).keep_shifts(layer.shifts)
     made.fill(replace(layer.code(), adapter=adapter, adapter_bits=bits), layer.bias)
     return made
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corank.layers.binary_inputs import BinaryInputs, fit_binary
 from corank.statistics.input_ranges import threshold
 
-__all__ = ["InputQuantizer", "fit_inputs"]
+__all__ = ["InputQuantizer", "InputRounder", "fit_inputs"]
 
 _SMALLEST_STEP, _LARGEST_STEP = 2.0**-24, 65504.0  # of the positive fp16
 _TURNS = 2  # the ends of the range are searched in turn
@@ -48,6 +49,19 @@ class InputQuantizer:
         """Whether it holds negative values."""
         return self.offset > 0
 
+    @property
+    def shifts(self) -> int:
+        """How many shifts are stored; inputs of 1 bit alone have any."""
+        return 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored: the step fp16, the offset a whole number."""
+        return {"input_step": self.step.to(torch.float16), "input_offset": torch.tensor(self.offset)}
+
+
+InputRounder = InputQuantizer | BinaryInputs
+"""What rounds a layer's inputs: to 2 bits and more, or to their sign."""
+
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
@@ -70,17 +84,20 @@ class _StraightThrough(torch.autograd.Function):
         return gradient * inside, moved, None, None
 
 
-def fit_inputs(values: Tensor, low: float, high: float, bits: int, range: str = "mse") -> InputQuantizer:
-    """The step and offset, by least squared error or as ``range`` says, the step as fp16 stores it.
+def fit_inputs(values: Tensor, low: float, high: float, bits: int, range: str = "mse") -> InputRounder:
+    """The step and offset, by least squared error or as ``range`` says, the step as fp16 stores it; of 1 bit what
+    :func:`~corank.layers.binary_inputs.fit_binary` gives, whatever the range.
 
     Args:
         values: a flat sample of the inputs.
         low, high: the least and the largest of all inputs; with ``low`` not below zero the offset is 0.
-        bits: 2 to 8.
+        bits: 1 to 8.
         range: one of :data:`~corank.statistics.input_ranges.RANGES`.
 
     The widest range tried is that of all inputs, so it is min-max where nothing does better.
     """
+    if bits == 1:
+        return fit_binary(values, low)
     values = values.detach().float()
     # Zero is always among the values: padding and ReLU give it often, and it must stay exact.
     ends = (min(low, 0.0), max(high, 0.0))

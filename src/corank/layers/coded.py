@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from corank.codecs import Codec
-from corank.layers.activation import InputQuantizer
+from corank.errors import ConfigError
+from corank.layers.activation import InputRounder
+from corank.layers.binary_inputs import BinaryInputs
 from corank.layers.state import CodedLayerState, LayerFormat, TensorSpec
 from corank.matrix import Geometry
 from corank.storage.bits import pack, packed_bytes, unpack
@@ -47,6 +49,7 @@ class CodedLayer(nn.Module):
     rank: int
     adapter_bits: int
     inputs: int | None
+    shifts: int = 0
     geometry: Geometry
     bias: nn.Parameter | None
     _lent: tuple[Tensor, Callable[[Tensor], Tensor] | None] | None = None
@@ -61,7 +64,8 @@ class CodedLayer(nn.Module):
     ) -> None:
         """A coded layer of the same geometry as the float ``layer``, codes all zero until :meth:`fill`.
 
-        It has a bias as ``layer`` has; see :meth:`keep_bias`. ``inputs`` are the bits that inputs are rounded to.
+        It has a bias as ``layer`` has; see :meth:`keep_bias`. ``inputs`` are the bits that inputs are rounded to; of
+        1 bit they have no shifts; see :meth:`keep_shifts`.
         """
         nn.Module.__init__(self)
         for name in _GEOMETRY:
@@ -90,6 +94,24 @@ class CodedLayer(nn.Module):
         self._parameters["bias"] = nn.Parameter(empty, requires_grad=False) if has_bias else None
         return self
 
+    def keep_shifts(self, count: int) -> CodedLayer:
+        """Gives inputs of 1 bit so many shifts of zero: one for each channel, 1 for all or 0. Returns the layer.
+
+        Raises:
+            ConfigError: for another number, or shifts of other inputs.
+        """
+        if count not in ((0, 1, self.geometry.channels) if self.inputs == 1 else (0,)):
+            raise ConfigError(
+                f"{count} shifts of inputs of {self.inputs} bits and {self.geometry.channels} channels: one for each "
+                "channel, 1 for all, or 0; inputs of 1 bit alone are shifted"
+            )
+        self.shifts = count
+        self._buffers.pop("input_shift", None)
+        if count:
+            self.register_buffer("input_shift", torch.zeros(count, dtype=torch.float16, device=self._where()))
+        self._feed = None
+        return self
+
     def slots(self) -> dict[str, TensorSpec]:
         """What this layer stores."""
         return self.format.tensors()
@@ -97,7 +119,8 @@ class CodedLayer(nn.Module):
     @property
     def format(self) -> LayerFormat:
         """How it stores that."""
-        return LayerFormat(self.geometry.matrix_shape, self.codec, self.rank, self.adapter_bits, self.inputs)
+        shape, axes = self.geometry.matrix_shape, len(self.geometry.kernel)
+        return LayerFormat(shape, self.codec, self.rank, self.adapter_bits, self.inputs, self.shifts, axes)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The float layer's output with the composed weight, of the inputs as they are rounded.
@@ -123,7 +146,7 @@ class CodedLayer(nn.Module):
         """The codes, codebook and adapter, unpacked."""
         return self.format.state({name: self._unpacked(name, spec) for name, spec in self.slots().items()})
 
-    def input_quantizer(self) -> InputQuantizer | None:
+    def input_quantizer(self) -> InputRounder | None:
         """What rounds the inputs; None where they stay float."""
         specs = {name: spec for name, spec in self.slots().items() if name.startswith("input_")}
         return self.format.input_quantizer({name: self._unpacked(name, spec) for name, spec in specs.items()})
@@ -216,7 +239,7 @@ class CodedLayer(nn.Module):
             self.compose()
 
     def _composed(self) -> Tensor:
-        code = replace(self.format, inputs=None).state(self._weight_tensors())
+        code = replace(self.format, inputs=None, shifts=0).state(self._weight_tensors())
         matrix = code.compose().to(cast(Tensor, self._buffers["_float"]).dtype)
         return self.geometry.from_matrix(matrix).contiguous()
 
@@ -226,10 +249,12 @@ class CodedLayer(nn.Module):
         if torch.compiler.is_exporting() and self._feed is None:
             assert self.inputs is not None
             step = cast(Tensor, self._buffers["input_step"]).float().reshape(())
+            if self.inputs == 1:
+                return cast(BinaryInputs, self.input_quantizer())(inputs)
             offset = self._unpacked("input_offset", self.slots()["input_offset"]).float().reshape(())
             return (inputs / step).round().clamp(-offset, 2**self.inputs - 1 - offset).mul(step)
         self.compose()
-        return cast(InputQuantizer, self._feed)(inputs)
+        return cast(InputRounder, self._feed)(inputs)
 
     def _where(self) -> torch.device:
         return cast(Tensor, self._buffers["_float"]).device

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from corank.adapters import CodedLowRank
 from corank.adapters.factor_codes import factor_codec
 from corank.codecs import Codebook, Codec, TensorSpec
 from corank.coded_weight import CodedWeight
-from corank.layers.activation import InputQuantizer
+from corank.layers.activation import InputQuantizer, InputRounder
+from corank.layers.binary_inputs import BinaryInputs
 
 __all__ = ["CodedLayerState", "LayerFormat", "TensorSpec"]
 
@@ -25,7 +25,7 @@ class CodedLayerState:
     weight: CodedWeight
     adapter: CodedLowRank | None
     adapter_bits: int
-    inputs: InputQuantizer | None = None
+    inputs: InputRounder | None = None
 
     def compose(self) -> Tensor:
         """The weight ``(G * R, C)`` float32: values plus adapter."""
@@ -39,8 +39,7 @@ class CodedLayerState:
             for side, coded in (("left", self.adapter.left), ("right", self.adapter.right)):
                 found[f"{side}_codes"], found[f"{side}_scale"] = coded.codes, coded.codebook.tensors()["scale"]
         if self.inputs is not None:
-            found["input_step"] = self.inputs.step.to(torch.float16)
-            found["input_offset"] = torch.tensor(self.inputs.offset)
+            found |= self.inputs.tensors()
         return found
 
 
@@ -54,6 +53,8 @@ class LayerFormat:
         rank: of the adapter, 0 for none.
         adapter_bits: of the adapter's factors.
         inputs: bits of its inputs; None where they stay float.
+        shifts: of inputs of 1 bit: one for each channel, 1 for all or 0 for none.
+        axes: of the inputs behind the channels: 2 of images, 0 of tokens.
     """
 
     shape: tuple[int, int, int]
@@ -61,6 +62,8 @@ class LayerFormat:
     rank: int = 0
     adapter_bits: int = 8
     inputs: int | None = None
+    shifts: int = 0
+    axes: int = 0
 
     def tensors(self) -> dict[str, TensorSpec]:
         """Name to :class:`TensorSpec`, in the order of the file."""
@@ -72,7 +75,10 @@ class LayerFormat:
             specs[f"{side}_scale"] = TensorSpec(groups * self.rank, 16, True)
         if self.inputs is not None:
             specs["input_step"] = TensorSpec(1, 16, True)
-            specs["input_offset"] = TensorSpec(1, self.inputs, False)
+            if self.inputs > 1:
+                specs["input_offset"] = TensorSpec(1, self.inputs, False)
+            elif self.shifts:
+                specs["input_shift"] = TensorSpec(self.shifts, 16, True)
         return specs
 
     def state(self, tensors: Mapping[str, Tensor]) -> CodedLayerState:
@@ -89,12 +95,15 @@ class LayerFormat:
             adapter = CodedLowRank(sides[0], sides[1], groups)
         return CodedLayerState(self.codec, weight, adapter, self.adapter_bits, self.input_quantizer(tensors))
 
-    def input_quantizer(self, tensors: Mapping[str, Tensor]) -> InputQuantizer | None:
+    def input_quantizer(self, tensors: Mapping[str, Tensor]) -> InputRounder | None:
         """What rounds the inputs; None where they stay float."""
         if self.inputs is None:
             return None
         step = tensors["input_step"].float().reshape(())
-        return InputQuantizer(self.inputs, step, int(tensors["input_offset"]))
+        if self.inputs > 1:
+            return InputQuantizer(self.inputs, step, int(tensors["input_offset"]))
+        shift = tensors["input_shift"].float().reshape(-1, *(1,) * self.axes) if self.shifts else None
+        return BinaryInputs(step, shift)
 
 
 def _codebook(codec: Codec, tensors: Mapping[str, Tensor], rows: int, columns: int, prefix: str = "") -> Codebook:

@@ -104,8 +104,10 @@ class Asked:
         if self.activations is not None and self.plan is not None:
             raise ConfigError("plan and activations were both given; a plan says its layers' inputs itself")
         if self.activations is not None and (type(self.activations) is not int or not 2 <= self.activations <= 8):
+            trained = "; inputs of 1 bit are trained: corank train" if self.activations == 1 else ""
             raise ConfigError(
-                f"activations={self.activations!r}: 2 to 8 bits, e.g. quantize(model, data, bits=4, activations=8)"
+                f"activations={self.activations!r}: 2 to 8 bits, e.g. quantize(model, data, bits=4, "
+                f"activations=8){trained}"
             )
 
 

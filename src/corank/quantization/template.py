@@ -11,7 +11,7 @@ from corank.layers import PreparedModel
 from corank.plan import LayerPlan, Plan, match
 from corank.presets import Preset, chosen_codec
 
-__all__ = ["LayerOverride", "PlanTemplate", "check_plan"]
+__all__ = ["LayerOverride", "PlanTemplate", "check_fitted", "check_plan"]
 
 LayerOverride = int | str | Codec | LayerPlan
 FLOAT = "float"
@@ -101,6 +101,16 @@ def check_plan(plan: Plan, prepared: PreparedModel) -> Plan:
     if not plan.coded():
         raise ModelError("the plan leaves every layer in float; nothing is quantized")
     return _with_shared(Plan({name: plan.layers[name] for name in prepared.targets if name in plan.layers}), prepared)
+
+
+def check_fitted(plan: Plan) -> None:
+    """Raises ConfigError for a plan whose layers have inputs of 1 bit, which nothing but training gives."""
+    binary = next((name for name, layer in plan.coded().items() if layer.inputs == 1), None)
+    if binary is not None:
+        raise ConfigError(
+            f"layer {binary!r}: inputs of 1 bit are trained, not fitted: corank train; LayerPlan(..., inputs=2) or "
+            "more bits need no training"
+        )
 
 
 def _with_shared(plan: Plan, prepared: PreparedModel) -> Plan:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from corank.adapters import CodedLowRank, LowRank, code_factors
 from corank.codecs import Codebook
 from corank.coded_weight import CodedWeight
-from corank.layers import CodedLayer, CodedLayerState, InputQuantizer
+from corank.layers import CodedLayer, CodedLayerState, InputRounder
 from corank.refine.refinement import Refinement
 
 __all__ = ["TrainableLayer"]
@@ -59,7 +59,7 @@ class TrainableLayer:
             matrix = matrix + (left @ right).flatten(0, 1)
         return self._geometry.from_matrix(matrix)
 
-    def inputs(self) -> InputQuantizer | None:
+    def inputs(self) -> InputRounder | None:
         """What rounds the layer's inputs, differentiable in its step."""
         inputs = self._code.inputs
         return (

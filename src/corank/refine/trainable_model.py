@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from corank.calibration import run
-from corank.layers import CodedLayer, InputQuantizer, names_of
+from corank.layers import CodedLayer, InputRounder, names_of
 from corank.refine.refinement import Refinement
 from corank.refine.trainable_layer import TrainableLayer
 
@@ -64,7 +64,7 @@ class TrainableModel:
         """Begins the draws of the inputs that keep their float value anew."""
         self._draws.manual_seed(seed)
 
-    def _fed(self, inputs: InputQuantizer | None) -> Callable[[Tensor], Tensor] | None:
+    def _fed(self, inputs: InputRounder | None) -> Callable[[Tensor], Tensor] | None:
         share = self._rates.drop
         if inputs is None or share == 0:
             return inputs

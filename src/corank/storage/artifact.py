@@ -21,6 +21,7 @@ from corank.errors import ArtifactError, ConfigError, ModelError
 from corank.files import write_whole
 from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
 from corank.layers.meta import materialise
+from corank.layers.structure import apply_structure
 from corank.matrix import Geometry
 from corank.storage.artifact_file import TENSOR, header_in, numbers_in
 from corank.storage.bits import unpack
@@ -116,12 +117,13 @@ def load(
         raise ConfigError(
             f"load(path, model): a torch.nn.Module or a function that makes one, not {type(model).__name__}"
         )
+    built = copy.deepcopy(given).eval() if isinstance(model, nn.Module) else given.eval()
     try:
-        _check_layers(given, run)  # before any code is unpacked: a small file may tell of layers of any size
+        apply_structure(built, run.structure)
+        _check_layers(built, run)  # before any code is unpacked: a small file may tell of layers of any size
     except (ArtifactError, ModelError) as error:
         raise _misfit(path, given, error) from error
     contents = _decoded(path, run, stored)[1]
-    built = copy.deepcopy(given).eval() if isinstance(model, nn.Module) else given.eval()
     try:
         take_dtype(built, next(iter(run.layers)), DTYPES[contents.header["dtype"]], dtype)
         _build(built, run, contents)
@@ -235,6 +237,11 @@ def _check_layers(model: nn.Module, run: ModelRecord) -> None:
         shape = Geometry.of(layer).matrix_shape
         if shape != layer_run.shape:
             raise ArtifactError(f"layer {name!r} is {shape} there and {layer_run.shape} in the file")
+        shifts, channels = run.plan.layers[name].input_shifts, Geometry.of(layer).channels
+        if shifts not in (0, 1, channels):
+            raise ArtifactError(
+                f"layer {name!r} has {channels} channels there, and {shifts} shifts of them in the file"
+            )
     for name in run.folded:
         if name not in modules:
             raise ArtifactError(f"it has no norm {name!r}")
@@ -251,7 +258,7 @@ def _build(model: nn.Module, run: ModelRecord, contents: ArtifactContents) -> No
         assert plan.codec is not None
         kind = coded_class(layer, seen_alike=True)
         coded = kind(layer, plan.codec, layer_run.rank(plan), plan.adapter_bits, plan.inputs)
-        coded.keep_bias(f"{name}.bias" in biased)
+        coded.keep_bias(f"{name}.bias" in biased).keep_shifts(plan.input_shifts)
         coded._buffers.update({slot: tensor.clone() for slot, tensor in stored[name].items()})
         replace_module(model, layer, coded)
     materialise(model)

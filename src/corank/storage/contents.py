@@ -83,6 +83,8 @@ def header_of(run: ModelRecord, index: Mapping[str, list[Any]], dtype: str) -> d
         "folded": list(run.folded),
         "skipped": dict(run.skipped),
         "tensors": {kind: entries for kind, entries in index.items()},
+        **({} if run.recipe is None else {"recipe": dict(run.recipe)}),
+        **({"structure": [dict(entry) for entry in run.structure]} if run.structure else {}),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from corank.errors import ArtifactError, ConfigError
+from corank.layers.structure import Structure, read_structure
 from corank.plan import Plan
 from corank.storage.model_record import LayerRecord, ModelRecord
 
@@ -28,9 +29,10 @@ _REQUIRED = {
     "format", "model", "preset", "search", "bits", "budget", "seed", "iterations", "dtype", "plan", "layers", "folded",
     "skipped", "tensors",
 }  # fmt: skip
-_OPTIONAL = {"activations", "coders", "coded"}
+_OPTIONAL = {"activations", "coders", "coded", "recipe", "structure"}
 _LARGEST = 1 << 63
 _DEEPEST = 12
+_LARGEST_RECIPE = 10_000  # values of a recipe, its numbers, texts, lists and objects counted
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -81,6 +83,8 @@ def read_run(header: Mapping[str, Any]) -> ModelRecord:
         activations=_whole_or_none(header, "activations"),
         seed=_whole(header["seed"], "seed"),
         iterations=_whole(header["iterations"], "iterations"),
+        recipe=_recipe(header["recipe"]) if "recipe" in header else None,
+        structure=_structure(header.get("structure", [])),
     )
 
 
@@ -113,6 +117,43 @@ def _plan(data: Any) -> Plan:
         return Plan.from_json(data)
     except ConfigError as error:
         raise unsound(f"{error}") from error
+
+
+def _recipe(data: Any) -> Mapping[str, Any]:
+    """An object of plain values: nothing is made of it here, and nothing that it names is looked up."""
+    if not isinstance(data, dict):
+        raise unsound(f"recipe is {shown(data)}, not an object")
+    pending: list[Any] = [data]
+    count = 0
+    while pending:
+        value = pending.pop()
+        count += 1
+        if count > _LARGEST_RECIPE:
+            raise unsound(f"recipe has more than {_LARGEST_RECIPE} values")
+        if isinstance(value, dict):
+            pending += [text_in(key, "a recipe's key") for key in value]
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, str):
+            text_in(value, "a recipe's text")
+        elif type(value) is int:
+            _whole(value, "a recipe's number")
+        elif not (value is None or isinstance(value, bool) or (type(value) is float and math.isfinite(value))):
+            raise unsound(f"recipe has {shown(value)}")
+    return data
+
+
+def _structure(data: Any) -> Structure:
+    try:
+        structure = read_structure(data)
+    except ConfigError as error:
+        raise unsound(f"{error}") from error
+    for entry in structure:
+        for value in entry.values():
+            if isinstance(value, str):
+                text_in(value, "a structure's name")
+    return structure
 
 
 def _check_slots(name: str, layer: LayerRecord, plan: Plan) -> None:

@@ -12,6 +12,7 @@ from corank.adapters import full_rank
 from corank.errors import ModelError
 from corank.layers import LayerFormat, TensorSpec
 from corank.layers.meta import check_values
+from corank.layers.structure import Structure
 from corank.plan import LayerPlan, Plan
 from corank.storage.histogram import Histogram
 
@@ -58,7 +59,8 @@ class LayerRecord:
     def slots(self, plan: LayerPlan) -> dict[str, TensorSpec]:
         """What the layer stores by that plan, in order."""
         assert plan.codec is not None
-        return LayerFormat(self.shape, plan.codec, self.rank(plan), plan.adapter_bits, plan.inputs).tensors()
+        rank, shifts = self.rank(plan), plan.input_shifts
+        return LayerFormat(self.shape, plan.codec, rank, plan.adapter_bits, plan.inputs, shifts).tensors()
 
     def rank(self, plan: LayerPlan) -> int:
         """The plan's rank, or the layer's full rank where that is less."""
@@ -84,6 +86,9 @@ class ModelRecord:
         history: one entry for each gradient step; empty once read from a file.
         samples: calibration samples that the layers were coded from; None once read from a file.
         notes: what else there is to know of the run, one or two sentences each; empty once read from a file.
+        recipe: of a training, as :meth:`corank.Recipe.to_json` writes it; None where nothing trained. Read from a file
+            it is data, whatever it says: :func:`corank.recipe_of` makes a recipe of it.
+        structure: how the network differs from its original class; see :mod:`corank.layers.structure`.
     """
 
     plan: Plan
@@ -102,6 +107,8 @@ class ModelRecord:
     history: tuple[Mapping[str, float], ...] = ()
     samples: int | None = None
     notes: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] | None = None
+    structure: Structure = ()
 
     @property
     def weights(self) -> int:

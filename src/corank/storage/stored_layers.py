@@ -44,6 +44,7 @@ def layer_code(run: ModelRecord, name: str, tensors: Mapping[str, Tensor]) -> Co
     standing_in = nn.Conv1d(groups * columns, groups * rows, 1, groups=groups, bias=False, device="meta")
     rank = run.layers[name].rank(plan)
     coded = CodedConv1d(standing_in, cast(Codec, plan.codec), rank, plan.adapter_bits, inputs=plan.inputs)
+    coded.shifts = plan.input_shifts  # of channels that the matrix alone does not tell
     coded._buffers.update(tensors)
     return coded.code()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
@@ -17,22 +17,28 @@ from corank.coded_weight import CodedWeight
 from corank.coding.install import coded_module
 from corank.coding.layer import LayerResult
 from corank.errors import TrainingError
-from corank.layers import CodedLayerState, replace_module
+from corank.layers import CodedLayerState, RPReLU, replace_module
 from corank.layers.folding import remove_norm
 from corank.training.norms import NormAfter, scaled_rows, takes_row_scales
 from corank.training.state import TrainedLayer, TrainingState
 from corank.training.weights import TrainableWeight
+from corank.watching import input_of
 
 __all__ = ["convert", "settle"]
 
 _PROBED = 32  # samples that both forms are compared on
-_APART, _APART_ROUNDED = 2e-2, 0.25  # relative difference of outputs: scales and biases become fp16; inputs are rounded
+_PROBED_ROUNDED = 2  # samples that each layer is compared on, where inputs are rounded
+_APART, _APART_ROUNDED = 2e-2, 5e-2  # relative difference of outputs: scales, biases and steps become fp16
 
 
 @torch.no_grad()
 def settle(state: TrainingState, context: Context) -> None:
-    """Puts the network into evaluation mode, batch statistics estimated anew where they adapted."""
+    """Puts the network into evaluation mode, batch statistics estimated anew where they adapted, and gives new
+    activations the numbers that a file holds."""
     state.model.eval()
+    for module in state.model.modules():
+        if isinstance(module, RPReLU):
+            module.settle()
     if state.recipe.norms == "adapt" and state.recipe.iterations:
         reestimate_norms(state.model, list(context.samples.batches), len(context.samples))
 
@@ -53,8 +59,10 @@ def convert(state: TrainingState, norms: Sequence[NormAfter], context: Context) 
         TrainingError: when the coded network computes something else than the one that trained.
     """
     device, probe = state.device, context.samples.first(_PROBED)
-    before = run(state.model, probe, device)
     after, results = {id(norm.layer): norm for norm in norms}, {}
+    rounded = any(layer.inputs is not None for layer in state.layers.values())
+    shown = _shown(state, after, context) if rounded else {}
+    before = run(state.model, probe, device)
     for name, layer in state.layers.items():
         if layer.weight is None:
             continue
@@ -65,8 +73,10 @@ def convert(state: TrainingState, norms: Sequence[NormAfter], context: Context) 
         if norm is not None and takes_row_scales(layer.weight.codec):
             remove_norm(state.model, norm.norm)
         replace_module(state.model, layer.module, coded_module(layer.module, results[name]))
-    rounded = any(layer.inputs is not None for layer in state.layers.values())
-    _compare(before, run(state.model, probe, device), _APART_ROUNDED if rounded else _APART)
+    if not rounded:
+        _compare("network", before, run(state.model, probe, device), _APART)
+    for name, (fed, expected) in shown.items():
+        _compare(f"layer {name!r}", expected, state.model.get_submodule(name)(fed), _APART_ROUNDED)
     state.model.requires_grad_(False)
     return results
 
@@ -97,12 +107,43 @@ def _result(layer: TrainedLayer, coded: CodedWeight, norm: NormAfter | None) -> 
     return LayerResult(code, kept, float("nan"), coded.decode().new_zeros(0))
 
 
-def _compare(expected: Any, given: Any, allowed: float) -> None:
+def _shown(state: TrainingState, after: Mapping[int, NormAfter], context: Context) -> dict[str, tuple[Tensor, Tensor]]:
+    """What each layer is fed before its inputs are rounded, and what it or the norm to be folded into it gives.
+
+    Rounded inputs are looked at layer by layer: what fp16 takes of one layer moves some inputs of the next across a
+    step, and through many layers of few bits any difference grows to one of the outputs' own size, though the network
+    is as good.
+    """
+    fed, given, handles = dict[str, Tensor](), dict[str, Tensor](), []
+    for name, layer in state.layers.items():
+        if layer.weight is None:
+            continue
+        norm = after.get(id(layer.module))
+        last = norm.norm if norm is not None and takes_row_scales(layer.weight.codec) else layer.module
+
+        def enter(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], name: str = name) -> None:
+            fed[name] = input_of(args, named).clone()  # what comes later may change it in place
+
+        def leave(_module: nn.Module, _args: object, output: Tensor, name: str = name) -> None:
+            given[name] = output.clone()
+
+        # First, as what rounds the inputs is a hook, too.
+        handles.append(layer.module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
+        handles.append(last.register_forward_hook(leave))
+    try:
+        run(state.model, context.samples.first(_PROBED_ROUNDED), state.device)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: (fed[name], given[name]) for name in fed if name in given}
+
+
+def _compare(what: str, expected: Any, given: Any, allowed: float) -> None:
     for one, other in zip(tree_leaves(expected), tree_leaves(given), strict=True):
         if isinstance(one, Tensor) and one.is_floating_point():
             apart = float((one - other).norm() / one.norm().clamp(min=1e-12))
             if not apart <= allowed:
                 raise TrainingError(
-                    f"the coded network's outputs differ from those of the network that trained by {apart:.3g} of "
+                    f"the coded {what}'s outputs differ from those of the {what} that trained by {apart:.3g} of "
                     f"their norm; {allowed:g} is what rounding scales and biases to fp16 may take"
                 )

@@ -12,6 +12,7 @@ from typing import Any
 from corank.codecs import Uniform
 from corank.errors import ConfigError
 from corank.files import read_at_most, write_whole
+from corank.layers import KINDS
 from corank.training.callbacks import Callback
 from corank.training.described import described, read
 from corank.training.inputs import InputTraining, LearnedStepInputs
@@ -49,6 +50,8 @@ class Optimizer:
     clip: float = 0.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ConfigError(f"Optimizer({self.name!r:.60}): the name of one, e.g. Optimizer('adamw')")
         for name in ("rate", "step_rate", "decay", "momentum", "clip"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not (0 <= value < math.inf):
@@ -73,7 +76,10 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.name not in ("cosine", "linear", "constant", "steps"):
-            raise ConfigError(f"Schedule({self.name!r}): 'cosine', 'linear', 'constant' or 'steps'")
+            raise ConfigError(f"Schedule({self.name!r:.60}): 'cosine', 'linear', 'constant' or 'steps'")
+        for name in ("warm", "floor", "hold"):
+            if type(getattr(self, name)) not in (int, float):
+                raise ConfigError(f"Schedule({name}={getattr(self, name)!r:.60}): a number, e.g. Schedule({name}=0.1)")
         if not 0 <= self.warm < 1:
             raise ConfigError(f"Schedule(warm={self.warm!r}): a share of the steps, from 0 to below 1")
         if not 0 <= self.hold < 1 - self.warm:
@@ -114,6 +120,8 @@ class Recipe:
             :mod:`corank.calibration.augment`.
         norms: whether batch norms "adapt" to the batches, to be estimated anew at the end, or stay "frozen".
         average: decay of an exponential average of what trains, which is what ships then; 0 for none.
+        structure: names of :data:`corank.layers.KINDS`: changes of the network that are made wherever they fit, before
+            it trains, and stored in the file.
         precision: of the passes: "float32", "bfloat16" (autocast), or "auto": bfloat16 where it is native.
     """
 
@@ -134,12 +142,16 @@ class Recipe:
     norms: str = "adapt"
     average: float = 0.0
     precision: str = "auto"
+    structure: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_parts()
         for name, allowed in (("loss", LOSSES), ("start", STARTS), ("norms", NORMS), ("precision", PRECISIONS)):
             value = getattr(self, name)
             if value not in allowed:
                 raise ConfigError(f"Recipe({name}={value!r}): one of {', '.join(map(repr, allowed))}")
+        if not isinstance(self.augment, str):
+            raise ConfigError(f"Recipe(augment={self.augment!r:.60}): a name, e.g. 'none' or 'flip-shift'")
         if type(self.iterations) is not int or self.iterations < 0:
             raise ConfigError(f"Recipe(iterations={self.iterations!r}): a whole number of steps, e.g. 400")
         if type(self.batch_size) is not int or self.batch_size < 1:
@@ -148,9 +160,29 @@ class Recipe:
             raise ConfigError(f"Recipe(temperature={self.temperature!r}): a positive number, e.g. 2.0")
         if type(self.average) not in (int, float) or not 0 <= self.average < 1:
             raise ConfigError(f"Recipe(average={self.average!r}): a decay from 0 (none) to below 1, e.g. 0.999")
+        if not isinstance(self.structure, tuple) or not all(kind in KINDS for kind in self.structure):
+            raise ConfigError(f"Recipe(structure={self.structure!r}): a tuple of {', '.join(map(repr, KINDS))}")
         if self.weights is not None and self.start not in self.weights.starts:
             kind = type(self.weights).__name__
             raise ConfigError(f"{kind} starts from {' or '.join(map(repr, self.weights.starts))}, not {self.start!r}")
+
+    def _check_parts(self) -> None:
+        """Raises ConfigError for a part that is of another kind than its place."""
+        for name, (kind, example) in _PLACES.items():
+            value, optional = getattr(self, name), kind in (WeightTraining, InputTraining)
+            if not (isinstance(value, kind) or (value is None and optional)):
+                raise ConfigError(f"Recipe({name}={value!r:.80}): a {kind.__name__}, e.g. Recipe({name}={example})")
+        for name, (kind, example) in _LISTS.items():
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
+                raise ConfigError(f"Recipe({name}={value!r:.80}): a tuple of them, e.g. Recipe({name}={example})")
+
+    def in_words(self) -> str:
+        """Weights, inputs, steps and loss in one line, for a reader."""
+        found = [f"weights {_told(self.weights)}", f"inputs {_told(self.inputs)}"]
+        found += [_told(one) for one in self.penalties]
+        steps = f"{self.iterations} steps of {self.batch_size}, loss {self.loss}, from {self.start}"
+        return f"{', '.join(found)}; {steps}"
 
     def replaced(self, **fields: Any) -> Recipe:
         """The same with other fields."""
@@ -164,12 +196,16 @@ class Recipe:
             value = getattr(self, one.name)
             if value == getattr(default, one.name):
                 continue
-            if isinstance(value, tuple):
+            if one.name == "structure":
+                found[one.name] = list(value)
+            elif isinstance(value, tuple):
                 found[one.name] = [described(item) for item in value]
             elif isinstance(value, (WeightTraining, InputTraining)):
                 found[one.name] = described(value)
             elif isinstance(value, (Optimizer, Schedule)):
-                found[one.name] = {part.name: getattr(value, part.name) for part in fields(value)}
+                usual = getattr(default, one.name)
+                own = {part.name: getattr(value, part.name) for part in fields(value)}
+                found[one.name] = {key: item for key, item in own.items() if item != getattr(usual, key)}
             else:
                 found[one.name] = value
         return found
@@ -189,7 +225,10 @@ class Recipe:
         unknown = sorted(set(data) - known - {"format"})
         if unknown:
             raise ConfigError(f"a recipe has no field {unknown[0][:80]!r}; it has {', '.join(sorted(known))}")
-        return cls(**{name: _read(name, value) for name, value in data.items() if name != "format"})
+        try:
+            return cls(**{name: _read(name, value) for name, value in data.items() if name != "format"})
+        except (TypeError, OverflowError, RecursionError) as error:  # of a field whose own class did not expect it
+            raise ConfigError(f"a recipe that cannot be: {error}") from error
 
     def save(self, path: str | Path) -> None:
         """Writes the recipe as JSON."""
@@ -205,19 +244,47 @@ class Recipe:
         return cls.from_json(data)
 
 
+_PLACES: dict[str, tuple[type[Any], str]] = {
+    "weights": (WeightTraining, "StraightThrough(StatsQ(2))"),
+    "edge": (WeightTraining, "LearnedStep(Uniform(8))"),
+    "inputs": (InputTraining, "LearnedStepInputs(4)"),
+    "edge_inputs": (InputTraining, "LearnedStepInputs(8)"),
+    "optimizer": (Optimizer, "Optimizer('adamw')"),
+    "schedule": (Schedule, "Schedule('cosine')"),
+}
+_LISTS: dict[str, tuple[type[Any], str]] = {
+    "penalties": (Penalty, "(Rate(0.5),)"),
+    "callbacks": (Callback, "(Meters(),)"),
+}
+
+
 def _read(name: str, value: Any) -> Any:
-    settings: dict[str, type[Any]] = {"weights": WeightTraining, "edge": WeightTraining}
-    settings |= {"inputs": InputTraining, "edge_inputs": InputTraining}
-    lists: dict[str, type[Any]] = {"penalties": Penalty, "callbacks": Callback}
-    if name in settings:
-        return None if value is None else read(value, settings[name])
-    if name in lists:
+    if name in _LISTS:
         if not isinstance(value, list):
             raise ConfigError(f"a recipe's {name} are a list, not {str(value)[:80]!r}")
-        return tuple(read(item, lists[name]) for item in value)
+        return tuple(read(item, _LISTS[name][0]) for item in value)
+    if name == "structure":
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"a recipe's structure is a list of names, not {str(value)[:80]!r}")
+        return tuple(value)
     if name in ("optimizer", "schedule"):
-        kind = Optimizer if name == "optimizer" else Schedule
+        kind = _PLACES[name][0]
         if not isinstance(value, dict) or set(value) - {one.name for one in fields(kind)}:
             raise ConfigError(f"a recipe's {name} has the fields {', '.join(one.name for one in fields(kind))}")
         return kind(**value)
+    if name in _PLACES:
+        return None if value is None else read(value, _PLACES[name][0])
     return value
+
+
+def _told(part: Any) -> str:
+    """A part by its name and its bits, such as "straight-through (statsq, 2 bits)"."""
+    if part is None:
+        return "float"
+    kind, coded = described(part)["kind"], part.stored if isinstance(part, WeightTraining) else None
+    codec = None if coded is None else described(coded)["kind"]
+    widths = [
+        getattr(part if coded is None else coded, one.name) for one in fields(coded or part) if one.name == "bits"
+    ]
+    inner = [*([] if codec in (None, kind) else [codec]), *(f"{bits:g} bits" for bits in widths)]
+    return f"{kind} ({', '.join(inner)})" if inner else kind

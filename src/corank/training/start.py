@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from corank.coded_weight import CodedWeight
-from corank.layers import CodedLayerState, InputQuantizer
+from corank.layers import CodedLayerState, InputRounder
 from corank.matrix import Geometry
 from corank.training.inputs import InputStart, InputTraining
 from corank.training.norms import NormAfter, scaled_rows
@@ -45,7 +45,7 @@ class LayerStart:
     inputs: InputTraining | None = None
     code: CodedLayerState | None = None
     moved: Tensor | None = None
-    quantizer: InputQuantizer | None = None
+    quantizer: InputRounder | None = None
     mean_size: float = 1.0
     folded: bool = True
 
@@ -77,7 +77,8 @@ def begin(
         parametrized(layer)
         layer.rewrite(latent)
         if start.inputs is not None and start.quantizer is not None:
-            layer.inputs = start.inputs.start(InputStart(start.quantizer, start.mean_size)).to(matrix.device)
+            given_inputs = InputStart(start.quantizer, start.mean_size, layer.geometry)
+            layer.inputs = start.inputs.start(given_inputs).to(matrix.device)
             module.register_forward_pre_hook(_feeding(layer.inputs), with_kwargs=True)
         layers[name] = layer
     for parameter in model.parameters():

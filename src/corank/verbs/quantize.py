@@ -25,7 +25,7 @@ from corank.processes import init_processes
 from corank.progress import Progress
 from corank.quantization.encode import CodedModel, drafted, encode, redrafted
 from corank.quantization.request import Asked, Origin, QuantizeRequest, RateForSize
-from corank.quantization.template import LayerOverride, PlanTemplate
+from corank.quantization.template import LayerOverride, PlanTemplate, check_fitted
 from corank.quantization.to_rate import code_to_size, first_rate
 from corank.refine import PostTraining, Refinement
 from corank.search import Search
@@ -139,6 +139,7 @@ def quantize(
     if isinstance(target, RateForSize):
         request = request.at_rate(first_rate(context.prepared, template, target))
     draft = drafted(request, context)
+    check_fitted(draft.plan)
     context = with_checkpoint(context, checkpoint, lambda: identity_of(request, draft))
     statistics = statistics_of(context, draft.plan, keep=isinstance(target, RateForSize))
     teacher = copy.deepcopy(context.model) if how.iterations else nn.Identity()

@@ -24,7 +24,7 @@ from corank.processes import init_processes
 from corank.progress import Progress, labelled
 from corank.quantization.encode import drafted, encode, redrafted
 from corank.quantization.request import Asked, QuantizeRequest, Width
-from corank.quantization.template import LayerOverride, PlanTemplate
+from corank.quantization.template import LayerOverride, PlanTemplate, check_fitted
 from corank.refine import PostTraining, Refinement
 from corank.search import Search
 from corank.storage.artifact import serialized
@@ -145,6 +145,7 @@ def quantize_smallest(
     request = QuantizeRequest(template, Width(), finder, how, origin_of(reference, preset, search, finder))
     context = open_context(model, data, ContextOptions(samples, batch_size, seed, device, fold, loss, progress))
     first = drafted(_asked(request, rate, *candidates[-1]), context)
+    check_fitted(first.plan)
     context = with_checkpoint(context, checkpoint, lambda: identity_of(request, first))
     # Opened once for all candidates: the float network, what its layers see, and what it scores.
     statistics, scorer = statistics_of(context, first.plan, keep=True), Scorer(model, evaluation)

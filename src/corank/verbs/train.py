@@ -14,19 +14,18 @@ from torch import nn
 
 from corank.autograd import recording
 from corank.calibration import Context, run
-from corank.calibration.augment import augmentation_for, check_augmentation
+from corank.calibration.augment import check_augmentation
 from corank.calibration.batches import Batches
 from corank.coding.layer_inputs import fitted_before
 from corank.coding.plan import code_plan
 from corank.compiled import uncompiled
 from corank.config import check_progress
-from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import ConfigError
-from corank.layers import prepare
+from corank.layers import Structure, apply_structure, find_structure, prepare
 from corank.losses import Loss
 from corank.notes import collected_notes
-from corank.plan import LayerPlan
+from corank.plan import LayerPlan, Plan
 from corank.precision import exact_float32
 from corank.presets import PRESETS, Preset
 from corank.processes import init_processes
@@ -38,8 +37,8 @@ from corank.refine import Refinement
 from corank.search import UniformRanks
 from corank.storage.model_record import ATTRIBUTE, ModelRecord
 from corank.training.callbacks import Callback
+from corank.training.checks import check_way, for_layer, stored_recipe
 from corank.training.errors_of_layers import layer_errors
-from corank.training.feed import Feed
 from corank.training.finish import convert, settle
 from corank.training.loop import train_steps
 from corank.training.norms import NormAfter, takes_row_scales
@@ -48,14 +47,12 @@ from corank.training.recipe import Recipe
 from corank.training.recipes import chosen_recipe
 from corank.training.start import LayerStart, anew, begin
 from corank.training.state import TrainingState
-from corank.training.teacher_cache import Remembering, TeacherOutputs
+from corank.training.weights import WeightTraining
 from corank.verbs.arguments import check_kinds, check_numbers
 from corank.verbs.opening import ContextOptions, open_context, statistics_of, with_checkpoint
-from corank.verbs.training_data import read_labelled
+from corank.verbs.training_data import calibrated_on, feed_of, read_labelled
 
 __all__ = ["train"]
-
-_SAMPLES = 1600  # that the start is coded from, unless the caller says otherwise
 
 
 @uncompiled()
@@ -125,11 +122,11 @@ def train(
     with collected_notes() as notes:
         batches = read_labelled(data, how.batch_size, seed)
         batches.check_labels(how.loss)
-        known = _calibration(data, batches, samples)
+        known = calibrated_on(data, batches, samples)
         work = _Run.of(model, known, how, _Choices(layers or {}, all_layers, reference), whole)
         context = with_checkpoint(work.context, checkpoint, lambda: _identity(how, work.draft, batches))
         objective = Objective(how.loss, how.temperature, loss, context.samples.are_tokens)
-        feed = _feed(batches, how, objective, context, parts)
+        feed = feed_of(batches, how, objective, replace(context, prepared=work.teacher.prepared), parts)
         state = replace_callbacks(work.begin(context), callbacks)
         history = train_steps(state, work.norms, feed, context)
         settle(state, context)
@@ -154,7 +151,9 @@ class _Run:
     """What a training needs before its first step.
 
     Attributes:
-        context: of the float network, norms folded: the teacher, and what the start is coded from.
+        context: of the float network, norms folded, its structure changed as the recipe says: what the start is coded
+            from.
+        teacher: of the float network as it was given.
         recipe: to carry out.
         draft: the record without results.
         model: that will train: float32, its norms apart.
@@ -163,6 +162,7 @@ class _Run:
     """
 
     context: Context
+    teacher: Context
     recipe: Recipe
     draft: ModelRecord
     model: nn.Module
@@ -177,8 +177,14 @@ class _Run:
         origin = Origin(choices.reference, "train", None)
         request = QuantizeRequest(template, Width(None, 0.0), UniformRanks(), nothing, origin)
         own = copy.deepcopy(model).float().eval()
-        context = open_context(own, data, options)
-        draft = drafted(request, context)
+        teacher = context = open_context(own, data, options)
+        structure: Structure = ()
+        if recipe.structure:
+            probe = context.samples.first(2)
+            structure = find_structure(own, lambda one: run(one, probe, device_of(one)), recipe.structure)
+            apply_structure(own, structure)
+            context = open_context(own, data, options)
+        draft = replace(drafted(request, context), structure=structure, recipe=stored_recipe(recipe))
         own.to(context.device)
         if recipe.start == "scratch":
             anew(own, options.seed)
@@ -187,7 +193,20 @@ class _Run:
         for norm in norms:
             norm.turn()
         dtype = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
-        return cls(context, recipe, draft, own, norms, request, dtype)
+        made = cls(context, teacher, recipe, draft, own, norms, request, dtype)
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Raises ConfigError for layers that cannot train as the recipe says."""
+        tried: list[WeightTraining] = []
+        for name, plan in self.draft.plan.coded().items():
+            assert plan.codec is not None
+            with for_layer(name, plan.codec):
+                way = self._way(plan)
+                if way not in tried:
+                    check_way(way, self.context.prepared.weight(name).flatten(0, 1))
+                    tried.append(way)
 
     @property
     def kept_norms(self) -> dict[str, str]:
@@ -217,6 +236,7 @@ class _Run:
             prepared = prepare(self.model, lambda one: run(one, context.samples.first(2), context.device), fold=False)
             own = replace(own, prepared=prepared)
         biases = {name: own.prepared.bias(name) for name in plan.coded()}
+        biases = {name: None if one is None else one.clone() for name, one in biases.items()}  # coding writes to them
         results = code_plan(plan, statistics_of(own, plan, keep=False), own)
         for name, result in results.items():
             bias = biases[name]
@@ -227,7 +247,7 @@ class _Run:
             )
         return found
 
-    def _way(self, plan: LayerPlan):
+    def _way(self, plan: LayerPlan) -> WeightTraining:
         recipe = self.recipe
         assert plan.codec is not None and recipe.weights is not None
         for way in (recipe.weights, recipe.edge):
@@ -251,7 +271,7 @@ def _asked(recipe: Recipe, iterations: int | None, batch_size: int | None) -> Re
 
 
 def _width(recipe: Recipe) -> int | None:
-    return None if recipe.inputs is None else max(2, recipe.inputs.bits)
+    return None if recipe.inputs is None else recipe.inputs.bits
 
 
 def _preset(recipe: Recipe) -> Preset:
@@ -261,30 +281,6 @@ def _preset(recipe: Recipe) -> Preset:
     fast = PRESETS["fast"].with_codec(recipe.weights.stored)
     edge = replace(fast.edge, codec=recipe.edge.stored)
     return replace(fast, edge=edge, search=UniformRanks(), budget=0.0)
-
-
-def _feed(batches: Batches, recipe: Recipe, objective: Objective, context: Context, size: int) -> Feed:
-    """What the steps are fed with; checked before the first."""
-    if not objective.is_own:
-        batches.check_labels(recipe.loss, context.prepared.outputs)
-    asked = recipe.augment not in ("none", Recipe().augment)
-    augment, outputs, folder = (
-        augmentation_for(recipe.augment, batches.first(1), asked),
-        None,
-        context.checkpoint.folder,
-    )
-    if objective.distils:
-        remembering = Remembering(recipe.iterations, None if folder is None else folder / "teacher")
-        kept = remembering if augment == "none" else None
-        outputs = TeacherOutputs(context.model, batches, kept, objective.read_part)
-    return Feed(batches, outputs, objective, augment, size)
-
-
-def _calibration(data: Any, batches: Batches, samples: int | None) -> Any:
-    """The samples that ``quantize`` would code from; of what can be read but once, some that were read."""
-    if isinstance(data, (ImageSet, TokenSet, torch.Tensor)):
-        return data
-    return batches.samples(samples or _SAMPLES, 32)
 
 
 def _identity(recipe: Recipe, draft: ModelRecord, batches: Batches) -> dict[str, Any]:
@@ -300,6 +296,9 @@ def replace_callbacks(state: TrainingState, own: Sequence[Callback]) -> Training
 
 def _recorded(work: _Run, results: Mapping[str, Any], history: tuple[Any, ...], notes: tuple[str, ...]) -> ModelRecord:
     plan = work.draft.plan.with_codecs({name: one.code.codec for name, one in results.items()})
+    signs = {name: one.code.inputs.shifts for name, one in results.items() if one.code.inputs is not None}
+    shifted = {name: replace(plan.layers[name], input_shifts=shifts) for name, shifts in signs.items()}
+    plan = Plan({**plan.layers, **shifted})
     kept = set(work.kept_norms.values())
     return replace(
         work.draft, plan=plan, iterations=work.recipe.iterations, history=history, notes=notes,

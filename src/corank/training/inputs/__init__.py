@@ -5,11 +5,13 @@ from corank.training.inputs.base import InputStart, InputTraining, TrainableInpu
 from corank.training.inputs.learned_clip import LearnedClipInputs
 from corank.training.inputs.learned_step import LearnedStepInputs
 from corank.training.inputs.resolution import ResolutionInputs
+from corank.training.inputs.sign import SignInputs
 
 _OWN: dict[str, type[InputTraining]] = {
     "learned-clip": LearnedClipInputs,
     "learned-step": LearnedStepInputs,
     "resolution": ResolutionInputs,
+    "sign": SignInputs,
 }
 INPUTS: Registry[InputTraining] = Registry("input-training", InputTraining, "corank.input_trainings", _OWN)
 """Ways by the name they have in recipes."""
@@ -21,5 +23,6 @@ __all__ = [
     "LearnedClipInputs",
     "LearnedStepInputs",
     "ResolutionInputs",
+    "SignInputs",
     "TrainableInputs",
 ]

@@ -8,7 +8,9 @@ from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
-from corank.layers import InputQuantizer
+from corank.errors import ConfigError
+from corank.layers import InputQuantizer, InputRounder
+from corank.matrix import Geometry
 
 __all__ = ["InputStart", "InputTraining", "TrainableInputs"]
 
@@ -20,10 +22,31 @@ class InputStart:
     Attributes:
         quantizer: fitted to the inputs of calibration samples, of the width that is trained.
         mean_size: mean magnitude of those inputs.
+        geometry: of the layer, for what each of its channels has for itself; None where that is not known.
     """
 
-    quantizer: InputQuantizer
+    quantizer: InputRounder
     mean_size: float
+    geometry: Geometry | None = None
+
+    @property
+    def codes(self) -> InputQuantizer:
+        """The quantizer, for ways of training that need 2 bits or more.
+
+        Raises:
+            ConfigError: for one of 1 bit.
+        """
+        if not isinstance(self.quantizer, InputQuantizer):
+            raise ConfigError("inputs of 1 bit are trained by SignInputs(); other ways need 2 to 8")
+        return self.quantizer
+
+    @property
+    def shifts(self) -> tuple[int, ...]:
+        """The shape of one number a channel, as it broadcasts over the inputs; of one number for all without a
+        geometry."""
+        if self.geometry is None:
+            return (1,)
+        return (self.geometry.channels, *(1 for _ in self.geometry.kernel))
 
 
 class TrainableInputs(nn.Module, ABC):
@@ -34,7 +57,7 @@ class TrainableInputs(nn.Module, ABC):
         """The inputs, of any shape, rounded; differentiable in them and in what trains."""
 
     @abstractmethod
-    def quantizer(self) -> InputQuantizer:
+    def quantizer(self) -> InputRounder:
         """What ships: gives the same values, once its step is rounded to fp16."""
 
 

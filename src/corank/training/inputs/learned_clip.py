@@ -35,7 +35,7 @@ class LearnedClipInputs(InputTraining):
             raise ConfigError(f"bits={self.bits!r}: of inputs, 2 to 8, e.g. LearnedClipInputs(4)")
 
     def start(self, given: InputStart) -> TrainableInputs:
-        return _Clipped(given.quantizer)
+        return _Clipped(given.codes)
 
 
 class _Clipped(TrainableInputs):

@@ -29,7 +29,7 @@ class LearnedStepInputs(InputTraining):
             raise ConfigError(f"bits={self.bits!r}: of inputs, 2 to 8, e.g. LearnedStepInputs(4)")
 
     def start(self, given: InputStart) -> TrainableInputs:
-        return _Learned(given.quantizer)
+        return _Learned(given.codes)
 
 
 class _Learned(TrainableInputs):

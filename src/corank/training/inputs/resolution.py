@@ -38,7 +38,7 @@ class ResolutionInputs(InputTraining):
             raise ConfigError(f"bits={self.bits!r}: of inputs, 2 to 8, e.g. ResolutionInputs(4)")
 
     def start(self, given: InputStart) -> TrainableInputs:
-        return _Resolution(given.quantizer)
+        return _Resolution(given.codes)
 
 
 class _Resolution(TrainableInputs):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 
-from corank.config import choose
 from corank.errors import ConfigError
 from corank.training.recipe import Recipe
 from corank.training.recipes.adamp import adamp
 from corank.training.recipes.apot import apot
 from corank.training.recipes.bcgd import bcgd
+from corank.training.recipes.binary import binary
 from corank.training.recipes.binary_relax import binary_relax
 from corank.training.recipes.cga import cga
 from corank.training.recipes.dense_shift import dense_shift
@@ -30,6 +31,7 @@ RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
     "adamp": adamp,
     "apot": apot,
     "bcgd": bcgd,
+    "binary": binary,
     "binary-relax": binary_relax,
     "cga": cga,
     "dense-shift": dense_shift,
@@ -46,6 +48,7 @@ RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
 """Methods by name; each takes the bits of weights and of inputs, None for float inputs."""
 
 _NAME = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*?)-(?:(\d)bit|w(\d)a(\d))")
+_ROUGHLY = re.compile(r"(.+?)[-_ ]?(?:(\d+)[-_ ]?bits?|w?(\d+)[-_ ]?a(\d+))?")  # of a name that is none, what was meant
 
 
 def chosen_recipe(recipe: str | Recipe) -> Recipe:
@@ -58,12 +61,21 @@ def chosen_recipe(recipe: str | Recipe) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     if not isinstance(recipe, str):
-        raise ConfigError(f"recipe={recipe!r:.60}: a name such as 'stats-2bit', or a corank.training.Recipe")
+        raise ConfigError(f"recipe={recipe!r:.60}: a name such as 'stats-2bit', or a corank.Recipe")
     found = _NAME.fullmatch(recipe)
     if found is None and recipe in RECIPES:
         raise ConfigError(f"recipe {recipe!r} needs its bits: {recipe}-2bit, or {recipe}-w4a4 with inputs of 4 bits")
-    if found is None:
-        choose(recipe.split("-")[0], RECIPES, "recipe's method")
-        raise ConfigError(f"recipe {recipe!r}: METHOD-Nbit or METHOD-wNaM, e.g. 'stats-2bit' or 'lsq-w4a4'")
+    if found is None or found[1] not in RECIPES:
+        raise ConfigError(f"no recipe is called {recipe!r:.60}; {_nearest(recipe)}")
     name, bits, weights, inputs = found.groups()
-    return choose(name, RECIPES, "recipe's method")(int(bits or weights), None if inputs is None else int(inputs))
+    return RECIPES[name](int(bits or weights), None if inputs is None else int(inputs))
+
+
+def _nearest(recipe: str) -> str:
+    """What a name that is none may have meant, and what there is."""
+    found = _ROUGHLY.fullmatch(recipe[:60].lower())
+    method, bits, weights, inputs = found.groups() if found else (recipe[:60], None, None, None)
+    close = difflib.get_close_matches(method.replace("_", "-"), RECIPES, n=1)
+    width = f"w{weights[:1]}a{inputs[:1]}" if inputs else f"{min(8, int(bits or 2))}bit"
+    hint = f"did you mean {f'{close[0]}-{width}'!r}? " if close else ""
+    return f"{hint}a name is METHOD-Nbit or METHOD-wNaM, e.g. 'stats-2bit' or 'lsq-w4a4', of {', '.join(RECIPES)}"

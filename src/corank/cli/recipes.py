@@ -1,0 +1,48 @@
+"""`corank recipes`: which ways of training there are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import corank.cli.options as options
+from corank.cli.completion import names
+from corank.cli.screen import results_console, show_json, show_lines
+from corank.training.methods import Method, methods
+from corank.training.recipes import RECIPES, chosen_recipe
+
+__all__ = ["recipes"]
+
+_HOW = "a recipe is METHOD-Nbit, or METHOD-wNaM with inputs of M bits: stats-2bit, lsq-w4a4; NAME prints it"
+
+
+def recipes(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="METHOD-Nbit or METHOD-wNaM: print its JSON, for --recipe FILE.",
+            autocompletion=names(f"{name}-2bit" for name in RECIPES),
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the ways of training, one line each, or print one recipe as JSON."""
+    found = methods()
+    if name is not None:
+        show_json(chosen_recipe(name).to_json())
+    elif as_json:
+        show_json({"methods": [vars(method) for method in found]})
+    else:
+        show_lines(results_console(), [*map(_line, found), _HOW])
+
+
+def _line(method: Method) -> str:
+    inputs = {"either": "inputs float or low", "float": "inputs float", "low bits": "inputs low"}[method.inputs]
+    return f"{method.name:<14} {_span(method.bits):<6} {inputs:<19} {method.status:<14} {method.paper}"
+
+
+def _span(bits: tuple[int, ...]) -> str:
+    whole = bits == tuple(range(bits[0], bits[-1] + 1)) if bits else False
+    return f"{bits[0]}-{bits[-1]}" if whole and len(bits) > 1 else ",".join(map(str, bits))

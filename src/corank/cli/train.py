@@ -1,0 +1,122 @@
+"""`corank train`: a trained network and samples in, a small file out whose weights trained as codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from torch import nn
+
+import corank
+import corank.cli.options as options
+import corank.cli.quantize_options as shared
+import corank.cli.train_options as asked
+from corank.cli.invocation import command_line
+from corank.cli.outputs import check_distinct, check_file, check_report, write_all
+from corank.cli.progress import progress_bar
+from corank.cli.record import Made, Scores, record_of, score
+from corank.cli.screen import results_console, show_lines, show_skipped, summary_table
+from corank.cli.sources import InputOptions, chosen_device, warn_if_random
+from corank.cli.training import TrainingRequest
+from corank.files import write_whole
+from corank.models import resolve
+from corank.processes import is_main
+from corank.reports import write_record, write_report
+
+__all__ = ["train"]
+
+
+def train(
+    context: typer.Context,
+    model: options.Model,
+    data: options.Data,
+    out: shared.Out,
+    recipe: asked.RecipeName = None,
+    iterations: asked.Iterations = None,
+    batch_size: asked.BatchSize = None,
+    loss: asked.Loss = None,
+    rate: asked.Rate = None,
+    size: asked.Size = None,
+    layer: shared.Layer = None,
+    all_layers: shared.AllLayers = False,
+    parts: asked.Parts = 0,
+    save_recipe: asked.SaveRecipe = None,
+    coder: shared.Coder = "auto",
+    weights: options.Weights = None,
+    pretrained: options.Pretrained = False,
+    evaluation: shared.Evaluation = None,
+    samples: asked.Samples = None,
+    image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    image_key: options.ImageKey = None,
+    label_key: options.LabelKey = None,
+    length: options.Length = None,
+    checkpoint: shared.Checkpoint = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    record: options.RecordFile = None,
+    report: options.ReportFolder = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a network while its weights are low-bit codes; labels only where --loss asks for them."""
+    check_distinct((out, save_recipe, record, report), (weights, recipe, model, data, evaluation))
+    _check_outputs(out, save_recipe, record, report)
+    request = TrainingRequest(
+        recipe, iterations, batch_size, loss, rate, size, tuple(layer or ()), all_layers, samples, parts, seed, model,
+        chosen_device(device), checkpoint,
+    )  # fmt: skip
+    request.check(coder)
+    source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
+    warn_if_random(source)
+    view = InputOptions(image_size, mean, std, image_key, label_key, length)
+    images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
+    with progress_bar(quiet) as progress:
+        trained = request(source.model, images, progress)
+        scores = score(source.model, trained, scored[0], progress) if scored else Scores()
+    if not is_main():  # of several processes one writes and speaks
+        return
+    made = Made("train", command_line(context), request.label)
+    result = record_of(made, corank.inspect(trained, True, coder), scores, source)
+    written = _Outputs(out, save_recipe, record, report).write(trained, result, coder)
+    _show(result, written, quiet)
+
+
+def _check_outputs(out: Path, save_recipe: Path | None, record: Path | None, report: Path | None) -> None:
+    check_file(out, "--out", ".safetensors")
+    check_file(save_recipe, "--save-recipe", ".json")
+    check_file(record, "--record", ".json")
+    check_report(report)
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What is written, None where it was not asked for."""
+
+    out: Path
+    save_recipe: Path | None
+    record: Path | None
+    report: Path | None
+
+    def write(self, trained: nn.Module, result: Mapping[str, Any], coder: str) -> list[Path]:
+        recipe = json.dumps(result["recipe"], indent=1) + "\n"
+        return write_all(
+            (self.out, lambda path: corank.save(trained, path, coder)),
+            (self.save_recipe, lambda path: write_whole(path, recipe.encode())),
+            (self.record, lambda path: write_record(path, result)),
+            (self.report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
+        )
+
+
+def _show(result: Mapping[str, Any], written: Sequence[Path], quiet: bool) -> None:
+    if quiet:
+        return
+    console = results_console()
+    console.print(summary_table(result))
+    show_skipped(console, result["skipped"])
+    show_lines(console, [f"note: {text}" for text in result["notes"]])
+    show_lines(console, [f"wrote {path}" for path in written])

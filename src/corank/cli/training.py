@@ -1,0 +1,107 @@
+"""What `corank train` was asked to do, and the library's call that does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import corank
+from corank.cli.request import exceptions_of
+from corank.data import BatchSet, ImageSet, TokenSet
+from corank.errors import ConfigError
+from corank.progress import Progress
+from corank.sizes import parse_size
+from corank.storage.entropy_coding import check_coder
+from corank.training.recipe import LOSSES
+from corank.training.recipes import chosen_recipe
+
+__all__ = ["TrainingRequest"]
+
+_USUAL, _RATED = "stats-2bit", "rate"
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What was asked for, None where nothing was."""
+
+    recipe: str | None
+    iterations: int | None
+    batch_size: int | None
+    loss: str | None
+    rate: float | None
+    size: str | None
+    layers: tuple[str, ...]
+    all_layers: bool
+    samples: int | None
+    parts: int
+    seed: int
+    reference: str
+    device: torch.device
+    checkpoint: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """A short name of the recipe, for tables and pictures."""
+        if self.rate is not None:
+            return f"{self._method} {self.rate:g}"
+        return f"{self._method} {self.size}" if self.size is not None else self._method
+
+    @property
+    def _method(self) -> str:
+        """The recipe's name, or its file's without what leads there."""
+        return Path(self.recipe or (_RATED if self._is_rated else _USUAL)).stem
+
+    @property
+    def _is_rated(self) -> bool:
+        return self.rate is not None or self.size is not None
+
+    def check(self, coder: str) -> None:
+        """Raises ConfigError for options that exclude each other or cannot be, before anything is read."""
+        check_coder(coder)
+        exceptions_of(self.layers)
+        if self.rate is not None and self.size is not None:
+            raise ConfigError("--rate and --size were given; choose one: each says how large the file is")
+        if self.size is not None:
+            parse_size(self.size)
+        if self.loss is not None and self.loss not in LOSSES:
+            raise ConfigError(f"--loss {self.loss}: one of {', '.join(LOSSES)}; only distil needs no labels")
+        if self.recipe == _RATED and not self._is_rated:
+            raise ConfigError("--recipe rate needs what to meet; add --rate 0.5, or --size 20KB")
+        self.chosen()
+
+    def chosen(self) -> corank.Recipe | None:
+        """The recipe; None for the library's own, which meets a rate or a size.
+
+        Raises:
+            ConfigError: for an unknown name, a file that is no recipe, or numbers that cannot be.
+        """
+        if self.recipe == _RATED or (self.recipe is None and self._is_rated):
+            return None
+        found = _read(self.recipe or _USUAL)
+        asked = {"loss": self.loss, "iterations": self.iterations, "batch_size": self.batch_size}
+        return found.replaced(**{name: value for name, value in asked.items() if value is not None})
+
+    def __call__(self, model: nn.Module, data: ImageSet | TokenSet | BatchSet, progress: Progress) -> nn.Module:
+        """Does it."""
+        model.to(self.device)
+        recipe = self.chosen()
+        aims: dict[str, Any] = {"rate": self.rate, "size": self.size, "recipe": recipe}
+        return corank.train(
+            model, data, iterations=self.iterations, batch_size=self.batch_size, layers=exceptions_of(self.layers),
+            all_layers=self.all_layers, samples=self.samples, parts=self.parts, seed=self.seed, device=self.device,
+            reference=self.reference, checkpoint=self.checkpoint, progress=progress,
+            **{name: value for name, value in aims.items() if value is not None},
+        )  # fmt: skip
+
+
+def _read(recipe: str) -> corank.Recipe:
+    """A recipe by name, from its own file, or from the file of a network that it trained."""
+    if recipe.lower().endswith(".safetensors"):
+        return corank.recipe_of(recipe)
+    if recipe.lower().endswith(".json") or Path(recipe).is_file():
+        return corank.Recipe.load(recipe)
+    return chosen_recipe(recipe)

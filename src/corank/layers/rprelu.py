@@ -1,0 +1,139 @@
+"""RPReLU in the place of ReLU (ReActNet, arXiv 2003.03488), also where a network calls ``relu`` as a function.
+
+A binary layer sees signs alone, so what tells them apart must not be cut off at zero: a ReLU gives nothing negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from inspect import Signature, signature
+from types import CodeType, MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from corank.errors import ModelError
+
+__all__ = ["NAME", "RELUS", "RPReLU", "replace_relus"]
+
+NAME = "rprelu"
+"""Under which a module holds those that it uses."""
+_LARGEST = 65504.0  # of fp16
+RELUS = (torch.relu, F.relu, Tensor.relu)
+
+
+class RPReLU(nn.Module):
+    """``x - shift + lift`` where ``x > shift``, else ``slope * (x - shift) + lift``: of each channel, axis 1.
+
+    Computes with what fp16 holds of the three, as biases are stored; their gradients pass the rounding.
+
+    Args:
+        channels: how many.
+        like: of its dtype and device the parameters are.
+    """
+
+    def __init__(self, channels: int, like: Tensor) -> None:
+        super().__init__()
+        zeros = torch.zeros(channels, dtype=like.dtype, device=like.device)
+        self.shift, self.lift = nn.Parameter(zeros), nn.Parameter(zeros.clone())
+        self.slope = nn.Parameter(torch.full_like(zeros, 0.25))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs ``(N, channels, ...)``."""
+        shape = (-1, *(1 for _ in inputs.shape[2:]))
+        shift, slope, lift = map(_half, (self.shift, self.slope, self.lift))
+        shifted = inputs - shift.reshape(shape)
+        return F.prelu(shifted, slope.to(shifted.dtype)) + lift.reshape(shape)
+
+    def settle(self) -> None:
+        """Rounds the parameters to what is computed with, so that a file holds them in fp16."""
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(_half(parameter))
+
+
+def _half(value: Tensor) -> Tensor:
+    if value.dtype != torch.float32:
+        return value
+    with torch.no_grad():
+        stored = value.clamp(-_LARGEST, _LARGEST).to(torch.float16).float()
+    # The difference is a small multiple of the value's last place, so that the sum is the stored value exactly.
+    return value + (stored - value).detach() if torch.is_grad_enabled() and value.requires_grad else stored
+
+
+def replace_relus(module: nn.Module, channels: Sequence[int], like: Tensor) -> None:
+    """From now on the calls of ``relu`` that come by while ``module`` runs are RPReLUs, one each, in their order.
+
+    Calls of ``torch.relu``, ``torch.nn.functional.relu``, ``Tensor.relu`` and ``nn.ReLU`` count; those in place as a
+    statement (``relu_``) do not. Names of what the module holds stay; the new parameters stand in its ``rprelu``.
+
+    Args:
+        module: is changed.
+        channels: of each call; 0 leaves one as it is.
+        like: of its dtype and device the parameters are.
+
+    Raises:
+        ModelError: for a module that has something of that name already. When it runs: for other calls than these.
+    """
+    if isinstance(module, nn.Sequential):
+        raise ModelError(f"a {type(module).__name__} runs all that it holds; name the ReLU in it, or what holds it")
+    if NAME in module.__dict__ or NAME in module._modules or "forward" in module.__dict__:
+        raise ModelError(
+            f"a {type(module).__name__} with {NAME!r} or a forward() of its own instance cannot be changed"
+        )
+    # Threshold is ReLU by another name: a call that is left alone must not be counted by a module around this one.
+    parts = [RPReLU(count, like) if count else nn.Threshold(0.0, 0.0) for count in channels]
+    module.add_module(NAME, nn.ModuleList(parts).train(module.training))
+    module.__dict__["forward"] = _Forward(module)
+
+
+class _Forward:
+    """Stands in the place of a module's ``forward``; a copied or pickled module has one of its own."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    @property
+    def __code__(self) -> CodeType:  # torch.export asks where a forward() is written, and what it takes
+        return type(self._module).forward.__code__
+
+    @property
+    def __signature__(self) -> Signature:
+        return signature(MethodType(type(self._module).forward, self._module))
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        module = self._module
+        parts = module._modules[NAME]
+        assert isinstance(parts, nn.ModuleList)
+        calls = _Calls(list(parts))
+        with calls:
+            found = type(module).forward(module, *args, **named)
+        if calls.count != len(parts):
+            raise ModelError(_otherwise(module, len(parts), f"{calls.count} times"))
+        return found
+
+
+class _Calls(TorchFunctionMode):
+    """Of one run of a module: gives each call of ``relu`` to the part whose turn it is."""
+
+    def __init__(self, parts: list[nn.Module]) -> None:
+        super().__init__()
+        self._parts, self.count = parts, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in RELUS:
+            return func(*args, **kwargs)
+        self.count += 1
+        if self.count > len(self._parts):
+            raise ModelError(f"relu is called more often than the {len(self._parts)} times that were replaced")
+        return self._parts[self.count - 1](args[0] if args else kwargs["input"])
+
+
+def _otherwise(module: nn.Module, expected: int, given: str) -> str:
+    return (
+        f"a {type(module).__name__} calls relu {given} where {expected} calls were replaced: it computes otherwise now"
+    )

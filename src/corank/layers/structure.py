@@ -1,0 +1,128 @@
+"""Changed structure: a short list of known kinds with bounds, which makes a network of its original class anew.
+
+The list travels in the file as plain JSON, ``[{"kind": "shortcut", "module": "layer1.0.conv2", ...}, ...]``. Nothing in
+it is looked up anywhere but among the network's own modules, and nothing is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from corank.errors import ConfigError, ModelError
+from corank.layers.folding import replace_module
+from corank.layers.rprelu import replace_relus
+from corank.layers.shortcut import Shortcut
+
+__all__ = ["KINDS", "Structure", "apply_structure", "read_structure"]
+
+Structure = tuple[Mapping[str, Any], ...]
+_MOST_ENTRIES, _MOST_CALLS, _MOST_CHANNELS = 10_000, 1000, 1 << 22  # channels of all entries together
+
+
+def apply_structure(model: nn.Module, structure: Iterable[Mapping[str, Any]]) -> None:
+    """Changes a network in place, entry by entry.
+
+    - ``{"kind": "rprelu", "module": NAME, "channels": [16, 16]}``: the calls of ``relu`` while that module runs become
+      RPReLUs; see :func:`~corank.layers.rprelu.replace_relus`. The empty name is the network itself.
+    - ``{"kind": "shortcut", "module": NAME, "norm": NAME or null}``: the layer becomes a
+      :class:`~corank.layers.shortcut.Shortcut` round it and the norm, in whose place an ``Identity`` is left. The layer
+      goes by ``NAME.layer`` then, and its norm by ``NAME.norm``.
+
+    Args:
+        model: of the class that the list was made for; new parameters have its dtype and device.
+        structure: as :func:`read_structure` gives it.
+
+    Raises:
+        ConfigError: for a list that is none. ModelError: for an entry that does not fit the network.
+    """
+    for entry in read_structure(list(structure)):
+        try:
+            KINDS[entry["kind"]].apply(model, entry)
+        except ModelError as error:
+            error.add_note(f"in the structure's entry {str(dict(entry))[:200]}")
+            raise
+
+
+def read_structure(data: Any) -> Structure:
+    """A list that anyone may have written, checked.
+
+    Raises:
+        ConfigError: naming what is wrong.
+    """
+    if not isinstance(data, (list, tuple)) or len(data) > _MOST_ENTRIES:
+        raise ConfigError(f"a structure is a list of at most {_MOST_ENTRIES} entries, not {str(data)[:80]!r}")
+    for entry in data:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("kind"), str) or entry["kind"] not in KINDS:
+            raise ConfigError(f"a structure has an entry {str(entry)[:80]!r}; its kind is one of {', '.join(KINDS)}")
+        known = {"kind", "module", *KINDS[entry["kind"]].fields}
+        if set(entry) != known or not isinstance(entry["module"], str):
+            raise ConfigError(f"a structure's {entry['kind']} has the fields {', '.join(sorted(known))}")
+        KINDS[entry["kind"]].check(entry)
+    names = [(entry["kind"], entry["module"]) for entry in data]
+    if len(set(names)) != len(names):
+        raise ConfigError("a structure changes one module twice in the same way")
+    if sum(sum(entry["channels"]) for entry in data if entry["kind"] == "rprelu") > _MOST_CHANNELS:
+        raise ConfigError(f"a structure has more than {_MOST_CHANNELS} channels in all")
+    return tuple(data)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of change: its fields beside kind and module, what checks them, and what carries it out."""
+
+    fields: tuple[str, ...]
+    check: Callable[[Mapping[str, Any]], None]
+    apply: Callable[[nn.Module, Mapping[str, Any]], None]
+
+
+def _check_rprelu(entry: Mapping[str, Any]) -> None:
+    counts = entry["channels"]
+    if not isinstance(counts, (list, tuple)) or not 0 < len(counts) <= _MOST_CALLS:
+        raise ConfigError(f"a structure's channels are a list of 1 to {_MOST_CALLS} numbers, not {str(counts)[:80]!r}")
+    if not all(type(count) is int and 0 <= count <= _MOST_CHANNELS for count in counts):
+        raise ConfigError(f"a structure's channels are whole numbers, 0 to leave a relu as it is: {str(counts)[:80]!r}")
+
+
+def _check_shortcut(entry: Mapping[str, Any]) -> None:
+    if entry["norm"] is not None and not isinstance(entry["norm"], str):
+        raise ConfigError(f"a structure's norm is a module's name or null, not {str(entry['norm'])[:80]!r}")
+
+
+def _rprelu(model: nn.Module, entry: Mapping[str, Any]) -> None:
+    module = _module(model, entry["module"]) if entry["module"] else model
+    replace_relus(module, entry["channels"], _like(module, model))
+
+
+def _shortcut(model: nn.Module, entry: Mapping[str, Any]) -> None:
+    layer = _module(model, entry["module"])
+    norm = None if entry["norm"] is None else _module(model, entry["norm"])
+    made = Shortcut(layer, norm)
+    if norm is not None:  # before the shortcut stands in the network, as it holds the norm
+        replace_module(model, norm, nn.Identity().train(norm.training))
+    replace_module(model, layer, made)
+
+
+def _module(model: nn.Module, name: str) -> nn.Module:
+    found = dict(model.named_modules(remove_duplicate=False)).get(name)
+    if found is None or found is model:
+        raise ModelError(f"it has no module {name[:200]!r}")
+    return found
+
+
+def _like(module: nn.Module, model: nn.Module) -> Tensor:
+    for one in (module, model):
+        for parameter in one.parameters():
+            if parameter.is_floating_point():
+                return parameter
+    raise ModelError(f"this {type(model).__name__} has no parameters")
+
+
+KINDS: Mapping[str, _Kind] = {
+    "rprelu": _Kind(("channels",), _check_rprelu, _rprelu),
+    "shortcut": _Kind(("norm",), _check_shortcut, _shortcut),
+}
+"""Kinds by name."""

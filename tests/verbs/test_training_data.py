@@ -116,5 +116,5 @@ def test_what_a_loss_needs_is_said_before_the_first_step() -> None:
 def test_a_checkpoint_of_other_labels_is_another_run(tmp_path: Path) -> None:
     recipe = Recipe(iterations=2, batch_size=8, loss="labels", precision="float32")
     train(net(), (TENSOR, LABELS), recipe, checkpoint=tmp_path)
-    with pytest.raises(ConfigError, match="batches differs"):
+    with pytest.raises(ConfigError, match="samples differs"):
         train(net(), (TENSOR, LABELS.flip(0)), recipe, checkpoint=tmp_path)

@@ -46,24 +46,25 @@ def train_steps(
     recipe = state.recipe
     loop = _Loop(state, norms, feed)
     history = restored(context.checkpoint.load(_STEP), state, loop.average)
-    for part in (*recipe.penalties, *recipe.callbacks):
-        part.start(state)
-    for number in range(len(history), recipe.iterations):
-        state.step, state.measured = number, {}
-        try:
-            with synchronized_norms(state.model):
-                loss = loop.step()
-        except TrainingError:
-            context.checkpoint.save(_STEP, *saved(state, loop.average, history))
-            raise
-        history.append({"iteration": number + 1, **state.measured})
-        last = number + 1
-        if last % _KEPT_EVERY == 0 or last == recipe.iterations:
-            context.checkpoint.save(_STEP, *saved(state, loop.average, history))
-        context.progress(f"training, loss {loss:.3g}", last, recipe.iterations)
-    state.step = recipe.iterations
-    for callback in recipe.callbacks:
-        callback.finished(state)
+    with state.closing:
+        for part in (*recipe.penalties, *recipe.callbacks):
+            part.start(state)
+        for number in range(len(history), recipe.iterations):
+            state.step, state.measured = number, {}
+            try:
+                with synchronized_norms(state.model):
+                    loss = loop.step()
+            except TrainingError:
+                context.checkpoint.save(_STEP, *saved(state, loop.average, history))
+                raise
+            history.append({"iteration": number + 1, **state.measured})
+            last = number + 1
+            if last % _KEPT_EVERY == 0 or last == recipe.iterations:
+                context.checkpoint.save(_STEP, *saved(state, loop.average, history))
+            context.progress(f"training, loss {loss:.3g}", last, recipe.iterations)
+        state.step = recipe.iterations
+        for callback in recipe.callbacks:
+            callback.finished(state)
     loop.take_average()
     return tuple(history)
 
@@ -132,9 +133,8 @@ class _Loop:
             if feed.teacher is not None:
                 state.reference = feed.teacher.outputs(state.step, part.inputs, part.start)
             state.output = run(state.model, part.inputs, state.device)
-        loss = feed.objective(state)
-        for penalty in state.recipe.penalties:
-            loss = loss + penalty(state, loss)
+        task = feed.objective(state)
+        loss = task + sum(penalty(state, task) for penalty in state.recipe.penalties)
         for callback in state.recipe.callbacks:
             loss = callback.loss_ready(state, loss)
         return loss

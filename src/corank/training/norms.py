@@ -8,7 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from corank.codecs import Codebook, Codec, ScalarCodebook
+from corank.codecs import Codebook, Codec, RowLevels, ScalarCodebook
+from corank.codecs.fitted import FittedLevels
 from corank.matrix import Geometry
 
 __all__ = ["NormAfter", "scaled_rows", "takes_row_scales"]
@@ -17,13 +18,18 @@ _SMALLEST_GAIN = 1e-6
 
 
 def takes_row_scales(codec: Codec) -> bool:
-    """Whether a factor for each row can be part of the codec's scales, as a norm's is when it is folded."""
+    """Whether a factor for each row can be part of the codec's scales, or of a row's own levels, as a norm's is when it
+    is folded."""
+    if isinstance(codec, FittedLevels) and codec.per == "row":
+        return True
     spec = codec.stored(2, 3).get("scale")
     return spec is not None and spec.scale and spec.count % 2 == 0
 
 
 def scaled_rows(book: Codebook, factor: Tensor) -> Codebook:
     """The codebook of values times ``factor`` ``(R,)``, for a codec that :func:`takes_row_scales`."""
+    if isinstance(book, RowLevels):
+        return replace(book, levels=book.levels * factor[:, None].to(book.levels))
     found = cast(ScalarCodebook, book)
     return replace(found, scale=found.scale * factor[:, None].to(found.scale))
 

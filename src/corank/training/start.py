@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from corank.codecs import RowLevels
 from corank.coded_weight import CodedWeight
 from corank.layers import CodedLayerState, InputRounder
 from corank.matrix import Geometry
@@ -32,7 +33,7 @@ class LayerStart:
     """How one layer trains, and from where.
 
     Attributes:
-        weight: how its weight trains.
+        weight: how its weight trains; None as a float weight.
         inputs: how its inputs train; None leaves them in float.
         code: as ``quantize`` codes the layer; None for a start from the float weight.
         moved: what ``quantize`` added to the layer's bias, ``(R,)``; None for nothing.
@@ -41,7 +42,7 @@ class LayerStart:
         folded: whether the layer was coded with the norm after it folded.
     """
 
-    weight: WeightTraining
+    weight: WeightTraining | None
     inputs: InputTraining | None = None
     code: CodedLayerState | None = None
     moved: Tensor | None = None
@@ -68,14 +69,15 @@ def begin(
         module = modules[name]
         layer = TrainedLayer(module, Geometry.of(module))
         matrix = layer.geometry.to_matrix(module.get_parameter("weight").detach()).flatten(0, 1).clone()
-        codes, fresh = _unfolded(start, after.get(id(module)), matrix), recipe.start == "scratch"
-        given = WeightStart(matrix, codes, (seed << 10) + number, fresh)
-        layer.weight, latent = start.weight.start(given)
-        layer.weight.to(matrix.device)
+        if start.weight is not None:
+            codes, fresh = _unfolded(start, after.get(id(module)), matrix), recipe.start == "scratch"
+            given = WeightStart(matrix, codes, (seed << 10) + number, fresh)
+            layer.weight, latent = start.weight.start(given)
+            layer.weight.to(matrix.device)
+            parametrized(layer)
+            layer.rewrite(latent)
         if start.moved is not None:
             _move_bias(module, after.get(id(module)), start.moved)
-        parametrized(layer)
-        layer.rewrite(latent)
         if start.inputs is not None and start.quantizer is not None:
             given_inputs = InputStart(start.quantizer, start.mean_size, layer.geometry)
             layer.inputs = start.inputs.start(given_inputs).to(matrix.device)
@@ -115,7 +117,9 @@ def _unfolded(start: LayerStart, norm: NormAfter | None, matrix: Tensor) -> Code
 
 
 def _rows_of(one: Any, other: Any, mask: Tensor) -> Any:
-    """The scales and offsets of ``one`` where ``mask`` is true, of ``other`` elsewhere."""
+    """The scales and offsets, or levels, of ``one`` where ``mask`` is true, of ``other`` elsewhere."""
+    if isinstance(other, RowLevels):
+        return replace(other, levels=torch.where(mask[:, None], one.levels, other.levels))
     scale = torch.where(mask[:, None], one.scale, other.scale)
     return replace(other, scale=scale, offset=torch.where(mask[:, None], one.offset, other.offset))
 

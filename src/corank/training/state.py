@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ class _Weight(nn.Module):
         self._geometry, self.inner = geometry, inner
 
     def forward(self, weight: Tensor) -> Tensor:
+        if not self.inner.rounds:
+            return weight
         matrix = self._geometry.to_matrix(weight).flatten(0, 1)
         return self._geometry.from_matrix(self.inner(matrix))
 
@@ -62,7 +65,23 @@ class TrainedLayer:
 
     def computed(self) -> Tensor:
         """The weight ``(R, C)`` that the layer computes with, differentiable."""
-        return self.matrix if self.weight is None else self.weight(self.matrix)
+        return self.matrix if self.weight is None or not self.weight.rounds else self.weight(self.matrix)
+
+    def plain(self, weight: Tensor) -> nn.Module:
+        """The layer without its way of training, holding ``weight`` in its own shape.
+
+        torch's own removal would take the weight off the class, which copies of the network share.
+        """
+        kind = parametrize.type_before_parametrizations(self.module)
+        found = kind.__new__(kind)
+        nn.Module.__init__(found)
+        state = dict(self.module.__dict__)
+        own = {name: one for name, one in self.module._parameters.items() if name != self.parameter}
+        inner = {name: one for name, one in self.module._modules.items() if name != "parametrizations"}
+        state.update({name: found.__dict__[name] for name in found.__dict__ if name.endswith("_hooks")})
+        state.update({"_parameters": {**own, self.parameter: nn.Parameter(weight.detach())}, "_modules": inner})
+        found.__dict__.update(state)
+        return found
 
     def rewrite(self, matrix: Tensor) -> None:
         """Sets the float weight from ``(R, C)``."""
@@ -92,6 +111,8 @@ class TrainingState:
         step: the number of the step under way, from 0.
         batch, labels: of the step (or its part) under way; labels are None where there are none.
         output, reference: what network and teacher gave for it.
+        outputs: what layers gave for it, by name, one for each call, where a penalty watches them.
+        closing: what is closed when the training ends or fails, such as hooks.
         kept: what callbacks and penalties remember, by names that begin with their kind's; a checkpoint holds it.
         measured: numbers of this step for the history, by name.
     """
@@ -107,6 +128,8 @@ class TrainingState:
     output: Any = None
     reference: Any = None
     optimizer: torch.optim.Optimizer | None = None
+    outputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    closing: ExitStack = field(default_factory=ExitStack)
     kept: dict[str, Tensor] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
 

@@ -4,7 +4,9 @@ from corank.registry import Registry
 from corank.training.callbacks.base import Callback
 from corank.training.callbacks.blend import Blend
 from corank.training.callbacks.confidence import Confidence
+from corank.training.callbacks.layer_by_layer import LayerByLayer
 from corank.training.callbacks.meters import Meters
+from corank.training.callbacks.random_bias import RandomBias
 from corank.training.callbacks.relax import Relax
 from corank.training.callbacks.steepen import Steepen
 from corank.training.callbacks.tensorboard import TensorBoard
@@ -12,11 +14,24 @@ from corank.training.callbacks.tensorboard import TensorBoard
 _OWN: dict[str, type[Callback]] = {
     "blend": Blend,
     "confidence": Confidence,
+    "layer-by-layer": LayerByLayer,
     "meters": Meters,
+    "random-bias": RandomBias,
     "relax": Relax,
     "steepen": Steepen,
 }
 CALLBACKS: Registry[Callback] = Registry("callback", Callback, "corank.callbacks", _OWN)
 """Callbacks by the name they have in recipes."""
 
-__all__ = ["CALLBACKS", "Blend", "Callback", "Confidence", "Meters", "Relax", "Steepen", "TensorBoard"]
+__all__ = [
+    "CALLBACKS",
+    "Blend",
+    "Callback",
+    "Confidence",
+    "LayerByLayer",
+    "Meters",
+    "RandomBias",
+    "Relax",
+    "Steepen",
+    "TensorBoard",
+]

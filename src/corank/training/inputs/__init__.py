@@ -2,12 +2,14 @@
 
 from corank.registry import Registry
 from corank.training.inputs.base import InputStart, InputTraining, TrainableInputs
+from corank.training.inputs.channel_weighted import ChannelWeightedInputs
 from corank.training.inputs.learned_clip import LearnedClipInputs
 from corank.training.inputs.learned_step import LearnedStepInputs
 from corank.training.inputs.resolution import ResolutionInputs
 from corank.training.inputs.sign import SignInputs
 
 _OWN: dict[str, type[InputTraining]] = {
+    "channel-weighted": ChannelWeightedInputs,
     "learned-clip": LearnedClipInputs,
     "learned-step": LearnedStepInputs,
     "resolution": ResolutionInputs,
@@ -18,6 +20,7 @@ INPUTS: Registry[InputTraining] = Registry("input-training", InputTraining, "cor
 
 __all__ = [
     "INPUTS",
+    "ChannelWeightedInputs",
     "InputStart",
     "InputTraining",
     "LearnedClipInputs",

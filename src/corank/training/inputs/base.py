@@ -48,6 +48,11 @@ class InputStart:
             return (1,)
         return (self.geometry.channels, *(1 for _ in self.geometry.kernel))
 
+    @property
+    def axis(self) -> int | None:
+        """Of the inputs' channels; None where that is not known: 1 of those with four axes or more, else the last."""
+        return None if self.geometry is None else 1 if self.geometry.kernel else -1
+
 
 class TrainableInputs(nn.Module, ABC):
     """The running form: rounds what a layer is fed, in training and evaluation alike. Its parameters train as steps."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from corank.codecs import ScalarCodebook
+from corank.codecs import RateUniform, ScalarCodebook
 from corank.errors import ConfigError
 from corank.training.penalties.base import Penalty
 from corank.training.weights.cells import in_levels
 from corank.training.weights.learned_step import LearnedStepWeight
 
 if TYPE_CHECKING:
-    from corank.training.state import TrainingState
+    from corank.training.state import TrainedLayer, TrainingState
 
 __all__ = ["Rate", "prices", "slope"]
 
@@ -33,7 +34,7 @@ class Rate(Penalty):
     and of EC2T; estimator and steering are ours.
 
     Args:
-        bits: mean bits a weight at the end, over the layers that train by learned steps of three levels and more.
+        bits: mean bits a weight at the end, over the layers that train by learned steps of a RateUniform codec.
         weight: of a bit beside the loss in nats, at the start.
         decay: of the running shares.
         reached: share of the steps after which the rate is to be ``bits``; until then it is led down there.
@@ -57,14 +58,13 @@ class Rate(Penalty):
     def __call__(self, state: TrainingState, loss: Tensor) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=loss.device)
         bits, count = torch.zeros_like(total), 0
-        for name, layer, weight in state.weights():
-            if not isinstance(weight, LearnedStepWeight) or layer is None or not _priced(weight.book()):
-                continue
-            matrix, book = layer.matrix, weight.book()
-            price = self._price(state, name, book.nearest(matrix.detach()), book.size)
+        for number, (layer, book) in enumerate(self.priced(state)):
+            matrix = layer.matrix
+            codes = book.nearest(matrix.detach())
+            price = self._price(state, f"rate:{number}", codes, book.size)
             place = (in_levels(book, matrix) - book.levels[0]).clamp(0, book.size - 1)  # in codes: levels are whole
             total = total + (place * slope(price, place.detach())).sum()
-            bits += price[book.nearest(matrix.detach()).long()].sum()
+            bits += price[codes.long()].sum()
             count += matrix.numel()
         if not count:
             raise ConfigError(
@@ -75,12 +75,25 @@ class Rate(Penalty):
         state.measured["rate"] = float(now)
         return factor * (now + (total - total.detach()) / count)
 
+    @staticmethod
+    def priced(state: TrainingState) -> Iterator[tuple[TrainedLayer, ScalarCodebook]]:
+        """The layers whose codes have a price, and their codebooks: learned steps of whole levels, edges left out."""
+        for _, layer, weight in state.weights():
+            if isinstance(weight, LearnedStepWeight) and isinstance(weight.codec, RateUniform):
+                yield layer, weight.book()
+
+    @staticmethod
+    def beside_zero(layer: TrainedLayer, book: ScalarCodebook) -> tuple[Tensor, Tensor]:
+        """Which weights ``(R, C)`` have a code next to zero's, and all magnitudes in levels."""
+        level = in_levels(book, layer.matrix.detach())
+        return level.round().abs() == 1, level.abs()
+
     def _price(self, state: TrainingState, name: str, codes: Tensor, size: int) -> Tensor:
         """``(L,)`` bits; the running shares move on."""
         share = torch.bincount(codes.flatten().long(), minlength=size).float() / codes.numel()
-        kept = state.kept.get(f"rate:{name}")
+        kept = state.kept.get(name)
         share = share if kept is None else self.decay * kept + (1 - self.decay) * share
-        state.kept[f"rate:{name}"] = share
+        state.kept[name] = share
         return prices(share)
 
     def _factor(self, state: TrainingState, now: float) -> float:
@@ -106,8 +119,3 @@ def slope(price: Tensor, place: Tensor) -> Tensor:
     """The slope, in bits a level, of the prices ``(L,)`` drawn as straight lines, at ``place`` in codes."""
     below = place.floor().clamp(0, len(price) - 2).long()
     return price[below + 1] - price[below]
-
-
-def _priced(book: ScalarCodebook) -> bool:
-    """Whether its levels are whole numbers one apart, a histogram of which says what a file takes."""
-    return book.size > 2 and bool((book.levels.diff() == 1).all())

@@ -13,13 +13,18 @@ from corank.training.recipes.apot import apot
 from corank.training.recipes.bcgd import bcgd
 from corank.training.recipes.binary import binary
 from corank.training.recipes.binary_relax import binary_relax
+from corank.training.recipes.bitat import bitat
 from corank.training.recipes.cga import cga
+from corank.training.recipes.compander import compander
 from corank.training.recipes.dense_shift import dense_shift
+from corank.training.recipes.direct import direct
 from corank.training.recipes.dorefa import dorefa
+from corank.training.recipes.gradient_l1 import gradient_l1
 from corank.training.recipes.lsq import lsq
 from corank.training.recipes.pact import pact
 from corank.training.recipes.parq import parq
 from corank.training.recipes.power_of_two import power_of_two
+from corank.training.recipes.random_bias import random_bias
 from corank.training.recipes.roq import roq
 from corank.training.recipes.s3 import s3
 from corank.training.recipes.stats import stats
@@ -33,13 +38,18 @@ RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
     "bcgd": bcgd,
     "binary": binary,
     "binary-relax": binary_relax,
+    "bitat": bitat,
     "cga": cga,
+    "compander": compander,
     "dense-shift": dense_shift,
+    "direct": direct,
     "dorefa": dorefa,
+    "gradient-l1": gradient_l1,
     "lsq": lsq,
     "pact": pact,
     "parq": parq,
     "power-of-two": power_of_two,
+    "random-bias": random_bias,
     "roq": roq,
     "s3": s3,
     "stats": stats,
@@ -47,6 +57,7 @@ RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
 }
 """Methods by name; each takes the bits of weights and of inputs, None for float inputs."""
 
+_FLOAT = ("compander", "gradient-l1")  # methods that end in a float network
 _NAME = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*?)-(?:(\d)bit|w(\d)a(\d))")
 _ROUGHLY = re.compile(r"(.+?)[-_ ]?(?:(\d+)[-_ ]?bits?|w?(\d+)[-_ ]?a(\d+))?")  # of a name that is none, what was meant
 
@@ -62,6 +73,8 @@ def chosen_recipe(recipe: str | Recipe) -> Recipe:
         return recipe
     if not isinstance(recipe, str):
         raise ConfigError(f"recipe={recipe!r:.60}: a name such as 'stats-2bit', or a corank.Recipe")
+    if recipe in _FLOAT:
+        return RECIPES[recipe](32, None)
     found = _NAME.fullmatch(recipe)
     if found is None and recipe in RECIPES:
         raise ConfigError(f"recipe {recipe!r} needs its bits: {recipe}-2bit, or {recipe}-w4a4 with inputs of 4 bits")

@@ -2,7 +2,9 @@
 
 from corank.registry import Registry
 from corank.training.weights.base import STARTS, TrainableWeight, WeightStart, WeightTraining, straight_through
+from corank.training.weights.compander import Compander
 from corank.training.weights.dense_shift import DenseShiftLatents
+from corank.training.weights.direct_levels import DirectLevels
 from corank.training.weights.dorefa import DoReFa
 from corank.training.weights.learned_step import LearnedStep
 from corank.training.weights.parq import Parq
@@ -11,7 +13,9 @@ from corank.training.weights.s3_shift import S3Latents
 from corank.training.weights.straight_through import StraightThrough
 
 _OWN: dict[str, type[WeightTraining]] = {
+    "compander": Compander,
     "dense-shift": DenseShiftLatents,
+    "direct-levels": DirectLevels,
     "dorefa": DoReFa,
     "learned-step": LearnedStep,
     "parq": Parq,
@@ -25,7 +29,9 @@ WEIGHTS: Registry[WeightTraining] = Registry("weight-training", WeightTraining, 
 __all__ = [
     "STARTS",
     "WEIGHTS",
+    "Compander",
     "DenseShiftLatents",
+    "DirectLevels",
     "DoReFa",
     "LearnedStep",
     "Parq",

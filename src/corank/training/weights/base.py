@@ -45,10 +45,15 @@ class TrainableWeight(nn.Module, ABC):
     trains_weight: ClassVar[bool] = True
     latents: ClassVar[tuple[str, ...]] = ()
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounds = True
+        """Whether the layer computes with :meth:`forward`; else with its float weight as it is."""
+
     @property
     @abstractmethod
-    def codec(self) -> Codec:
-        """Of what :meth:`coded` gives."""
+    def codec(self) -> Codec | None:
+        """Of what :meth:`coded` gives; None where :meth:`folded` ships instead."""
 
     @abstractmethod
     def forward(self, weight: Tensor) -> Tensor:
@@ -58,6 +63,10 @@ class TrainableWeight(nn.Module, ABC):
     @abstractmethod
     def coded(self, weight: Tensor) -> CodedWeight:
         """What ships. Its scales may be float32: they are rounded once norms are folded."""
+
+    def folded(self, weight: Tensor) -> Tensor:
+        """The float weight ``(R, C)`` that ships where nothing is coded."""
+        return self(weight).detach()
 
     def after_step(self, weight: Tensor, step: int) -> None:
         """Called without gradients after step ``step``, from 0."""
@@ -72,8 +81,8 @@ class WeightTraining(ABC):
 
     @property
     @abstractmethod
-    def stored(self) -> Codec:
-        """The codec of the file."""
+    def stored(self) -> Codec | None:
+        """The codec of the file; None where a float weight ships."""
 
     @abstractmethod
     def start(self, given: WeightStart) -> tuple[TrainableWeight, Tensor]:

@@ -32,7 +32,7 @@ class Relaxed(WeightTraining):
     inner: WeightTraining = field(default_factory=lambda: StraightThrough(Binary()))
 
     @property
-    def stored(self) -> Codec:
+    def stored(self) -> Codec | None:
         return self.inner.stored
 
     def start(self, given: WeightStart) -> tuple[TrainableWeight, Tensor]:
@@ -58,7 +58,7 @@ class RelaxedWeight(TrainableWeight):
         self.register_buffer("share", torch.tensor(0.5, dtype=torch.float32))
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> Codec | None:
         return self.inner.codec
 
     def relax(self, eta: float) -> None:

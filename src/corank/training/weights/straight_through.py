@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from corank.codecs import Codebook, Codec, RateUniform, ScalarCodebook, StatsQ
 from corank.codecs.scaled import ScaledLevels
 from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
-from corank.training.weights.base import TrainableWeight, WeightStart, WeightTraining, straight_through
+from corank.training.weights.base import STARTS, TrainableWeight, WeightStart, WeightTraining, straight_through
 from corank.training.weights.cells import in_levels, into_cells, with_scale
 
 __all__ = ["StraightThrough", "StraightThroughWeight"]
@@ -36,6 +37,7 @@ class StraightThrough(WeightTraining):
     codec: Codec = field(default_factory=StatsQ)
     refit: int | None = None
     clip: bool = False
+    starts: ClassVar[tuple[str, ...]] = STARTS
 
     def __post_init__(self) -> None:
         if self.refit is not None and (type(self.refit) is not int or self.refit < 0):

@@ -1,0 +1,145 @@
+"""A training that is to end at a rate, or in a file of a size."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from corank.calibration import Context
+from corank.errors import BudgetError, ConfigError
+from corank.sizes import parse_size
+from corank.storage.artifact import serialized
+from corank.storage.model_record import ATTRIBUTE
+from corank.training.checks import stored_recipe
+from corank.training.finish import convert
+from corank.training.norms import NormAfter
+from corank.training.penalties import Rate
+from corank.training.penalties.rate import prices
+from corank.training.recipe import Recipe
+from corank.training.recipes import chosen_recipe
+from corank.training.recipes.rate import rate as rate_recipe
+from corank.training.state import TrainingState
+from corank.verbs.training_run import TrainingRun
+
+__all__ = ["Sized", "asked_recipe"]
+
+_NAME = "rate"
+_SPARED = 0.99  # of the codes' bytes that the steps aim at
+_LEAST, _MOST = 0.05, 6.0
+_TURNS = 12
+
+
+def asked_recipe(recipe: str | Recipe | None, rate: float | None, size: int | str | None) -> tuple[Recipe, Sized]:
+    """The recipe, its rate's penalty as asked for, and what holds it to a size.
+
+    Raises:
+        ConfigError: for a rate and a size at once, or either beside a recipe that cannot keep to one.
+    """
+    if rate is not None and size is not None:
+        raise ConfigError("rate and size were both given; choose one: the size sets the rate")
+    if rate is not None and (type(rate) not in (int, float) or not _LEAST <= rate <= _MOST):
+        raise ConfigError(
+            f"rate={rate!r}: bits a weight after coding, {_LEAST} to {_MOST:g}, e.g. train(..., rate=0.5)"
+        )
+    wanted = None if size is None else parse_size(size)
+    if rate is None and wanted is None:
+        if recipe == _NAME:
+            raise ConfigError("the recipe 'rate' needs what to reach: train(..., rate=0.5) or train(..., size='20KB')")
+        return chosen_recipe("stats-2bit" if recipe is None else recipe), Sized(None)
+    bits = 1.0 if rate is None else float(rate)
+    if recipe is None or recipe == _NAME:
+        return rate_recipe(bits), Sized(wanted)
+    found = chosen_recipe(recipe)
+    others = tuple(one for one in found.penalties if not isinstance(one, Rate))
+    own = next((one for one in found.penalties if isinstance(one, Rate)), Rate())
+    return replace(found, penalties=(*others, replace(own, bits=bits))), Sized(wanted)
+
+
+@dataclass(frozen=True)
+class Sized:
+    """Holds a training to the size of its file.
+
+    Attributes:
+        size: in bytes; None for no such thing.
+    """
+
+    size: int | None
+
+    def steered(self, work: TrainingRun, state: TrainingState, context: Context) -> TrainingRun:
+        """The run with the rate whose file has the size, by what its file takes beside the priced codes at the start.
+
+        Raises:
+            BudgetError: where that alone takes more.
+        """
+        if self.size is None:
+            return work
+        weights, entropy = _priced(state)
+        if not weights:
+            raise ConfigError(
+                "no weight of the recipe trains by learned steps of whole levels, so its file cannot be steered; "
+                "train(..., 'rate', size=...) does it"
+            )
+        beside = _bytes(work, state, context) - entropy / 8
+        bits = (self.size * _SPARED - beside) * 8 / weights
+        if bits < _LEAST:
+            least = math.ceil((beside + _LEAST * weights / 8) / _SPARED)
+            raise BudgetError(
+                f"a file of {self.size} bytes is not possible: scales, biases, the first and the last layer and all "
+                f"that stays in float take {math.ceil(beside)}; the smallest is about {least} bytes"
+            )
+        penalties = tuple(
+            replace(one, bits=min(bits, _MOST)) if isinstance(one, Rate) else one for one in work.recipe.penalties
+        )
+        recipe = replace(work.recipe, penalties=penalties)
+        return replace(work, recipe=recipe, draft=replace(work.draft, recipe=stored_recipe(recipe)))
+
+    def keep_within(self, work: TrainingRun, state: TrainingState, context: Context) -> None:
+        """Sets the weights that are closest to the threshold of zero to zero until the file has the size."""
+        if self.size is None:
+            return
+        share = 0.0
+        for _ in range(_TURNS):
+            over = _bytes(work, state, context) - self.size
+            if over <= 0:
+                return
+            weights, _ = _priced(state)
+            share = min(0.5, max(2 * share, 8 * over / weights / 3))
+            _nearest_to_zero(state, share)
+        raise BudgetError(f"the file has {over + self.size} bytes and not {self.size}; train more steps, or for more")
+
+
+def _priced(state: TrainingState) -> tuple[int, float]:
+    """Weights whose codes have a price, and the entropy of those codes in bits."""
+    count, bits = 0, 0.0
+    for layer, book in Rate.priced(state):
+        codes = book.nearest(layer.matrix.detach())
+        share = torch.bincount(codes.flatten().long(), minlength=book.size).float() / codes.numel()
+        bits += float((share * prices(share)).sum()) * codes.numel()
+        count += codes.numel()
+    return count, bits
+
+
+def _bytes(work: TrainingRun, state: TrainingState, context: Context) -> int:
+    """What the file takes that the network would be saved in now."""
+    quiet = replace(state, optimizer=None, teacher=None, batch=None, labels=None, output=None, reference=None)
+    twin: tuple[TrainingState, list[NormAfter]] = copy.deepcopy((quiet, work.norms))
+    twin[0].model.eval()
+    results = convert(twin[0], twin[1], context)
+    twin[0].model.__dict__[ATTRIBUTE] = work.recorded(results, (), ())
+    return len(serialized(twin[0].model.to(work.dtype)))
+
+
+@torch.no_grad()
+def _nearest_to_zero(state: TrainingState, share: float) -> None:
+    """Sets that share of the weights, those of a code next to zero that are closest to it, to zero."""
+    found = [(layer, *Rate.beside_zero(layer, book)) for layer, book in Rate.priced(state)]
+    sizes = torch.cat([size[next_to] for _, next_to, size in found])
+    count = min(len(sizes), math.ceil(share * sum(size.numel() for _, _, size in found)))
+    if not count:
+        return
+    limit = sizes.kthvalue(count).values
+    for layer, next_to, size in found:
+        layer.rewrite(torch.where(next_to & (size <= limit), torch.zeros_like(size), layer.matrix))

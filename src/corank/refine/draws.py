@@ -24,12 +24,17 @@ class Draws:
 
     def __init__(self, samples: Samples, size: int, seed: int) -> None:
         self._draws = samples.draws(min(size, len(samples)), torch.Generator().manual_seed(seed))
-        self._load, self._seed = samples.loader(), seed
+        self._samples, self._load, self._seed = samples, samples.loader(), seed
         self._read, self._batch = 0, None
+
+    @property
+    def smallest(self) -> int:
+        """Samples of the smallest batch, over all processes."""
+        return self.count(0) if self._samples.stacked else min(map(_count, self._samples.batches))
 
     def count(self, step: int) -> int:
         """Samples of a step's batch, over all processes."""
-        return len(tree_leaves(self._whole(step))[0])
+        return _count(self._whole(step))
 
     def part(self, step: int, start: int, count: int) -> tuple[Any, Tensor | None]:
         """Inputs of ``count`` samples of a step's batch from the ``start``-th on; there are no labels."""
@@ -46,3 +51,7 @@ class Draws:
             if self._read > step:
                 self._batch = self._load(draw)
         return self._batch
+
+
+def _count(batch: Any) -> int:
+    return len(tree_leaves(batch)[0])

@@ -84,7 +84,8 @@ def begun(
     state = TrainingState(_recipe(how, bfloat16), student, teacher, {}, context.seed)
     state.groups = [{"params": own, "lr": rate * pace} for rate, own in by_rate.items()]
     draws = Draws(samples, how.batch_size, context.seed)
-    return state, Feed(draws, _Computed(teacher, device), _Objective(context.loss), how.augmentation, size, dtype=None)
+    outputs, objective = _Computed(teacher, device), _Objective(context.loss)
+    return state, Feed(draws, outputs, objective, how.augmentation, size, dtype=None, even=False)
 
 
 def _recipe(how: Refinement, bfloat16: bool) -> Recipe:

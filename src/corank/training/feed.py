@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
-from corank.calibration.augment import augmentation_for, augmented
-from corank.processes import own_part
+from corank.calibration.augment import augmented
+from corank.errors import ConfigError
+from corank.processes import number_of_processes, own_part
 from corank.training.state import TrainingState
 
 __all__ = ["Feed", "Part", "Reference", "StepBatches"]
@@ -19,6 +20,11 @@ __all__ = ["Feed", "Part", "Reference", "StepBatches"]
 
 class StepBatches(Protocol):
     """The batches of steps, each a function of its number, such as :class:`corank.calibration.Batches`."""
+
+    @property
+    def smallest(self) -> int:
+        """Samples of the smallest batch, over all processes."""
+        ...
 
     def count(self, step: int) -> int:
         """Samples of a step's batch, over all processes."""
@@ -67,8 +73,13 @@ class Feed:
         teacher: the float network's outputs; None where nothing is distilled.
         objective: what is minimised.
         augment: of images; "none" for other samples.
-        size: samples of a batch that pass at once; 0 for all of a process's share.
+        size: samples of a batch that pass at once, at most; 0 for all of a process's share.
         dtype: of inputs that are floating; None: as they are.
+        even: whether every process has a sample in each of as many parts, as norms that adapt need: they wait for those
+            of the others.
+
+    Raises:
+        ConfigError: where that is asked for, and a batch has fewer samples than there are processes.
     """
 
     batches: StepBatches
@@ -77,16 +88,26 @@ class Feed:
     augment: str = "none"
     size: int = 0
     dtype: torch.dtype | None = torch.float32
+    even: bool = True
+
+    def __post_init__(self) -> None:
+        processes = number_of_processes()
+        fewest = self.batches.smallest if self.even and processes > 1 else processes
+        if fewest < processes:
+            raise ConfigError(
+                f"a batch of {fewest} samples cannot be shared by {processes} processes; give larger ones"
+            )
 
     def parts(self, step: int) -> Iterator[Part]:
-        """This process's share of a step's batch, part by part."""
-        count = self.batches.count(step)
+        """This process's share of a step's batch, part by part; as many in every process that has a sample."""
+        count, processes = self.batches.count(step), number_of_processes()
         first, own = own_part(count)
-        size = self.size or max(1, own)
-        for start in range(first, first + own, size):
-            inputs, labels = self.batches.part(step, start, min(size, first + own - start))
-            name = augmentation_for(self.augment, inputs)
-            inputs = augmented(name, inputs, self.batches.step_seed(step), start, count)
+        most = -(-count // processes)
+        passes = min(-(-most // (self.size or most)), max(1, count // processes)) if own else 0
+        for place in range(passes):
+            start, stop = first + own * place // passes, first + own * (place + 1) // passes
+            inputs, labels = self.batches.part(step, start, stop - start)
+            inputs = augmented(self.augment, inputs, self.batches.step_seed(step), start, count)
             if self.dtype is not None:
                 inputs = tree_map(lambda leaf: leaf.to(self.dtype) if leaf.is_floating_point() else leaf, inputs)
-            yield Part(inputs, labels, start, len(tree_leaves(inputs)[0]) / count)
+            yield Part(inputs, labels, start, (stop - start) / count)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from corank.calibration import Context, run, seed_of
-from corank.errors import TrainingError
+from corank.errors import DataError, TrainingError
 from corank.precision import native_bfloat16
 from corank.processes import all_reduce, number_of_processes
 from corank.training.feed import Feed, Part
@@ -20,6 +21,7 @@ from corank.training.optimizers import build, groups_of
 from corank.training.restored import restored, saved
 from corank.training.state import TrainingState
 from corank.training.synchronized import synchronized_norms
+from corank.watching import evaluating
 
 __all__ = ["train_steps"]
 
@@ -92,6 +94,7 @@ class _Loop:
         twice = any(penalty.differentiates_twice() for penalty in recipe.penalties)
         wanted = recipe.precision == "bfloat16" or (recipe.precision == "auto" and native_bfloat16(state.device))
         self._bfloat16 = wanted and not twice
+        self._turns: bool | None = None  # images' channels last; None until a pass was tried
 
     def step(self) -> float:
         """One step; returns the loss before it."""
@@ -132,16 +135,42 @@ class _Loop:
 
     def _loss(self, part: Part) -> tuple[Tensor, Tensor]:
         state, feed = self._state, self._feed
-        state.batch, state.labels = part.inputs, part.labels
+        state.batch, state.labels = self._laid_out(part.inputs), part.labels
         with torch.autocast(state.device.type, torch.bfloat16, enabled=self._bfloat16):
             if feed.teacher is not None:
-                state.reference = feed.teacher.outputs(state.step, part.inputs, part.start)
-            state.output = run(state.model, part.inputs, state.device)
+                state.reference = feed.teacher.outputs(state.step, state.batch, part.start)
+            state.output = run(state.model, state.batch, state.device)
         task = feed.objective(state)
         loss = task + sum(penalty(state, task) for penalty in state.recipe.penalties)
         for callback in state.recipe.callbacks:
             loss = callback.loss_ready(state, loss)
         return loss, task
+
+    def _laid_out(self, inputs: Any) -> Any:
+        """Images with their channels last where they pass in bfloat16: convolutions are a third faster so."""
+        if not (self._bfloat16 and isinstance(inputs, Tensor) and inputs.dim() == 4):
+            return inputs
+        turned = inputs.contiguous(memory_format=torch.channels_last)
+        if self._turns is None:
+            self._turns = self._runs(turned[:2])
+        return turned if self._turns else inputs
+
+    def _runs(self, inputs: Tensor) -> bool:
+        """Whether the network takes images so: one that calls ``view()`` on what a convolution gave may not."""
+        state = self._state
+        try:
+            with (
+                torch.no_grad(),
+                evaluating(state.model),
+                _seeded(0),
+                torch.autocast(state.device.type, torch.bfloat16),
+            ):
+                run(state.model, inputs, state.device)
+        except DataError:
+            return False
+        finally:
+            state.outputs.clear()  # what was watched
+        return True
 
     @torch.no_grad()
     def _after(self) -> None:

@@ -215,6 +215,10 @@ class _Loop:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Draws by torch's own generators within, such as dropout's, hang on the seed alone."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        # torch.manual_seed formats the stack each time while CUDA has not begun: up to a millisecond
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
         yield

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from corank.devices import device_of
 from corank.matrix import Geometry
 from corank.training.inputs import TrainableInputs
 from corank.training.recipe import Recipe
@@ -147,7 +146,7 @@ class TrainingState:
     @property
     def device(self) -> torch.device:
         """Where the network trains."""
-        return device_of(self.model)
+        return next(self.model.parameters()).device
 
     def weights(self) -> Iterator[tuple[str, TrainedLayer, TrainableWeight]]:
         """The layers whose weight trains in a low-bit way."""

@@ -17,6 +17,7 @@ from corank.calibration.batches import Batches
 from corank.compiled import uncompiled
 from corank.config import check_progress
 from corank.devices import device_of
+from corank.identity import function_identity
 from corank.losses import Loss
 from corank.notes import collected_notes
 from corank.precision import exact_float32
@@ -114,7 +115,7 @@ def train(
         batches.check_labels(how.loss)
         asked = TrainingAsked(how, layers or {}, all_layers, reference)
         work = TrainingRun.of(model, calibrated_on(data, batches, samples), asked, options)
-        context = with_checkpoint(work.context, checkpoint, lambda: _identity(work, batches, sized))
+        context = with_checkpoint(work.context, checkpoint, lambda: _identity(work, batches, sized, loss))
         objective = Objective(how.loss, how.temperature, loss, context.samples.are_tokens)
         feed = feed_of(batches, how, objective, replace(context, prepared=work.teacher.prepared), parts)
         state = work.begin(context)
@@ -140,8 +141,8 @@ def _counted(recipe: Recipe, iterations: int | None, batch_size: int | None) -> 
     return recipe if batch_size is None else replace(recipe, batch_size=batch_size)
 
 
-def _identity(work: TrainingRun, batches: Batches, sized: Sized) -> dict[str, Any]:
-    plan = work.draft.plan.to_json()
+def _identity(work: TrainingRun, batches: Batches, sized: Sized, loss: Loss | None) -> dict[str, Any]:
     return {
-        "verb": "train", "recipe": work.recipe.to_json(), "plan": plan, "size": sized.size, "samples": batches.identity
+        "verb": "train", "recipe": work.recipe.to_json(), "plan": work.draft.plan.to_json(), "size": sized.size,
+        "samples": batches.identity, "own loss": None if loss is None else function_identity(loss),
     }  # fmt: skip

@@ -20,7 +20,7 @@ import corank
 from corank.codecs import Binary, StatsQ, Ternary
 from corank.data import ImageSet
 from corank.data.arrays import TensorSource
-from corank.training.recipe import Optimizer, Recipe, Schedule
+from corank.training.recipe import Optimizer, Schedule
 from corank.training.recipes import RECIPES
 from corank.training.recipes.rate import rate
 
@@ -53,22 +53,14 @@ METHODS = {
 
 ENDING_IN_FLOAT = ("gradient-l1", "compander")
 WIDTHS = (8, 6, 5, 4, 3)
-FIXED_BYTES = {20: 4_400, 56: 9_800}  # what a file of the rate recipe takes beside codes: scales, biases, ends, header
-WEIGHTS = {20: 267_264, 56: 847_872}  # of the layers between the first and the last
-CODER = 1.08  # what its codes take, in entropies
-
-
-def within(size: int, network: int) -> Recipe:
-    """The rate recipe for a file of about ``size`` bytes: what codes may take, spread over the weights."""
-    return rate(8 * (size - FIXED_BYTES[network]) / WEIGHTS[network] / CODER)
+SIZES = {20: (34_000, 21_000, 13_500), 56: (70_000,)}  # bytes of a file whose size is in the loss
 
 
 def cases(network: int = 20) -> dict[str, Case]:
     """All rows, float first."""
     found = {name: Case(recipe) for name, recipe in YARDSTICKS.items()}
     found["float, labels"] = Case(YARDSTICKS["float, labels"], widths=WIDTHS)
-    sizes = (34_000, 21_000, 13_500) if network == 20 else (70_000,)
-    rates = {f"rate {size / 1000:g}KB": Case(within(size, network)) for size in sizes}
+    rates = {f"rate {size / 1000:g}KB": Case(rate(0.5), {"size": size}) for size in SIZES[network]}
     methods = named(METHODS)
     for codec in (StatsQ(2), Ternary(), Binary()):
         found[f"quantize {type(codec).__name__.lower()}"] = Case(None, {"codec": codec, "search": "uniform"})

@@ -7,7 +7,7 @@ ResNet-20, each of whose weights trains in the way named; float training is the 
 take turns in one process; medians of process time, and of the ratio to the float step of the same turn. Ways that fit
 their codebook every 10 or 50 steps are charged their share of it.
 
-Memory: peak resident memory of a process of its own that trains twelve layers of 1024 x 1024 for three steps on 32
+Memory: peak resident memory of a process of its own that trains sixteen layers of 512 x 512 for three steps on 32
 samples, where weights outweigh what passes between layers, over what it held before; less that of float training, in
 copies of the weights. Small blocks are given back at once (MALLOC_MMAP_THRESHOLD_), so that peaks are not old holes.
 A latent beside the weight has its gradient and AdamW's two moments, too: DenseShift and S3 are allowed theirs.
@@ -49,7 +49,7 @@ from models import cifar_resnet20
 
 SCALAR, OTHER, TWICE = 1.3, 2.0, 3.5  # times a float step
 COPIES = 1.0  # of the weights, beside what float training takes
-WIDTH, DEPTH, ROWS = 1024, 12, 32
+WIDTH, DEPTH, ROWS = 512, 16, 32
 
 
 @dataclass(frozen=True)

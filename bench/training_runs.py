@@ -22,7 +22,6 @@ import corank
 from corank.codecs import RateUniform
 from corank.training.recipe import Optimizer, Recipe, Schedule
 from corank.training.recipes import RECIPES, chosen_recipe
-from corank.verbs.train import train
 
 __all__ = [
     "YARDSTICKS",
@@ -81,7 +80,7 @@ def bits_of(recipe: Recipe) -> str:
     if stored is None:
         return "32"
     if isinstance(stored, RateUniform):
-        return f"{stored.rate:.2f} coded"
+        return "coded"
     return f"{stored.bits}" if recipe.inputs is None else f"W{stored.bits}A{recipe.inputs.bits}"
 
 
@@ -157,7 +156,7 @@ def run_case(
             "cpu_seconds": round(time.process_time() - used, 1),
         }
     recipe = chosen_recipe(case.recipe)
-    trained = train(model, data, recipe, progress=clock, **{**given, **case.given})
+    trained = corank.train(model, data, recipe, progress=clock, **{**given, **case.given})
     record: Record = {
         "bits": bits_of(recipe),
         "yardstick": yardstick(recipe),
@@ -240,13 +239,21 @@ def run_all(
         raise SystemExit("--shared DIR: the folder of real data and trained weights")
     torch.set_num_threads(options.threads)
     part, parts = (int(one) for one in options.part.split("/"))
-    kept = Kept(options.out)
-    for seed in range(options.seeds):
-        for name in wanted[part - 1 :: parts]:
-            key = f"{group}/{name}/{seed}"
-            if key not in kept:
-                kept.put(key, runner(cases[name], seed))
-                print(f"{key:<48} {said(kept.records[key])}", flush=True)
+    kept, failed = Kept(options.out), []
+    keys = [
+        (f"{group}/{name}/{seed}", name, seed) for seed in range(options.seeds) for name in wanted[part - 1 :: parts]
+    ]
+    for key, name, seed in keys:
+        if key in kept:
+            continue
+        try:
+            kept.put(key, runner(cases[name], seed))
+        except corank.CorankError as error:  # the others are run still
+            failed.append(f"{key}: {error}")
+            continue
+        print(f"{key:<48} {said(kept.records[key])}", flush=True)
+    if failed:
+        raise SystemExit("\n".join(["failed:", *failed]))
 
 
 def said(record: Record) -> str:

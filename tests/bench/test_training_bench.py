@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+import corank
+
 BENCH = Path(__file__).parents[2] / "bench"
 
 
@@ -102,6 +104,22 @@ def test_finished_runs_are_kept_and_not_run_again(script: Any, tmp_path: Path) -
     assert [path.name for path in out.parent.iterdir()] == ["results.json"]
 
 
+def test_a_run_that_fails_is_said_at_the_end(script: Any, tmp_path: Path) -> None:
+    runs = script("training_runs")
+
+    def runner(case: Any, seed: int) -> dict[str, Any]:
+        if case.recipe == "a":
+            raise corank.ConfigError("no such thing")
+        return record(80.0)
+
+    out = tmp_path / "results.json"
+    options = runs["options_of"]("", "x").parse_args(["--shared", ".", "--out", str(out), "--seeds", "1"])
+    options.threads = 1
+    with pytest.raises(SystemExit, match="net/a/0: no such thing"):
+        runs["run_all"](options, {name: runs["Case"](name) for name in "ab"}, "net", runner)
+    assert list(json.loads(out.read_text())) == ["net/b/0"]
+
+
 def test_several_processes_share_the_cases(script: Any, tmp_path: Path) -> None:
     runs, asked = script("training_runs"), []
     cases = {name: runs["Case"](name) for name in "abcde"}
@@ -190,10 +208,10 @@ def run_script(name: str, *arguments: str | Path) -> None:
 def test_images_train_for_two_steps(shared: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     given = ("--shared", shared, "--out", out, "--iterations", "2", "--batch", "16", "--images", "48")
-    run_script("training", *given, "--only", "float", "--only", "rate 34KB")
+    run_script("training", *given, "--only", "float", "--only", "dense-shift-3bit")
     found = json.loads(out.read_text())
-    assert list(found) == ["resnet20, 2 x 16/float/0", "resnet20, 2 x 16/rate 34KB/0"]
-    assert all(one["agreement"] > 20 and one["bytes"] > 10_000 for one in found.values())
+    assert list(found) == ["resnet20, 2 x 16/float/0", "resnet20, 2 x 16/dense-shift-3bit/0"]
+    assert all(one["agreement"] > 0 and one["bytes"] > 10_000 for one in found.values())
 
 
 def test_digits_train_for_two_steps(shared: Path, tmp_path: Path) -> None:
@@ -207,5 +225,5 @@ def test_a_language_model_trains_for_two_steps(shared: Path, tmp_path: Path) -> 
     pytest.importorskip("transformers", reason="needs the extra `hf`")
     out = tmp_path / "out.json"
     given = ("--shared", shared, "--out", out, "--iterations", "2", "--batch", "8", "--sequences", "8")
-    run_script("training_language", *given, "--only", "stats-2bit")
-    assert next(iter(json.loads(out.read_text()).values()))["nats"] < 4
+    run_script("training_language", *given, "--only", "parq-2bit")
+    assert next(iter(json.loads(out.read_text()).values()))["nats"] < 6

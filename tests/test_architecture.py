@@ -76,12 +76,22 @@ INSIDE = {
         ("loop", "blocks"),
         ("post_training",),
     ),
+    "training": (
+        ("weights", "inputs", "penalties", "callbacks", "errors_of_layers", "norms", "synchronized", "teacher_cache"),
+        ("described",),
+        ("recipe",),
+        ("recipes", "state", "checks"),
+        ("methods", "objective", "optimizers", "restored", "start"),
+        ("feed", "finish"),
+        ("loop",),
+    ),
     "quantization": (("template", "float_parts"), ("request",), ("to_size",), ("encode",), ("to_rate",)),
     "verbs": (
         ("arguments", "jobs", "training_data"),
-        ("opening", "scoring"),
-        ("finishing",),
-        ("quantize",),
+        ("opening", "scoring", "stored_recipe"),
+        ("finishing", "training_run"),
+        ("training_size",),
+        ("quantize", "train"),
         ("smallest", "compare"),
     ),
 }
@@ -111,9 +121,10 @@ PUBLIC_CALLS = {
     ("verbs/compare.py", "compare"),
     ("verbs/quantize.py", "quantize"),
     ("verbs/smallest.py", "quantize_smallest"),
+    ("verbs/train.py", "train"),
     *(
         (f"cli/{name}.py", name)
-        for name in ("compare", "diff", "evaluate", "export", "import_peft", "inspect", "quantize")
+        for name in ("compare", "diff", "evaluate", "export", "import_peft", "inspect", "quantize", "train")
     ),
 }
 

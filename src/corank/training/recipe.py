@@ -177,6 +177,11 @@ class Recipe:
             if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
                 raise ConfigError(f"Recipe({name}={value!r:.80}): a tuple of them, e.g. Recipe({name}={example})")
 
+    @property
+    def ends_in_float(self) -> bool:
+        """Whether nothing is coded in the end."""
+        return self.weights is None or self.weights.stored is None
+
     def in_words(self) -> str:
         """Weights, inputs, steps and loss in one line, for a reader."""
         found = [f"weights {_told(self.weights)}", f"inputs {_told(self.inputs)}"]

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
 from corank.calibration import Context, run
@@ -67,15 +66,14 @@ def convert(state: TrainingState, norms: Sequence[NormAfter], context: Context) 
         if layer.weight is None:
             continue
         if layer.weight.codec is None:  # what it computes with stays as the layer's float weight
-            parametrize.remove_parametrizations(layer.module, layer.parameter, leave_parametrized=True)
+            replace_module(state.model, layer.module, layer.plain(layer.geometry.from_matrix(layer.computed())))
             continue
         coded = _coded(name, layer, layer.weight)
         norm = after.get(id(layer.module))
         results[name] = _result(layer, coded, norm)
-        parametrize.remove_parametrizations(layer.module, layer.parameter, leave_parametrized=True)
         if norm is not None and takes_row_scales(layer.weight.codec):
             remove_norm(state.model, norm.norm)
-        replace_module(state.model, layer.module, coded_module(layer.module, results[name]))
+        replace_module(state.model, layer.module, coded_module(layer.plain(layer.latent), results[name]))
     if not rounded:
         _compare("network", before, run(state.model, probe, device), _APART)
     for name, (fed, expected) in shown.items():

@@ -67,6 +67,22 @@ class TrainedLayer:
         """The weight ``(R, C)`` that the layer computes with, differentiable."""
         return self.matrix if self.weight is None or not self.weight.rounds else self.weight(self.matrix)
 
+    def plain(self, weight: Tensor) -> nn.Module:
+        """The layer without its way of training, holding ``weight`` in its own shape.
+
+        torch's own removal would take the weight off the class, which copies of the network share.
+        """
+        kind = parametrize.type_before_parametrizations(self.module)
+        found = kind.__new__(kind)
+        nn.Module.__init__(found)
+        state = dict(self.module.__dict__)
+        own = {name: one for name, one in self.module._parameters.items() if name != self.parameter}
+        inner = {name: one for name, one in self.module._modules.items() if name != "parametrizations"}
+        state.update({name: found.__dict__[name] for name in found.__dict__ if name.endswith("_hooks")})
+        state.update({"_parameters": {**own, self.parameter: nn.Parameter(weight.detach())}, "_modules": inner})
+        found.__dict__.update(state)
+        return found
+
     def rewrite(self, matrix: Tensor) -> None:
         """Sets the float weight from ``(R, C)``."""
         with torch.no_grad():

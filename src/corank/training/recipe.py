@@ -291,5 +291,5 @@ def _told(part: Any) -> str:
     widths = [
         getattr(part if coded is None else coded, one.name) for one in fields(coded or part) if one.name == "bits"
     ]
-    inner = [*([] if codec in (None, kind) else [codec]), *(f"{bits:g} bits" for bits in widths)]
+    inner = [*([] if codec in (None, kind) else [codec]), *(f"{bits:.4g} bit{'' if bits == 1 else 's'}" for bits in widths)]
     return f"{kind} ({', '.join(inner)})" if inner else kind

@@ -44,10 +44,11 @@ def recipes(
 
 def _line(method: Method) -> str:
     inputs = {"either": "inputs float or low", "float": "inputs float", "low bits": "inputs low"}[method.inputs]
-    return f"{method.name:<13} {_span(method.bits):<4} {inputs:<20} {method.status:<15} {method.paper}"
+    bits = _span(method.bits) or ("any" if method.name == "rate" else "float")
+    return f"{method.name:<13} {bits:<5} {inputs:<20} {method.status:<15} {method.paper}"
 
 
 def _span(bits: tuple[int, ...]) -> str:
     if len(bits) > 1 and bits == tuple(range(bits[0], bits[-1] + 1)):
         return f"{bits[0]}-{bits[-1]}"
-    return ",".join(map(str, bits)) or "-"
+    return ",".join(map(str, bits))

@@ -288,8 +288,8 @@ def _told(part: Any) -> str:
         return "float"
     kind, coded = described(part)["kind"], part.stored if isinstance(part, WeightTraining) else None
     codec = None if coded is None else described(coded)["kind"]
-    widths = [
-        getattr(part if coded is None else coded, one.name) for one in fields(coded or part) if one.name == "bits"
-    ]
-    inner = [*([] if codec in (None, kind) else [codec]), *(f"{bits:.4g} bit{'' if bits == 1 else 's'}" for bits in widths)]
+    holder: Any = part if coded is None else coded
+    widths = [getattr(holder, one.name) for one in fields(holder) if one.name == "bits"]
+    inner = [] if codec in (None, kind) else [codec]
+    inner += [f"{bits:.4g} bit{'' if bits == 1 else 's'}" for bits in widths]
     return f"{kind} ({', '.join(inner)})" if inner else kind

@@ -132,4 +132,5 @@ def test_inspect_diff_evaluate_and_report(trained: Trained, tmp_path: Path) -> N
 def test_folders_of_the_hub(trained: Trained, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
     corank.save_pretrained(trained.model, tmp_path / "folder")
+    assert "low-bit codes that it trained with." in (tmp_path / "folder" / "README.md").read_text()
     assert torch.equal(corank.from_pretrained(tmp_path / "folder", network)(IMAGES), trained.model(IMAGES))

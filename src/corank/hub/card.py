@@ -123,7 +123,7 @@ def _table(about: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 
 
 def _way(about: Mapping[str, Any]) -> str:
-    return ", and low-rank adapters of what rounding loses" if about["recipe"] is None else " that it trained with"
+    return ", and low-rank adapters of what rounding loses" if about.get("recipe") is None else " that it trained with"
 
 
 def _recipe(about: Mapping[str, Any]) -> str:

@@ -81,7 +81,7 @@ INSIDE = {
         ("arguments", "jobs", "training_data"),
         ("opening", "scoring"),
         ("finishing",),
-        ("quantize",),
+        ("quantize", "train"),
         ("smallest", "compare"),
     ),
 }
@@ -111,6 +111,7 @@ PUBLIC_CALLS = {
     ("verbs/compare.py", "compare"),
     ("verbs/quantize.py", "quantize"),
     ("verbs/smallest.py", "quantize_smallest"),
+    ("verbs/train.py", "train"),
     *(
         (f"cli/{name}.py", name)
         for name in ("compare", "diff", "evaluate", "export", "import_peft", "inspect", "quantize")

@@ -29,8 +29,8 @@ def network() -> nn.Module:
     torch.manual_seed(1)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8, momentum=1.0), nn.ReLU(),
-        nn.Conv2d(8, 8, 3, groups=2), nn.BatchNorm2d(8, momentum=1.0), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU(), nn.Flatten(),
-        nn.Linear(288, 5),
+        nn.Conv2d(8, 8, 3, groups=2), nn.BatchNorm2d(8, momentum=1.0), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5),
     )  # fmt: skip
     with torch.no_grad():
         model(IMAGES)  # in training mode: statistics of these images

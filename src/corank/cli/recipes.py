@@ -44,5 +44,7 @@ def _line(method: Method) -> str:
 
 
 def _span(bits: tuple[int, ...]) -> str:
-    whole = bits == tuple(range(bits[0], bits[-1] + 1)) if bits else False
+    if not bits:
+        return "float"
+    whole = bits == tuple(range(bits[0], bits[-1] + 1))
     return f"{bits[0]}-{bits[-1]}" if whole and len(bits) > 1 else ",".join(map(str, bits))

@@ -22,7 +22,7 @@ class Method:
 
     Attributes:
         name: as recipes' names begin with it.
-        bits: of weights that it takes.
+        bits: of weights that it takes; none of a method that ends in a float network.
         inputs: "float", "low bits" or "either".
         paper: its first line, the paper.
         status: "verified" against the paper's equations or code, "reconstruction", or "ours".

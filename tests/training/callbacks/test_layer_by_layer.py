@@ -80,7 +80,7 @@ def test_a_layer_is_reached_with_codes_for_its_inputs(weights: WeightTraining) -
 
 
 def test_a_killed_run_goes_on_alike() -> None:
-    how, penalties = LayerByLayer(), (Importance(0.1, every=5),)
+    how, penalties = LayerByLayer(0.5), (Importance(0.1, every=5),)
     whole, first = started(how, penalties=penalties), started(how, penalties=penalties)
     first.model.load_state_dict(whole.model.state_dict())
     losses = train(whole, range(12))

@@ -68,6 +68,8 @@ def test_a_run_that_goes_on_has_the_share_it_had() -> None:
 def test_the_weights_relax_where_the_network_trains_in_evaluation_mode() -> None:
     state, layer = state_of(Relaxed())
     state.model.eval()
+    for _, _, weight in state.weights():
+        weight.train()  # as the loop does
     Relax(first=0.0).start(state)
     assert torch.equal(layer.weight, state.layers["0"].latent)
 

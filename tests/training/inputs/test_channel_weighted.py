@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corank.errors import ConfigError
 from corank.layers import InputQuantizer
 from corank.layers.activation import fit_inputs
+from corank.matrix import Geometry
 from corank.training.described import described, read
 from corank.training.inputs import ChannelWeightedInputs, InputStart, InputTraining
 from corank.training.inputs.channel_weighted import channel_errors, importance
@@ -84,15 +85,23 @@ def test_gradients_pass_inside_of_the_range_alone() -> None:
     assert inputs.grad is not None and inputs.grad.tolist() == [0.0, 1.0, 1.0, 0.0]
 
 
-@pytest.mark.parametrize(("axis", "shape"), [(None, (16, 4, 5, 5)), (None, (16, 9, 4)), (1, (16, 4, 9))])
-def test_which_axis_has_the_channels(axis: int | None, shape: tuple[int, ...]) -> None:
-    channel = axis if axis is not None else 1 if len(shape) == 4 else -1
+@pytest.mark.parametrize(
+    ("layer", "shape", "channel"),
+    [
+        (None, (16, 4, 5, 5), 1),
+        (None, (16, 9, 4), -1),
+        (nn.Conv1d(4, 2, 3), (16, 4, 9), 1),
+        (nn.Linear(4, 2), (16, 9, 4), -1),
+    ],
+)
+def test_which_axis_has_the_channels(layer: nn.Module | None, shape: tuple[int, ...], channel: int) -> None:
+    geometry = None if layer is None else Geometry.of(layer)
     inputs = torch.randn(shape)
     inputs.movedim(channel, 0)[0].mul_(20)
     steps = []
     for weighted in (False, True):
         how = ChannelWeightedInputs(3, weighted=weighted)
-        running = how.start(InputStart(fitted(inputs), 1.0, axis))
+        running = how.start(InputStart(fitted(inputs), 1.0, geometry))
         for _ in range(100):
             running(inputs)
         steps.append(float(running.quantizer().step))

@@ -37,12 +37,12 @@ class LayerByLayer(Callback):
         rounds: of fitting codes and scales to each other when a layer is reached; 0 leaves the nearest codes.
     """
 
-    until: float = 0.5
+    until: float = 0.2
     rounds: int = 4
 
     def __post_init__(self) -> None:
         if type(self.until) not in (int, float) or not 0 <= self.until <= 1:
-            raise ConfigError(f"until={self.until!r}: a share of the steps, e.g. LayerByLayer(until=0.5)")
+            raise ConfigError(f"until={self.until!r}: a share of the steps, e.g. LayerByLayer(until=0.2)")
         if type(self.rounds) is not int or not 0 <= self.rounds <= 100:
             raise ConfigError(f"rounds={self.rounds!r}: a whole number from 0 to 100, e.g. LayerByLayer(rounds=4)")
 

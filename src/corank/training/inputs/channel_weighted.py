@@ -50,9 +50,9 @@ class ChannelWeightedInputs(InputTraining):
 class _Weighted(TrainableInputs):
     def __init__(self, how: ChannelWeightedInputs, given: InputStart) -> None:
         super().__init__()
-        self._how, self._axis, self._quantizer = how, given.axis, given.quantizer
-        self.register_buffer("step", given.quantizer.step.clone())
-        self.register_buffer("passes", torch.zeros((), dtype=torch.int64, device=given.quantizer.step.device))
+        self._how, self._axis, self._quantizer = how, given.axis, given.codes
+        self.register_buffer("step", given.codes.step.clone())
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64, device=given.codes.step.device))
 
     def forward(self, inputs: Tensor) -> Tensor:
         if torch.is_grad_enabled() and self._how.every:

@@ -38,12 +38,12 @@ class Importance(Penalty):
         every: steps after which the moments are taken anew, on that step's batch.
     """
 
-    weight: float = 0.01
+    weight: float = 0.1
     every: int = 50
 
     def __post_init__(self) -> None:
         if type(self.weight) not in (int, float) or not 0 <= self.weight <= 1e6:
-            raise ConfigError(f"Importance(weight={self.weight!r}): a factor from 0, e.g. Importance(weight=0.01)")
+            raise ConfigError(f"Importance(weight={self.weight!r}): a factor from 0, e.g. Importance(weight=0.1)")
         if type(self.every) is not int or self.every < 1:
             raise ConfigError(f"Importance(every={self.every!r}): a whole number of steps, e.g. 50")
 

@@ -10,8 +10,8 @@ __all__ = ["gradient_l1"]
 def gradient_l1(bits: int, inputs: int | None) -> Recipe:
     """A float network that loses less when ``quantize`` rounds it, at every width: nothing is rounded while it trains.
 
-    The penalty is the paper's; strength, when it begins and the learning rate are ours. Needs labels: distilled from
-    itself, a network has no gradient to penalise at the start. Its bits are 32: it ends in float weights.
+    The penalty is the paper's; its strength, when it begins and the learning rate are a reconstruction. Needs labels:
+    distilled from itself, a network has no gradient to penalise at the start. Bits are 32: it ends in float weights.
 
     Raises:
         ConfigError: for other bits than 32, or bits of inputs.

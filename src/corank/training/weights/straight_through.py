@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class StraightThrough(WeightTraining):
         codec: which values.
         refit: steps after which the codebook is fitted to the float weight anew: 1 before every pass, so that scales
             follow the weights; 0 never; None: 1 where the scale is a plain statistic of the row (StatsQ, Binary, ...),
-            every 50 steps where it is searched.
+            every 50 steps where it is searched. A codec whose size is found as it is fitted (ICQuant) is fitted always.
         clip: whether weights beyond the outermost level get no gradient.
     """
 
@@ -42,16 +42,25 @@ class StraightThrough(WeightTraining):
     def __post_init__(self) -> None:
         if self.refit is not None and (type(self.refit) is not int or self.refit < 0):
             raise ConfigError(f"refit={self.refit!r}: steps, 0 for never, e.g. StraightThrough(StatsQ(2), refit=1)")
+        if self.refit not in (None, 1) and self._grows:
+            kind = type(self.codec).__name__
+            raise ConfigError(f"refit={self.refit!r}: what {kind} stores has another size each time: refit=1, or None")
 
     @property
     def stored(self) -> Codec:
         return self.codec
 
     @property
+    def _grows(self) -> bool:
+        return type(self.codec).with_measured_size is not Codec.with_measured_size
+
+    @property
     def every(self) -> int:
         """Steps between fits, 0 for never."""
         if self.refit is not None:
             return self.refit
+        if self._grows:
+            return 1
         own = type(self.codec).fit_scale if isinstance(self.codec, ScaledLevels) else ScaledLevels.fit_scale
         return 1 if own not in (ScaledLevels.fit_scale, RateUniform.fit_scale) else _EVERY
 
@@ -65,7 +74,8 @@ class StraightThrough(WeightTraining):
         elif self.every == 1 and isinstance(codec, ScaledLevels) and codec.group <= 0:
             weight = with_scale(book, codes, weight, lambda now: codec.fit(now).scale)
         else:
-            weight = into_cells(book, codes, weight)
+            # as it is read back: some codecs round by thresholds of their own only when they are fitted
+            weight = into_cells(cast(ScalarCodebook, codec.codebook(_exactly(book), *weight.shape)), codes, weight)
         return StraightThroughWeight(self, book, weight), weight
 
 

@@ -1,0 +1,60 @@
+"""Training that ends in a file of a size, or at a rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import corank
+from corank.errors import BudgetError, ConfigError
+from corank.training.penalties import Rate
+from corank.training.recipe import Optimizer
+from corank.training.recipes.rate import rate as RECIPE
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU()]
+    layers += [nn.Conv2d(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 4)).eval()
+
+
+def images() -> torch.Tensor:
+    return torch.randn(96, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("size", [2500, "1.9KB"])
+def test_the_file_has_at_most_the_size(size: int | str, tmp_path: Path) -> None:
+    model = corank.train(network(), images(), size=size, iterations=8, batch_size=32)
+    stored = corank.save(model, tmp_path / "m.safetensors")
+    wanted = 2500 if size == 2500 else 1900
+    assert 0.5 * wanted < stored <= wanted
+    recipe = corank.recipe_of(tmp_path / "m.safetensors")
+    assert isinstance(recipe.penalties[0], Rate)
+    loaded = corank.load(tmp_path / "m.safetensors", network())
+    assert torch.equal(loaded(images()[:4]), model(images()[:4]))
+
+
+def test_a_lower_rate_is_a_smaller_file(tmp_path: Path) -> None:
+    sizes = []
+    for rate in (2.5, 0.6):
+        recipe = RECIPE(rate).replaced(optimizer=Optimizer(rate=2e-2))
+        model = corank.train(network(), images(), recipe, iterations=30, batch_size=32)
+        sizes.append(corank.save(model, tmp_path / "m.safetensors"))
+    assert sizes[1] < 0.8 * sizes[0]
+
+
+def test_what_cannot_be_is_said_before_the_first_step() -> None:
+    with pytest.raises(BudgetError, match="not possible"):
+        corank.train(network(), images(), size=400, iterations=4)
+    with pytest.raises(ConfigError, match="choose one"):
+        corank.train(network(), images(), size=4000, rate=1.0)
+    with pytest.raises(ConfigError, match="rate="):
+        corank.train(network(), images(), rate=9.0)
+    with pytest.raises(ConfigError, match="needs what to reach"):
+        corank.train(network(), images(), "rate")
+    with pytest.raises(ConfigError, match="whole levels"):
+        corank.train(network(), images(), "stats-2bit", size=4000, iterations=2)

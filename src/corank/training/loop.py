@@ -153,7 +153,8 @@ class _Loop:
         """Adds the gradients of a step's batch, part by part; returns the loss."""
         state = self._state
         total = torch.zeros((), dtype=torch.float32, device=state.device)
-        for part in self._feed.parts(state.step):
+        for place, part in enumerate(self._feed.parts(state.step)):
+            state.share, state.first = part.share, place == 0
             self._at_once = len(tree_leaves(part.inputs)[0])
             loss = self._loss(part)
             (loss * part.share).backward()

@@ -88,7 +88,9 @@ class Rate(Penalty):
         return level.round().abs() == 1, level.abs()
 
     def _price(self, state: TrainingState, name: str, codes: Tensor, size: int) -> Tensor:
-        """``(L,)`` bits; the running shares move on."""
+        """``(L,)`` bits; the running shares move on, once a step."""
+        if not state.first:
+            return prices(state.kept[name])
         share = torch.bincount(codes.flatten().long(), minlength=size).float() / codes.numel()
         kept = state.kept.get(name)
         share = share if kept is None else self.decay * kept + (1 - self.decay) * share
@@ -103,7 +105,8 @@ class Rate(Penalty):
         way = min(1.0, state.place / self.reached)
         wanted = math.exp((1 - way) * math.log(max(float(first), self.bits)) + way * math.log(self.bits))
         off = math.log(max(now, 1e-6) / wanted)
-        total = min(max(total + self.pull * off, math.log(self.weight) - 12), math.log(self.weight) + 6)
+        if state.first:
+            total = min(max(total + self.pull * off, math.log(self.weight) - 12), math.log(self.weight) + 6)
         state.kept["rate:log weight"] = torch.tensor(total, dtype=torch.float64)
         state.measured["weight of a bit"] = math.exp(total)
         return math.exp(min(total + off, math.log(self.weight) + 6))

@@ -62,6 +62,11 @@ class Checkpoint:
             path = self._path(self._folder, step)
             from_main(lambda: _keep(path, tensors, note or {}))
 
+    @property
+    def folder(self) -> Path | None:
+        """Where the steps are kept; None where nothing is."""
+        return self._folder
+
     def load(self, step: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and note of a step; None if it was not reached.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar, cast
 
 import torch
@@ -15,6 +17,7 @@ from corank.errors import ConfigError
 
 __all__ = [
     "all_reduce",
+    "alone",
     "broadcast",
     "from_main",
     "init_processes",
@@ -51,9 +54,27 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
+_ALONE: ContextVar[bool] = ContextVar("_ALONE", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within, this process does all of the work itself, as every other then does: to the last bit what one process
+    gives, where sums over processes would come out in another order and move a code."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def _shared() -> bool:
+    return dist.is_initialized() and not _ALONE.get()
+
+
 def number_of_processes() -> int:
     """How many processes share the work."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if _shared() else 1
 
 
 def processes_here() -> int:
@@ -73,7 +94,7 @@ def is_main() -> bool:
 
 def shard(items: Sequence[T]) -> list[tuple[int, T]]:
     """This process's part of the items, every n-th, each with its place among all."""
-    if not dist.is_initialized():
+    if not _shared():
         return list(enumerate(items))
     count, rank = dist.get_world_size(), dist.get_rank()
     return [(place, item) for place, item in enumerate(items) if place % count == rank]
@@ -81,7 +102,7 @@ def shard(items: Sequence[T]) -> list[tuple[int, T]]:
 
 def own_part(count: int) -> tuple[int, int]:
     """Start and length of this process's part of ``count`` things in a row; parts differ by at most one in length."""
-    processes, rank = number_of_processes(), dist.get_rank() if dist.is_initialized() else 0
+    processes, rank = number_of_processes(), dist.get_rank() if _shared() else 0
     start, stop = count * rank // processes, count * (rank + 1) // processes
     return start, stop - start
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from corank.data import ImageSet, Preprocessing, TokenSet
 from corank.data.arrays import PixelSource
-from corank.errors import DataError
+from corank.errors import ConfigError, DataError
+from corank.training.recipe import Recipe
 from corank.verbs import training_data
+from corank.verbs.train import train
 from corank.verbs.training_data import read_labelled
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (20, 6, 6, 3)).astype(np.uint8)
@@ -80,3 +84,37 @@ def test_what_is_refused() -> None:
     for data, words in ((3, "not int"), ("photos", "corank.data.load"), (TENSOR * float("nan"), "NaN")):
         with pytest.raises(DataError, match=words):
             read_labelled(data, 8, 0)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 16, 20)).eval()
+
+
+def test_every_form_trains_the_same_network() -> None:
+    recipe = Recipe(iterations=3, batch_size=8, loss="both", precision="float32")
+    forms: list[Any] = [(TENSOR, LABELS), list(IMAGES.batches(6)), iter(IMAGES.batches(6)), [(TENSOR, LABELS)]]
+    found = [train(net(), data, recipe) for data in forms]
+    histories = [vars(one)["corank_run"].history for one in found]
+    assert len(histories[0]) == 3
+    for history in histories[1:]:
+        assert [step["loss"] for step in history] == pytest.approx([step["loss"] for step in histories[0]], rel=1e-4)
+
+
+def test_what_a_loss_needs_is_said_before_the_first_step() -> None:
+    def progress(what: str, done: int, total: int) -> None:
+        assert "training" not in what
+
+    for data, words in ((TENSOR, "loss='labels' needs labels"), ((TENSOR, LABELS + 5), "none of the model's 20")):
+        with pytest.raises(DataError, match=words):
+            train(net(), data, Recipe(iterations=3, loss="labels"), progress=progress)
+    with pytest.raises(ConfigError, match="'turn' is none of"):
+        train(net(), TENSOR, Recipe(iterations=3, augment="turn"), progress=progress)
+
+
+def test_a_checkpoint_of_other_labels_is_another_run(tmp_path: Path) -> None:
+    recipe = Recipe(iterations=2, batch_size=8, loss="labels", precision="float32")
+    train(net(), (TENSOR, LABELS), recipe, checkpoint=tmp_path)
+    with pytest.raises(ConfigError, match="samples differs"):
+        train(net(), (TENSOR, LABELS.flip(0)), recipe, checkpoint=tmp_path)

@@ -154,11 +154,12 @@ class Batches:
             return self.source.rows(torch.arange(min(count, len(self.source))))[0]
         return tree_map(lambda leaf: leaf[:count], self._first[0])
 
-    def samples(self, limit: int, batch_size: int = 64) -> Samples:
-        """The inputs of ``limit`` samples or (a little more, where they cannot be stacked) all, drawn by the seed."""
-        order = torch.randperm(len(self.source), generator=generator_of(self.seed, "samples"))
-        size = sequences(batch_size, self._first[0]) if self.stacked else 1
-        draws = (order[:limit] if self.stacked else order).split(size)
+    def samples(self, limit: int, batch_size: int = 32) -> Samples:
+        """The inputs of the first ``limit`` samples, without their labels."""
+        if self.stacked:
+            draws = torch.arange(min(limit, len(self.source))).split(sequences(batch_size, self._first[0]))
+        else:
+            draws = torch.arange(len(self.source)).split(1)
         return Samples.of((self.source.rows(draw)[0] for draw in draws), limit)
 
     def check_labels(self, loss: str, output: Any = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,16 +129,22 @@ class _Loop:
 
     def _loss(self, part: Part) -> Tensor:
         state, feed = self._state, self._feed
-        state.batch, state.labels = part.inputs, part.labels
+        state.batch, state.labels = self._laid_out(part.inputs), part.labels
         with torch.autocast(state.device.type, torch.bfloat16, enabled=self._bfloat16):
             if feed.teacher is not None:
-                state.reference = feed.teacher.outputs(state.step, part.inputs, part.start)
-            state.output = run(state.model, part.inputs, state.device)
+                state.reference = feed.teacher.outputs(state.step, state.batch, part.start)
+            state.output = run(state.model, state.batch, state.device)
         task = feed.objective(state)
         loss = task + sum(penalty(state, task) for penalty in state.recipe.penalties)
         for callback in state.recipe.callbacks:
             loss = callback.loss_ready(state, loss)
         return loss
+
+    def _laid_out(self, inputs: Any) -> Any:
+        """Images with their channels last where they pass in bfloat16: convolutions are a third faster so."""
+        if self._bfloat16 and isinstance(inputs, Tensor) and inputs.dim() == 4:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
 
     @torch.no_grad()
     def _after(self) -> None:

@@ -40,6 +40,16 @@ class Objective:
         """Whether it needs the float network's outputs."""
         return self._kind != "labels"
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a function of the user's, which may read any labels."""
+        return self._own is not None
+
+    def read_part(self, output: Any) -> Any:
+        """What is read of the float network's output, so that the rest need not be kept: logits, where it has them."""
+        found = sequence_logits(output) if self._tokens else logits_of(output)
+        return output if found is None or self._own is not None else found
+
     def __call__(self, state: TrainingState) -> Tensor:
         """A scalar with a graph, in nats for logits."""
         output, reference = _as_float(state.output), _as_float(state.reference)

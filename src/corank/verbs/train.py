@@ -12,14 +12,13 @@ import torch
 from torch import nn
 
 from corank.autograd import recording
-from corank.calibration import Context
-from corank.calibration.augment import augmentation_for
+from corank.calibration.augment import check_augmentation
 from corank.calibration.batches import Batches
 from corank.compiled import uncompiled
 from corank.config import check_progress
-from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
-from corank.losses import Loss, read_part
+from corank.identity import function_identity
+from corank.losses import Loss
 from corank.notes import collected_notes
 from corank.precision import exact_float32
 from corank.processes import init_processes
@@ -27,23 +26,18 @@ from corank.progress import Progress
 from corank.quantization.template import LayerOverride
 from corank.storage.model_record import ATTRIBUTE
 from corank.training.callbacks import Callback
-from corank.training.checks import check_shapes
 from corank.training.errors_of_layers import layer_errors
-from corank.training.feed import Feed
 from corank.training.finish import convert, settle
 from corank.training.loop import train_steps
 from corank.training.objective import Objective
 from corank.training.recipe import Recipe
-from corank.training.teacher_cache import Remembering, TeacherOutputs
-from corank.verbs.arguments import check_kinds
+from corank.verbs.arguments import check_kinds, check_numbers
 from corank.verbs.opening import ContextOptions, with_checkpoint
-from corank.verbs.training_data import read_labelled
+from corank.verbs.training_data import calibrated_on, feed_of, read_labelled
 from corank.verbs.training_run import TrainingAsked, TrainingRun
 from corank.verbs.training_size import Sized, asked_recipe
 
 __all__ = ["train"]
-
-_SAMPLES = 1600  # that the start is coded from, unless the caller says otherwise
 
 
 @uncompiled()
@@ -113,14 +107,17 @@ def train(
     init_processes()
     how, sized = asked_recipe(recipe, rate, size)
     how = _counted(how, iterations, batch_size)
+    check_augmentation(how.augment)
+    check_numbers(samples, how.batch_size, seed)
     options = ContextOptions(samples, 32, seed, device, True, None, progress)
     with collected_notes() as notes:
         batches = read_labelled(data, how.batch_size, seed)
+        batches.check_labels(how.loss)
         asked = TrainingAsked(how, layers or {}, all_layers, reference)
-        work = TrainingRun.of(model, _calibration(data, batches, samples), asked, options)
-        context = with_checkpoint(work.context, checkpoint, lambda: _identity(work, batches, sized))
+        work = TrainingRun.of(model, calibrated_on(data, batches, samples), asked, options)
+        context = with_checkpoint(work.context, checkpoint, lambda: _identity(work, batches, sized, loss))
         objective = Objective(how.loss, how.temperature, loss, context.samples.are_tokens)
-        feed = _feed(batches, how, objective, work.teacher, parts)
+        feed = feed_of(batches, how, objective, replace(context, prepared=work.teacher.prepared), parts)
         state = work.begin(context)
         work = sized.steered(work, state, context)
         state.recipe = replace(work.recipe, callbacks=(*work.recipe.callbacks, *callbacks))
@@ -144,27 +141,8 @@ def _counted(recipe: Recipe, iterations: int | None, batch_size: int | None) -> 
     return recipe if batch_size is None else replace(recipe, batch_size=batch_size)
 
 
-def _calibration(data: Any, batches: Batches, samples: int | None) -> Any:
-    """The samples that ``quantize`` would code from; of what can be read but once, some that were read."""
-    if isinstance(data, (ImageSet, TokenSet, torch.Tensor)):
-        return data
-    return batches.samples(samples or _SAMPLES, 32)
-
-
-def _feed(batches: Batches, recipe: Recipe, objective: Objective, teacher: Context, size: int) -> Feed:
-    """What the steps are fed with; checked before the first."""
-    batches.check_labels(recipe.loss, teacher.prepared.outputs)
-    check_shapes(batches, teacher)
-    outputs = None
-    augment = augmentation_for(recipe.augment, batches.first(1))
-    if objective.distils:
-        remembering = Remembering(recipe.iterations) if augment == "none" else None
-        outputs = TeacherOutputs(teacher.model, batches, remembering, lambda output: read_part(output, teacher.loss))
-    return Feed(batches, outputs, objective, augment, size)
-
-
-def _identity(work: TrainingRun, batches: Batches, sized: Sized) -> dict[str, Any]:
-    plan = work.draft.plan.to_json()
+def _identity(work: TrainingRun, batches: Batches, sized: Sized, loss: Loss | None) -> dict[str, Any]:
     return {
-        "verb": "train", "recipe": work.recipe.to_json(), "plan": plan, "size": sized.size, "samples": batches.identity
+        "verb": "train", "recipe": work.recipe.to_json(), "plan": work.draft.plan.to_json(), "size": sized.size,
+        "samples": batches.identity, "own loss": None if loss is None else function_identity(loss),
     }  # fmt: skip

@@ -10,14 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corank.calibration import Batches
+from corank.calibration import Batches, Context, augmentation_for
 from corank.data import ImageSet, TokenSet
 from corank.memory import free_bytes
 from corank.processes import processes_here
+from corank.training.checks import check_shapes
+from corank.training.feed import Feed
+from corank.training.objective import Objective
+from corank.training.recipe import Recipe
+from corank.training.teacher_cache import Remembering, TeacherOutputs
 
-__all__ = ["read_labelled"]
+__all__ = ["calibrated_on", "feed_of", "read_labelled"]
 
 _HELD_BYTES = 2_000_000_000  # of decoded images
+_CALIBRATED = 1600  # samples, unless the caller says otherwise
 _LOOKED_AT = 64  # of images that are decoded as they are needed, before the first step
 
 
@@ -46,6 +52,40 @@ def read_labelled(data: Any, batch_size: int, seed: int, samples: int | None = N
     if _is_whole_pair(data):
         return Batches.of(data[0], data[1], batch_size, seed, samples)
     return Batches.of(data, None, batch_size, seed, samples)
+
+
+def calibrated_on(data: Any, batches: Batches, samples: int | None) -> Any:
+    """The samples that the start is coded from: those that :func:`corank.quantize` would code from; of what can be read
+    but once, the first that were read."""
+    if isinstance(data, (ImageSet, TokenSet, Tensor)):
+        return data
+    return batches.samples(samples or _CALIBRATED)
+
+
+def feed_of(batches: Batches, recipe: Recipe, objective: Objective, context: Context, size: int) -> Feed:
+    """What the steps of a training are fed with; checked before the first.
+
+    Args:
+        batches: of the training.
+        recipe: says how images are augmented, and how often samples are seen.
+        objective: says whether the float network is asked.
+        context: its model is the float network; large outputs of it are kept beside its checkpoint.
+        size: samples that pass at once; 0 for all of a process's share.
+
+    Raises:
+        DataError: for labels or shapes that do not fit the network. ConfigError: see :class:`Feed`.
+    """
+    if not objective.is_own:
+        batches.check_labels(recipe.loss, context.prepared.outputs)
+    check_shapes(batches, context)
+    asked = recipe.augment not in ("none", Recipe().augment)
+    augment, outputs = augmentation_for(recipe.augment, batches.first(1), asked), None
+    if objective.distils:
+        folder = context.checkpoint.folder
+        remembering = Remembering(recipe.iterations, None if folder is None else folder / "teacher")
+        kept = remembering if augment == "none" else None
+        outputs = TeacherOutputs(context.model, batches, kept, objective.read_part)
+    return Feed(batches, outputs, objective, augment, size)
 
 
 def _is_whole_pair(data: Any) -> bool:

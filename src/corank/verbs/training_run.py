@@ -19,6 +19,7 @@ from corank.errors import ConfigError
 from corank.layers import Structure, apply_structure, find_structure, prepare
 from corank.plan import LayerPlan, Plan
 from corank.presets import PRESETS, Preset
+from corank.processes import alone
 from corank.quantization.encode import drafted
 from corank.quantization.request import Origin, QuantizeRequest, Width
 from corank.quantization.template import LayerOverride, PlanTemplate
@@ -151,7 +152,8 @@ class TrainingRun:
     def _in_float(self, context: Context) -> dict[str, LayerStart]:
         coded = self.draft.plan.coded()
         rounded = {name: one for name, one in coded.items() if one.inputs is not None}
-        quantizers = fitted_before(context, rounded)
+        with alone():
+            quantizers = fitted_before(context, rounded)
         return {
             name: LayerStart(self._way(one), self._inputs(one), None, None, quantizers.get(name))
             for name, one in coded.items()
@@ -164,7 +166,8 @@ class TrainingRun:
             own = replace(own, prepared=prepared)
         # coding writes the coded weights and biases into the layers, for those after them to see
         biases = {name: _copied(own.prepared.bias(name)) for name in plan.coded()}
-        results = code_plan(plan, statistics_of(own, plan, keep=False), own)
+        with alone():
+            results = code_plan(plan, statistics_of(own, plan, keep=False), own)
         found: dict[str, LayerStart] = {}
         for name, result in results.items():
             bias, one, code = biases[name], plan.layers[name], result.code

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves
 
 from corank.calibration import Context, run
 from corank.errors import TrainingError
+from corank.memory import is_out_of_memory
 from corank.precision import native_bfloat16
 from corank.processes import all_reduce, number_of_processes
+from corank.training.failures import Before, NotFiniteError, all_finite, not_finite, too_large
 from corank.training.feed import Feed, Part
 from corank.training.norms import NormAfter
 from corank.training.optimizers import build, groups_of
@@ -42,26 +45,32 @@ def train_steps(
         One entry for each step: iteration, loss, and what callbacks measured.
 
     Raises:
-        TrainingError: for a loss that is not finite; the last good state is in the checkpoint.
+        TrainingError: for numbers that are not finite, or too little memory; the last good state is in the checkpoint.
     """
-    recipe = state.recipe
+    recipe, checkpoint = state.recipe, context.checkpoint
     loop = _Loop(state, norms, feed)
-    history = restored(context.checkpoint.load(_STEP), state, loop.average)
+    history = restored(checkpoint.load(_STEP), state, loop.average)
+    state.step = len(history)
     with state.closing:
         for part in (*recipe.penalties, *recipe.callbacks):
             part.start(state)
         for number in range(len(history), recipe.iterations):
             state.step, state.measured = number, {}
+            before = Before(state) if checkpoint.keeps else None
             try:
                 with synchronized_norms(state.model):
                     loss = loop.step()
-            except TrainingError:
-                context.checkpoint.save(_STEP, *saved(state, loop.average, history))
-                raise
-            history.append({"iteration": number + 1, **state.measured})
-            last = number + 1
-            if last % _KEPT_EVERY == 0 or last == recipe.iterations:
-                context.checkpoint.save(_STEP, *saved(state, loop.average, history))
+                history.append({"iteration": number + 1, **state.measured})
+                last = number + 1
+                if last % _KEPT_EVERY == 0 or last == recipe.iterations:
+                    loop.check()
+                    checkpoint.save(_STEP, *saved(state, loop.average, history))
+            except Exception as error:
+                if not (isinstance(error, NotFiniteError) or is_out_of_memory(error)):
+                    raise
+                if before is not None and loop.undone(before, error):
+                    checkpoint.save(_STEP, *saved(state, loop.average, history))
+                raise loop.failure(error, checkpoint.keeps) from error
             context.progress(f"training, loss {loss:.3g}", last, recipe.iterations)
         state.step = recipe.iterations
         for callback in recipe.callbacks:
@@ -91,19 +100,23 @@ class _Loop:
         twice = any(penalty.differentiates_twice() for penalty in recipe.penalties)
         wanted = recipe.precision == "bfloat16" or (recipe.precision == "auto" and native_bfloat16(state.device))
         self._bfloat16 = wanted and not twice
+        self._moves, self._at_once = False, 1
 
     def step(self) -> float:
         """One step; returns the loss before it."""
         state, recipe = self._state, self._state.recipe
         optimizer = state.optimizer
         assert optimizer is not None
+        self._moves = False
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * recipe.schedule(state.place)
         optimizer.zero_grad(set_to_none=True)
         with _seeded((state.seed << 20) + state.step):
             total = self._backward()
-        if not bool(torch.isfinite(total)):
-            raise TrainingError(self._broken())
+        gradients = [one.grad for one in self._trained if one.grad is not None]
+        if not all_finite([total, *gradients]):
+            raise NotFiniteError("gradient" if bool(torch.isfinite(total)) else "loss")
+        self._moves = True
         for callback in recipe.callbacks:
             callback.gradients_ready(state)
         if recipe.optimizer.clip:
@@ -113,11 +126,36 @@ class _Loop:
         self._after()
         return float(total)
 
+    def check(self) -> None:
+        """Raises NotFiniteError for a step that led to what is not."""
+        if not all_finite(self._trained):
+            raise NotFiniteError("result")
+
+    def undone(self, before: Before, error: Exception) -> bool:
+        """Undoes a step that failed; whether the state is then, in all processes, that before it, and a good one."""
+        if is_out_of_memory(error):
+            for one in self._trained:
+                one.grad = None
+            if number_of_processes() > 1:  # the others know nothing of it
+                return False
+        if self._moves:
+            return False
+        before.restore()
+        return all_finite(self._trained)
+
+    def failure(self, error: Exception, kept: bool) -> TrainingError:
+        """What is said of a step that failed."""
+        if isinstance(error, NotFiniteError):
+            return not_finite(self._state, str(error), kept)
+        return too_large(self._state, self._at_once, kept)
+
     def _backward(self) -> Tensor:
         """Adds the gradients of a step's batch, part by part; returns the loss."""
         state = self._state
         total = torch.zeros((), dtype=torch.float32, device=state.device)
-        for part in self._feed.parts(state.step):
+        for place, part in enumerate(self._feed.parts(state.step)):
+            state.share, state.first = part.share, place == 0
+            self._at_once = len(tree_leaves(part.inputs)[0])
             loss = self._loss(part)
             (loss * part.share).backward()
             total += loss.detach() * part.share
@@ -163,22 +201,6 @@ class _Loop:
         """Puts the averages in the place of what was averaged."""
         for kept, one in zip(self.average, self._trained, strict=False):
             one.copy_(kept)
-
-    def _broken(self) -> str:
-        """Which step, layer and learning rate, in words."""
-        state = self._state
-        bad = [name for name, one in state.model.named_parameters() if not bool(torch.isfinite(one).all())]
-        nans = [name for name, one in state.model.named_parameters()
-                if one.grad is not None and not bool(torch.isfinite(one.grad).all())]  # fmt: skip
-        where = (
-            f"; {bad[0]!r} is not finite" if bad else f"; the gradient of {nans[-1]!r} is not finite" if nans else ""
-        )
-        rate = state.optimizer.param_groups[0]["lr"] if state.optimizer else 0.0
-        lower = state.recipe.optimizer.rate / 4
-        return (
-            f"the loss of step {state.step + 1} is not finite at a learning rate of {rate:.3g}{where}; the state "
-            f"before it is kept where there is a checkpoint; take a lower rate: Optimizer(rate={lower:g})"
-        )
 
 
 @contextmanager

@@ -110,6 +110,8 @@ class TrainingState:
         seed: of all draws.
         step: the number of the step under way, from 0.
         batch, labels: of the step (or its part) under way; labels are None where there are none.
+        share: of the part's samples among those of the step, over all processes.
+        first: whether the part is the step's first.
         output, reference: what network and teacher gave for it.
         outputs: what layers gave for it, by name, one for each call, where a penalty watches them.
         closing: what is closed when the training ends or fails, such as hooks.
@@ -125,6 +127,8 @@ class TrainingState:
     step: int = 0
     batch: Any = None
     labels: Tensor | None = None
+    share: float = 1.0
+    first: bool = True
     output: Any = None
     reference: Any = None
     optimizer: torch.optim.Optimizer | None = None

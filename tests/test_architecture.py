@@ -82,7 +82,7 @@ INSIDE = {
         ("recipe",),
         ("recipes", "state", "checks"),
         ("methods", "objective", "optimizers", "restored", "start"),
-        ("feed", "finish"),
+        ("failures", "feed", "finish"),
         ("loop",),
     ),
     "quantization": (("template", "float_parts"), ("request",), ("to_size",), ("encode",), ("to_rate",)),

@@ -107,7 +107,7 @@ class TrainingRun:
     @property
     def ends_in_float(self) -> bool:
         """Whether nothing is coded in the end."""
-        return _ends_in_float(self.recipe)
+        return self.recipe.ends_in_float
 
     def check(self) -> None:
         """Raises ConfigError for layers that cannot train as the recipe says."""
@@ -198,14 +198,10 @@ def _copied(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.clone()
 
 
-def _ends_in_float(recipe: Recipe) -> bool:
-    return recipe.weights is None or recipe.weights.stored is None
-
-
 def _preset(recipe: Recipe) -> Preset:
     """What codes the start: ``quantize``'s own fast way, with the recipe's codecs."""
     fast = PRESETS["fast"]
-    if _ends_in_float(recipe):
+    if recipe.ends_in_float:
         return replace(fast, search=UniformRanks(), budget=0.0)
     edge_codec = None if recipe.edge is None else recipe.edge.stored
     if recipe.weights is None or recipe.weights.stored is None or edge_codec is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from corank.codecs import RateUniform, ScalarCodebook
 from corank.errors import ConfigError
 from corank.training.penalties.base import Penalty
 from corank.training.weights.cells import in_levels
-from corank.training.weights.learned_step import LearnedStepWeight
+from corank.training.weights.learned_step import LearnedStepWeight, summed_by_group
 
 if TYPE_CHECKING:
     from corank.training.state import TrainedLayer, TrainingState
@@ -62,8 +62,7 @@ class Rate(Penalty):
             matrix = layer.matrix
             codes = book.nearest(matrix.detach())
             price = self._price(state, f"rate:{number}", codes, book.size)
-            place = (in_levels(book, matrix) - book.levels[0]).clamp(0, book.size - 1)  # in codes: levels are whole
-            total = total + (place * slope(price, place.detach())).sum()
+            total = total + _Prices.apply(matrix, book.scale, replace(book, scale=book.scale.detach()), price)
             bits += price[codes.long()].sum()
             count += matrix.numel()
         if not count:
@@ -73,7 +72,7 @@ class Rate(Penalty):
         now = bits / count
         factor = self._factor(state, float(now))
         state.measured["rate"] = float(now)
-        return factor * (now + (total - total.detach()) / count)
+        return factor * (now + total / count)
 
     @staticmethod
     def priced(state: TrainingState) -> Iterator[tuple[TrainedLayer, ScalarCodebook]]:
@@ -122,3 +121,22 @@ def slope(price: Tensor, place: Tensor) -> Tensor:
     """The slope, in bits a level, of the prices ``(L,)`` drawn as straight lines, at ``place`` in codes."""
     below = place.floor().clamp(0, len(price) - 2).long()
     return price[below + 1] - price[below]
+
+
+class _Prices(torch.autograd.Function):
+    """Zero, whose gradient is that of all prices; nothing but the weight is kept for it."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, book: ScalarCodebook, price: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, scale, price)
+        ctx.book = book
+        return torch.zeros((), dtype=torch.float32, device=weight.device)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (weight, scale, price), book = ctx.saved_tensors, ctx.book
+        place = in_levels(book, weight) - book.levels[0]  # in codes: levels are whole
+        inside = (place >= 0) & (place <= book.size - 1)
+        own = grad_outputs[0] * slope(price, place) * inside / book.spread(book.scale, weight.shape[1])
+        moved = -own * weight / book.spread(book.scale, weight.shape[1])
+        return own, summed_by_group(moved, scale, book.group_size), None, None

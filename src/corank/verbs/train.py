@@ -120,7 +120,9 @@ def train(
         feed = feed_of(batches, how, objective, replace(context, prepared=work.teacher.prepared), parts)
         state = work.begin(context)
         work = sized.steered(work, state, context)
-        state.recipe = replace(work.recipe, callbacks=(*work.recipe.callbacks, *callbacks))
+        state.recipe = replace(
+            work.recipe, callbacks=(*work.recipe.callbacks, *sized.watching(work, context), *callbacks)
+        )
         history = train_steps(state, work.norms, feed, context)
         settle(state, context)
         sized.keep_within(work, state, context)

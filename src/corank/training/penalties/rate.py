@@ -19,8 +19,9 @@ from corank.training.weights.learned_step import LearnedStepWeight, summed_by_gr
 if TYPE_CHECKING:
     from corank.training.state import TrainedLayer, TrainingState
 
-__all__ = ["Rate", "prices", "slope"]
+__all__ = ["WANTED", "Rate", "prices", "slope"]
 
+WANTED = "rate:wanted"  # what is kept of a training whose bits were set anew on its way
 _RAREST = 2.0**-16  # share that a code which never occurs is priced at
 
 
@@ -42,10 +43,10 @@ class Rate(Penalty):
     """
 
     bits: float = 0.5
-    weight: float = 1.0
+    weight: float = 3.0
     decay: float = 0.9
-    reached: float = 0.7
-    pull: float = 0.06
+    reached: float = 0.55
+    pull: float = 0.1
 
     name: ClassVar[str] = "rate"
 
@@ -53,7 +54,7 @@ class Rate(Penalty):
         if type(self.bits) not in (int, float) or not 0.01 <= self.bits <= 8:
             raise ConfigError(f"Rate(bits={self.bits!r}): mean bits a weight, 0.01 to 8, e.g. Rate(0.5)")
         if not (0 < self.weight < math.inf and 0 <= self.decay < 1 and 0 < self.reached <= 1 and 0 <= self.pull < 10):
-            raise ConfigError(f"{self!r}: weight above 0, decay below 1, reached in (0, 1], e.g. Rate(0.5, weight=1.0)")
+            raise ConfigError(f"{self!r}: weight above 0, decay below 1, reached in (0, 1], e.g. Rate(0.5, weight=3.0)")
 
     def __call__(self, state: TrainingState, loss: Tensor) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=loss.device)
@@ -103,7 +104,8 @@ class Rate(Penalty):
         kept = state.kept.get("rate:log weight")
         total = math.log(self.weight) if kept is None else float(kept)
         way = min(1.0, state.place / self.reached)
-        wanted = math.exp((1 - way) * math.log(max(float(first), self.bits)) + way * math.log(self.bits))
+        bits = float(state.kept.get(WANTED, self.bits))
+        wanted = math.exp((1 - way) * math.log(max(float(first), bits)) + way * math.log(bits))
         off = math.log(max(now, 1e-6) / wanted)
         if state.first:
             total = min(max(total + self.pull * off, math.log(self.weight) - 12), math.log(self.weight) + 6)

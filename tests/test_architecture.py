@@ -81,7 +81,7 @@ INSIDE = {
         ("described",),
         ("recipe",),
         ("recipes", "state", "checks"),
-        ("methods", "objective", "optimizers", "restored", "start"),
+        ("failures", "methods", "objective", "optimizers", "recompute", "restored", "start"),
         ("feed", "finish"),
         ("loop",),
     ),

@@ -72,7 +72,7 @@ class TrainedLayer:
 
         torch's own removal would take the weight off the class, which copies of the network share.
         """
-        kind = parametrize.type_before_parametrizations(self.module)
+        kind: Any = parametrize.type_before_parametrizations(self.module)
         found = kind.__new__(kind)
         nn.Module.__init__(found)
         state = dict(self.module.__dict__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from torch.nn.utils import parametrize
 
 from corank.matrix import Geometry
 from corank.training.inputs import TrainableInputs
-from corank.training.recipe import Recipe
 from corank.training.weights import TrainableWeight
 
 __all__ = ["TrainedLayer", "TrainingState", "parametrized"]
@@ -72,8 +71,8 @@ class TrainedLayer:
 
         torch's own removal would take the weight off the class, which copies of the network share.
         """
-        kind: Any = parametrize.type_before_parametrizations(self.module)
-        found = kind.__new__(kind)
+        kind = parametrize.type_before_parametrizations(self.module)
+        found = cast(nn.Module, object.__new__(kind))
         nn.Module.__init__(found)
         state = dict(self.module.__dict__)
         own = {name: one for name, one in self.module._parameters.items() if name != self.parameter}
@@ -119,7 +118,7 @@ class TrainingState:
         measured: numbers of this step for the history, by name.
     """
 
-    recipe: Recipe
+    recipe: Any  # a Recipe, whose callbacks and penalties import this file
     model: nn.Module
     teacher: nn.Module | None
     layers: dict[str, TrainedLayer]

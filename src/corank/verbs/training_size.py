@@ -100,14 +100,14 @@ class Sized:
         """Sets the weights that are closest to the threshold of zero to zero until the file has the size."""
         if self.size is None:
             return
-        share = 0.0
+        share, over = 0.0, _bytes(work, state, context) - self.size
         for _ in range(_TURNS):
-            over = _bytes(work, state, context) - self.size
             if over <= 0:
                 return
             weights, _ = _priced(state)
             share = min(0.5, max(2 * share, 8 * over / weights / 3))
             _nearest_to_zero(state, share)
+            over = _bytes(work, state, context) - self.size
         raise BudgetError(f"the file has {over + self.size} bytes and not {self.size}; train more steps, or for more")
 
 

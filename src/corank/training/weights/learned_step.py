@@ -79,7 +79,7 @@ class LearnedStepWeight(TrainableWeight):
     def forward(self, weight: Tensor) -> Tensor:
         book = self.book()
         if torch.is_grad_enabled() and (weight.requires_grad or self.growth.requires_grad):
-            return _Rounded.apply(weight, book.scale, book)  # pyright: ignore[reportReturnType]
+            return _Rounded.apply(weight, book.scale, book)
         return book.values(book.nearest(weight))
 
     def coded(self, weight: Tensor) -> CodedWeight:

@@ -144,7 +144,9 @@ def test_too_little_memory_says_what_fits_and_goes_on_with_it(
     corank.train(model, samples(), parts=6, progress=progress, **asked)
     assert seen == [3, 4, 5, 6, 7, 8]
     monkeypatch.setattr(Greedy, "most", 0)
-    with pytest.raises(TrainingError, match=r"with one sample at once; take smaller samples$"):
+    with pytest.raises(
+        TrainingError, match=r"with one sample at once; recompute=True holds less, and smaller samples take less$"
+    ):
         corank.train(model, samples(), RECIPE, parts=1, callbacks=[Fills()])
 
 

@@ -71,8 +71,9 @@ def too_large(state: TrainingState, samples: int, kept: bool) -> TrainingError:
         kept: whether there is a checkpoint.
     """
     many = f"{samples} samples" if samples > 1 else "one sample"
-    way = f"train(..., parts={samples // 2}) passes half as many" if samples > 1 else "take smaller samples"
-    goes_on = ", and with the same checkpoint goes on from the last state" if kept else ""
+    halved = f"train(..., parts={samples // 2}) passes half as many, and recompute=True holds less of each"
+    way = halved if samples > 1 else "recompute=True holds less, and smaller samples take less"
+    goes_on = "; the same checkpoint goes on from the last state" if kept else ""
     return TrainingError(f"step {state.step + 1} ran out of memory with {many} at once; {way}{goes_on}")
 
 

@@ -75,7 +75,7 @@ def train_steps(
         state.step = recipe.iterations
         for callback in recipe.callbacks:
             callback.finished(state)
-    loop.take_average()
+    loop.finish()
     return tuple(history)
 
 
@@ -197,8 +197,11 @@ class _Loop:
             kept.lerp_(one.detach(), 1 - self._average_of)
 
     @torch.no_grad()
-    def take_average(self) -> None:
-        """Puts the averages in the place of what was averaged."""
+    def finish(self) -> None:
+        """Puts the averages in the place of what was averaged, and frees what only steps need."""
+        assert self._state.optimizer is not None
+        self._state.optimizer.zero_grad(set_to_none=True)
+        self._state.optimizer = None
         for kept, one in zip(self.average, self._trained, strict=False):
             one.copy_(kept)
 

@@ -37,6 +37,8 @@ from corank.verbs.opening import ContextOptions, open_context, statistics_of
 
 __all__ = ["TrainingAsked", "TrainingRun"]
 
+_SEEN = 512  # samples that a float copy which is made anew is watched with, at most
+
 
 @dataclass(frozen=True)
 class TrainingAsked:
@@ -103,6 +105,24 @@ class TrainingRun:
         made = cls(context, teacher, recipe, draft, own, norms, dtype)
         made.check()
         return made
+
+    def rest(self) -> None:
+        """Frees the float copies, where no step asks them: :meth:`float_copy` makes one anew."""
+        for context in (self.context, self.teacher):
+            context.model.to("meta")
+
+    def float_copy(self, model: nn.Module, options: ContextOptions) -> nn.Module:
+        """The float network of :attr:`context`.
+
+        Args:
+            model: as it was given for the training.
+            options: of the training.
+        """
+        if not any(one.is_meta for one in self.context.model.parameters()):
+            return self.context.model
+        own = copy.deepcopy(model).float().eval()
+        apply_structure(own, self.draft.structure)
+        return open_context(own, list(self.context.samples.take(_SEEN).batches), options).model
 
     @property
     def ends_in_float(self) -> bool:

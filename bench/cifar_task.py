@@ -29,11 +29,16 @@ class CifarTask:
     test: list[Any]
 
     @classmethod
-    def of(cls, shared: Path, network: int, labelled: bool = False) -> CifarTask:
-        """Reads weights and images from the folder ``shared``; training labels only if ``labelled``."""
+    def of(cls, shared: Path, network: int, labelled: bool = False, images: int | None = None) -> CifarTask:
+        """Reads weights and images from the folder ``shared``; training labels only if ``labelled``.
+
+        Of each set only ``images`` are taken where that is given, to try a script.
+        """
         preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
         train = load(str(shared / "data/cifar10_jpeg_train.zip"), preprocessing, labelled=labelled)
         test = load(str(shared / "data/cifar10_jpeg_test.zip"), preprocessing, labelled=True)
+        if images is not None:
+            train, test = train.sample(images, 0), test.sample(images, 0)
         model = NETWORKS[network]().eval()
         load_weights(model, shared / f"models/cifar10_resnet{network}.safetensors")
         return cls(model, train, list(test.batches(500)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import corank.memory as memory
-from corank.memory import free_bytes, peak_memory_bytes, watched_growth
+from corank.memory import free_bytes, is_out_of_memory, peak_memory_bytes, watched_growth
 
 MEGABYTE = 1 << 20
 
@@ -61,3 +61,10 @@ def test_growth_is_unknown_where_the_system_is_silent(tmp_path: Path, monkeypatc
     with watched_growth() as growth:
         pass
     assert growth.most_bytes is None
+
+
+def test_errors_that_say_there_is_no_memory() -> None:
+    on_cpu = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: ")
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), on_cpu):
+        assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("shapes")) and not is_out_of_memory(ValueError("can't allocate memory"))

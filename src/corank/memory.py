@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Growth", "free_bytes", "peak_memory_bytes", "watched_growth"]
+__all__ = ["Growth", "free_bytes", "is_out_of_memory", "peak_memory_bytes", "watched_growth"]
 
 _EVERY_SECONDS = 0.01
 _CGROUP = Path("/sys/fs/cgroup")
@@ -71,6 +71,13 @@ def _left_in_container() -> int | None:
         except OSError:  # another version, or none
             continue
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that there is no memory left, on a GPU or a CPU: torch has a class for the former alone."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 @dataclass

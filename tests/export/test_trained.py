@@ -81,7 +81,7 @@ def apart(given: Tensor, expected: Tensor) -> Tensor:
 
 def test_what_is_loaded_computes_the_same(trained: Trained) -> None:
     assert torch.equal(corank.load(trained.file, network())(IMAGES), trained.model(IMAGES))
-    assert trained.model.corank_run.folded == ("1", "4")
+    assert tuple(corank.inspect(trained.file)["folded"]) == ("1", "4")
 
 
 def test_onnx_has_the_trained_steps_before_every_layer_and_agrees(trained: Trained, tmp_path: Path) -> None:
@@ -132,4 +132,5 @@ def test_inspect_diff_evaluate_and_report(trained: Trained, tmp_path: Path) -> N
 def test_folders_of_the_hub(trained: Trained, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
     corank.save_pretrained(trained.model, tmp_path / "folder")
+    assert "low-bit codes that it trained with." in (tmp_path / "folder" / "README.md").read_text()
     assert torch.equal(corank.from_pretrained(tmp_path / "folder", network)(IMAGES), trained.model(IMAGES))

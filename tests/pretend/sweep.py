@@ -14,7 +14,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,10 @@ from corank.presets import PRESETS  # isort: skip
 from corank.refine import refine  # isort: skip
 from corank.rounding import ROUNDERS  # isort: skip
 from corank.statistics import Gram  # isort: skip
+from corank.training import callbacks, inputs, loop, penalties, weights  # isort: skip
+from corank.storage.model_record import ATTRIBUTE  # isort: skip
+from corank.training.recipes import RECIPES, chosen_recipe  # isort: skip
+from corank.training.recipes.rate import rate  # isort: skip
 from corank.verbs import compare  # isort: skip
 from pretend.networks import IMAGES, KINDS, LABELS, TOKENS, convolutional, data_of, language_model  # isort: skip
 
@@ -341,6 +345,94 @@ def masked() -> None:
     corank.quantize(there(language_model()), batches, rate=2.0, **{**COMMON, "search": None, "preset": "fast"})
 
 
+WIDTHS = {"dense-shift": "3bit", "s3": "3bit", "binary": "w1a1", "power-of-two": "w3a4", "random-bias": "1bit"}
+
+
+def trainings() -> Iterator[tuple[str, Case]]:
+    """Every recipe, which together have all ways of training weights and inputs, all penalties and callbacks."""
+    for name in RECIPES:
+        whole = {"compander": "compander", "gradient-l1": "gradient-l1"}
+        widths = ("2bit", "1bit") if name in ("bitat", "binary-relax", "cga", "ternary") else ("w2a4", "w1a4")
+        chosen = whole.get(name) or first_of(
+            f"{name}-{width}" for width in (WIDTHS.get(name), *widths, "w3a3") if width
+        )
+        yield f"recipe {chosen}", partial(trained, chosen)
+    yield "to a rate", partial(trained, None, rate=1.5)
+    yield "to a size", partial(trained, None, size="2500")
+    for way in ("channel-weighted", "learned-clip", "learned-step", "resolution"):
+        recipe = corank.Recipe(inputs=inputs.INPUTS[way](4), edge_inputs=inputs.LearnedStepInputs(8))
+        yield f"inputs {way}", partial(trained, recipe)
+    for codec in CODECS:
+        yield f"straight through {codec}", partial(trained, straight(codec))
+    every = (callbacks.Meters(1), callbacks.Blend(0.1), callbacks.Confidence(0.1, 0.0), callbacks.LayerByLayer(0.5))
+    for number, callback in enumerate(every):
+        yield f"callback {number}", partial(trained, corank.Recipe(callbacks=(callback,), average=0.5))
+    both = (penalties.GradientL1(), penalties.Importance(every=2))
+    yield "penalties", partial(trained, corank.Recipe(penalties=both, loss="both"))
+    yield "norms frozen, in parts", partial(trained, corank.Recipe(norms="frozen", augment="none"), parts=3)
+    yield "labels", partial(trained, corank.Recipe(loss="labels", start="float"))
+    yield "language model", language_model_trained
+    yield "killed", training_resumed
+
+
+def first_of(names: Iterator[str]) -> str:
+    """The first name that is a recipe's."""
+    for name in names:
+        with suppress(corank.ConfigError):
+            chosen_recipe(name)
+            return name
+    raise AssertionError("none of them is")
+
+
+def straight(codec: str) -> corank.Recipe:
+    made: Any = CODECS[codec]
+    return corank.Recipe(weights=weights.StraightThrough(made()))
+
+
+def trained(recipe: Any, model: nn.Module | None = None, data: Any = None, **asked: Any) -> None:
+    """On the device as on the CPU, but for draws of its own; the file gives the same everywhere."""
+    model, data = model or convolutional(), (IMAGES, LABELS) if data is None else data
+    recipe = (rate(1.5) if recipe is None else chosen_recipe(recipe)).replaced(precision="float32")
+    asked = {"iterations": 2, "batch_size": 6, "samples": 8, **asked}
+    given = there(model)
+    small = corank.train(given, data, recipe, device=PRETEND, **asked)
+    assert devices(small) == devices(given) == {PRETEND}, devices(small)
+    probe = data[0] if isinstance(data, tuple) else data
+    plain = outputs(corank.train(model, data, recipe, device="cpu", **asked), probe)
+    close(outputs(small, probe), plain, 1e-3)
+    if ATTRIBUTE in small.__dict__:
+        path = SCRATCH / "trained.safetensors"
+        corank.save(small, path)
+        close(outputs(corank.load(path, model, device=PRETEND), probe), outputs(small, probe), 1e-6)
+
+
+def language_model_trained() -> None:
+    """Its codes at the start are already others than on the CPU: attention sums in another order there."""
+    model = there(language_model())
+    small = corank.train(model, TOKENS, "lsq-w4a4", iterations=3, batch_size=6, samples=8, device=PRETEND)
+    found = corank.evaluate(small, TOKENS, model)
+    assert devices(small) == {PRETEND} and found.kl is not None and found.kl < 1
+
+
+def training_resumed() -> None:
+    folder = Path(tempfile.mkdtemp())
+
+    def stop(what: str, done: int, _total: int) -> None:
+        if what.startswith("training") and done == 4:
+            raise KeyboardInterrupt
+
+    asked: dict[str, Any] = {"iterations": 5, "batch_size": 6, "samples": 8, "device": PRETEND}
+    before, loop._KEPT_EVERY = loop._KEPT_EVERY, 2
+    try:
+        with suppress(KeyboardInterrupt):
+            corank.train(there(convolutional()), IMAGES, "cga-w2a4", progress=stop, checkpoint=folder, **asked)
+        small = corank.train(there(convolutional()), IMAGES, "cga-w2a4", checkpoint=folder, **asked)
+    finally:
+        loop._KEPT_EVERY = before
+    whole = corank.train(there(convolutional()), IMAGES, "cga-w2a4", **asked)
+    close(outputs(small, IMAGES), outputs(whole, IMAGES), 0.0)
+
+
 def exports() -> Iterator[tuple[str, Case]]:
     yield "ONNX", onnx
     yield "int8", int8
@@ -490,7 +582,8 @@ def prepared_of(model: nn.Module) -> Any:
 
 
 GROUPS: Mapping[str, Callable[[], Iterator[tuple[str, Case]]]] = {
-    "device": device, "kinds": kinds, "parts": parts, "recipes": recipes, "verbs": verbs, "exports": exports,
+    "device": device, "kinds": kinds, "parts": parts, "recipes": recipes, "verbs": verbs, "trainings": trainings,
+    "exports": exports,
 }  # fmt: skip
 
 

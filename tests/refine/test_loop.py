@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_ends_the_steps_before_it(
             model, teacher, Refinement(20, 32, precision="float32"),
             Context(PreparedModel(teacher), Samples.of(images, len(images)), loss=loss),
         )  # fmt: skip
-    assert any(f"ended before step {good + 1}, whose loss is not finite" in text for text in notes.texts)
+    assert any(f"ended before step {good + 1}, whose numbers are not finite" in text for text in notes.texts)
     assert len(course) == good
     if good:
         assert course[-1]["after"] < course[-1]["before"]

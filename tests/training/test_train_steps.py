@@ -27,6 +27,8 @@ RECIPE = Recipe(
 class Doubled:
     """Stands for a float network."""
 
+    kept = None
+
     def outputs(self, step: int, batch: Any, start: int = 0) -> Any:
         return 2 * batch
 
@@ -105,6 +107,8 @@ def test_images_keep_their_layout_where_the_network_needs_it(views: bool) -> Non
             return self.head(found.view(len(found), -1) if views else found.flatten(1))
 
     class Zeros:
+        kept = None
+
         def outputs(self, step: int, batch: Any, start: int = 0) -> Any:
             return torch.zeros(len(batch), 3, dtype=torch.float32)
 

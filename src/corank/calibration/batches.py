@@ -36,7 +36,7 @@ class Source(Protocol):
         ...
 
     def rows(self, indices: Tensor) -> tuple[Any, Tensor | None]:
-        """The samples at ``indices`` ``(n,)`` as a model takes them, on the CPU, and their labels."""
+        """The samples at ``indices`` ``(n,)`` as a model in float32 takes them, on the CPU, and their labels."""
         ...
 
 
@@ -126,7 +126,7 @@ class Batches:
         """Samples of a step's batch, over all processes."""
         return self._size if self.stacked else _count(self.source.rows(self.draw(step))[0])
 
-    @cached_property
+    @property
     def smallest(self) -> int:
         """Samples of the smallest batch, over all processes."""
         return self._size if self.stacked else min(map(self.count, range(self.steps_an_epoch)))
@@ -202,7 +202,7 @@ class _Held:
         return int(self._ends[-1])
 
     def rows(self, indices: Tensor) -> tuple[Any, Tensor | None]:
-        leaves = [self._gathered(own, indices) for own in zip(*self._leaves, strict=True)]
+        leaves = [_in_float32(self._gathered(own, indices)) for own in zip(*self._leaves, strict=True)]
         return tree_unflatten(leaves, self._form), self._gathered(self.labels, indices) if self.labels else None
 
     def _gathered(self, pieces: Sequence[Tensor], indices: Tensor) -> Tensor:
@@ -227,7 +227,8 @@ class _Apart:
         return len(self._batches)
 
     def rows(self, indices: Tensor) -> tuple[Any, Tensor | None]:
-        return self._batches[int(indices)]
+        inputs, labels = self._batches[int(indices)]
+        return tree_map(_in_float32, inputs), labels
 
 
 def _held(read: list[tuple[Any, Tensor | None]]) -> _Held | _Apart:
@@ -262,6 +263,11 @@ def _read(data: Iterable[Any], limit: int | None) -> Iterator[tuple[Any, Tensor 
                 f"{max(1, total // 2)}), or files of images, which are decoded as they are needed: "
                 "corank.data.load(PATH)"
             )
+
+
+def _in_float32(leaf: Tensor) -> Tensor:
+    """What networks train in; half the memory holds the samples of a network in half precision."""
+    return leaf.float() if leaf.is_floating_point() else leaf
 
 
 def _count(inputs: Any) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.errors import DataError
+from corank.memory import is_out_of_memory
 from corank.padding import output_mask
 from corank.transfer import sent
 from corank.watching import HookError, watched
@@ -162,7 +163,7 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
     except HookError as failed:
         raise failed.error from failed.error.__cause__
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         shapes = ", ".join(str(tuple(leaf.shape)) for leaf in tree_leaves(batch))
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -11,10 +11,14 @@ from corank.cli.completion import names
 from corank.cli.screen import results_console, show_json, show_lines
 from corank.training.methods import Method, methods
 from corank.training.recipes import RECIPES, chosen_recipe
+from corank.training.recipes.rate import rate
 
 __all__ = ["recipes"]
 
-_HOW = "a recipe is METHOD-Nbit, or METHOD-wNaM with inputs of M bits: stats-2bit, lsq-w4a4; NAME prints it"
+_HOW = (
+    "\na recipe is METHOD-Nbit, or METHOD-wNaM with inputs of M bits: stats-2bit, lsq-w4a4; methods without bits go by "
+    "their name, and rate takes --rate 0.5 or --size 20KB; corank recipes NAME prints one"
+)
 
 
 def recipes(
@@ -31,7 +35,7 @@ def recipes(
     """List the ways of training, one line each, or print one recipe as JSON."""
     found = methods()
     if name is not None:
-        show_json(chosen_recipe(name).to_json())
+        show_json((rate(0.5) if name == "rate" else chosen_recipe(name)).to_json())
     elif as_json:
         show_json({"methods": [vars(method) for method in found]})
     else:
@@ -40,11 +44,11 @@ def recipes(
 
 def _line(method: Method) -> str:
     inputs = {"either": "inputs float or low", "float": "inputs float", "low bits": "inputs low"}[method.inputs]
-    return f"{method.name:<14} {_span(method.bits):<6} {inputs:<19} {method.status:<14} {method.paper}"
+    bits = _span(method.bits) or ("any" if method.name == "rate" else "float")
+    return f"{method.name:<13} {bits:<5} {inputs:<20} {method.status:<15} {method.paper}"
 
 
 def _span(bits: tuple[int, ...]) -> str:
-    if not bits:
-        return "float"
-    whole = bits == tuple(range(bits[0], bits[-1] + 1))
-    return f"{bits[0]}-{bits[-1]}" if whole and len(bits) > 1 else ",".join(map(str, bits))
+    if len(bits) > 1 and bits == tuple(range(bits[0], bits[-1] + 1)):
+        return f"{bits[0]}-{bits[-1]}"
+    return ",".join(map(str, bits))

@@ -120,12 +120,12 @@ def facts_table(facts: Mapping[str, str]) -> Table:
     return table
 
 
-def summary_table(record: Mapping[str, Any]) -> Table:
-    """The float and the quantized model of one record side by side."""
+def summary_table(record: Mapping[str, Any], made: str = "quantized") -> Table:
+    """The float model and the one that was ``made`` of it, of one record, side by side."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("float", justify="right")
-    table.add_column("quantized", justify="right")
+    table.add_column(made, justify="right")
     for row in _rows(record):
         table.add_row(*(Text(cell) for cell in row))
     return table

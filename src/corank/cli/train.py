@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from safetensors.torch import save as float_file
 from torch import nn
 
 import corank
@@ -18,12 +19,12 @@ import corank.cli.train_options as asked
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, check_report, write_all
 from corank.cli.progress import progress_bar
-from corank.cli.record import Made, Scores, record_of, score
+from corank.cli.record import Made, Scores, float_record, record_of, score
 from corank.cli.screen import results_console, show_lines, show_skipped, summary_table
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
 from corank.cli.training import TrainingRequest
 from corank.files import write_whole
-from corank.models import resolve
+from corank.models import ResolvedModel, resolve
 from corank.processes import is_main
 from corank.reports import write_record, write_report
 
@@ -44,6 +45,7 @@ def train(
     layer: shared.Layer = None,
     all_layers: shared.AllLayers = False,
     parts: asked.Parts = 0,
+    recompute: asked.Recompute = False,
     save_recipe: asked.SaveRecipe = None,
     coder: shared.Coder = "auto",
     weights: options.Weights = None,
@@ -67,10 +69,10 @@ def train(
     check_distinct((out, save_recipe, record, report), (weights, recipe, model, data, evaluation))
     _check_outputs(out, save_recipe, record, report)
     request = TrainingRequest(
-        recipe, iterations, batch_size, loss, rate, size, tuple(layer or ()), all_layers, samples, parts, seed, model,
-        chosen_device(device), checkpoint,
+        recipe, iterations, batch_size, loss, rate, size, tuple(layer or ()), all_layers, samples, parts, recompute,
+        seed, model, chosen_device(device), checkpoint,
     )  # fmt: skip
-    request.check(coder)
+    how = request.check(coder)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     warn_if_random(source)
     view = InputOptions(image_size, mean, std, image_key, label_key, length)
@@ -81,9 +83,23 @@ def train(
     if not is_main():  # of several processes one writes and speaks
         return
     made = Made("train", command_line(context), request.label)
-    result = record_of(made, corank.inspect(trained, True, coder), scores, source)
+    if how.ends_in_float:
+        result = _of_float(made, scores, source, how, seed)
+    else:
+        result = record_of(made, corank.inspect(trained, True, coder), scores, source)
     written = _Outputs(out, save_recipe, record, report).write(trained, result, coder)
     _show(result, written, quiet)
+
+
+def _of_float(made: Made, scores: Scores, source: ResolvedModel, how: corank.Recipe, seed: int) -> dict[str, Any]:
+    """The record of a training that ends in float weights."""
+    result = float_record(made.command, scores.quantized_value or 0.0, source, seed, made.reproduce)
+    own = {"float_value": scores.float_value, "quantized_value": scores.quantized_value, "kl": scores.kl}
+    note = "what trained is in float, as the recipe says: corank quantize MODEL --weights FILE makes it small"
+    return {
+        **result, **own, "agreement": scores.agreement, "metric": scores.metric, "eval_samples": scores.samples,
+        "label": made.label, "iterations": how.iterations, "recipe": how.to_json(), "notes": [note],
+    }  # fmt: skip
 
 
 def _check_outputs(out: Path, save_recipe: Path | None, record: Path | None, report: Path | None) -> None:
@@ -105,18 +121,27 @@ class _Outputs:
     def write(self, trained: nn.Module, result: Mapping[str, Any], coder: str) -> list[Path]:
         recipe = json.dumps(result["recipe"], indent=1) + "\n"
         return write_all(
-            (self.out, lambda path: corank.save(trained, path, coder)),
+            (self.out, lambda path: _save(trained, result, path, coder)),
             (self.save_recipe, lambda path: write_whole(path, recipe.encode())),
             (self.record, lambda path: write_record(path, result)),
             (self.report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
         )
 
 
+def _save(trained: nn.Module, result: Mapping[str, Any], path: Path, coder: str) -> None:
+    """The coded network; the state of one that ended in float, as --weights reads it."""
+    if result["layers"]:
+        corank.save(trained, path, coder)
+        return
+    # safetensors takes no two tensors of one storage
+    write_whole(path, float_file({name: one.clone().contiguous() for name, one in trained.state_dict().items()}))
+
+
 def _show(result: Mapping[str, Any], written: Sequence[Path], quiet: bool) -> None:
     if quiet:
         return
     console = results_console()
-    console.print(summary_table(result))
+    console.print(summary_table(result, "trained"))
     show_skipped(console, result["skipped"])
     show_lines(console, [f"note: {text}" for text in result["notes"]])
     show_lines(console, [f"wrote {path}" for path in written])

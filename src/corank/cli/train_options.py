@@ -12,7 +12,18 @@ from corank.cli.options import INPUT, OUTPUT
 from corank.training.recipe import LOSSES
 from corank.training.recipes import RECIPES
 
-__all__ = ["BatchSize", "Iterations", "Loss", "Parts", "Rate", "RecipeName", "Samples", "SaveRecipe", "Size"]
+__all__ = [
+    "BatchSize",
+    "Iterations",
+    "Loss",
+    "Parts",
+    "Rate",
+    "RecipeName",
+    "Recompute",
+    "Samples",
+    "SaveRecipe",
+    "Size",
+]
 
 HOW = "How it trains"
 
@@ -50,6 +61,14 @@ Size = Annotated[str | None, typer.Option(help="Of the file, such as 20KB, met b
 Parts = Annotated[
     int,
     typer.Option(help="Samples of a step that pass at once, where memory is short; 0 for all.", rich_help_panel=HOW),
+]
+Recompute = Annotated[
+    bool,
+    typer.Option(
+        "--recompute",
+        help="Hold less of a step, and compute blocks again for the backward pass: for large networks.",
+        rich_help_panel=HOW,
+    ),
 ]
 SaveRecipe = Annotated[
     Path | None, typer.Option(help="Write the recipe that was carried out as JSON.", rich_help_panel=OUTPUT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,10 +13,10 @@ from corank.cli.request import exceptions_of
 from corank.data import BatchSet, ImageSet, TokenSet
 from corank.errors import ConfigError
 from corank.progress import Progress
-from corank.sizes import parse_size
 from corank.storage.entropy_coding import check_coder
 from corank.training.recipe import LOSSES
 from corank.training.recipes import chosen_recipe
+from corank.verbs.training_size import asked_recipe
 
 __all__ = ["TrainingRequest"]
 
@@ -38,6 +37,7 @@ class TrainingRequest:
     all_layers: bool
     samples: int | None
     parts: int
+    recompute: bool
     seed: int
     reference: str
     device: torch.device
@@ -59,42 +59,43 @@ class TrainingRequest:
     def _is_rated(self) -> bool:
         return self.rate is not None or self.size is not None
 
-    def check(self, coder: str) -> None:
-        """Raises ConfigError for options that exclude each other or cannot be, before anything is read."""
+    def check(self, coder: str) -> corank.Recipe:
+        """The recipe to carry out.
+
+        Raises:
+            ConfigError: for options that exclude each other or cannot be, before anything is read.
+        """
         check_coder(coder)
         exceptions_of(self.layers)
         if self.rate is not None and self.size is not None:
             raise ConfigError("--rate and --size were given; choose one: each says how large the file is")
-        if self.size is not None:
-            parse_size(self.size)
+        if self.size is not None and coder != "auto":
+            raise ConfigError(f"--size is that of the file that the coder auto makes; leave --coder {coder} out")
         if self.loss is not None and self.loss not in LOSSES:
             raise ConfigError(f"--loss {self.loss}: one of {', '.join(LOSSES)}; only distil needs no labels")
         if self.recipe == _RATED and not self._is_rated:
             raise ConfigError("--recipe rate needs what to meet; add --rate 0.5, or --size 20KB")
-        self.chosen()
+        return self.chosen()
 
-    def chosen(self) -> corank.Recipe | None:
-        """The recipe; None for the library's own, which meets a rate or a size.
+    def chosen(self) -> corank.Recipe:
+        """The recipe to carry out; training to a size sets its rate.
 
         Raises:
-            ConfigError: for an unknown name, a file that is no recipe, or numbers that cannot be.
+            ConfigError: for an unknown name, a file that is no recipe, or numbers that cannot be. ArtifactError: for
+                the file of a network that is not sound.
         """
-        if self.recipe == _RATED or (self.recipe is None and self._is_rated):
-            return None
-        found = _read(self.recipe or _USUAL)
+        named = None if self.recipe in (None, _RATED) else _read(self.recipe)
+        found = asked_recipe(named, self.rate, self.size)[0]
         asked = {"loss": self.loss, "iterations": self.iterations, "batch_size": self.batch_size}
         return found.replaced(**{name: value for name, value in asked.items() if value is not None})
 
     def __call__(self, model: nn.Module, data: ImageSet | TokenSet | BatchSet, progress: Progress) -> nn.Module:
         """Does it."""
         model.to(self.device)
-        recipe = self.chosen()
-        aims: dict[str, Any] = {"rate": self.rate, "size": self.size, "recipe": recipe}
         return corank.train(
-            model, data, iterations=self.iterations, batch_size=self.batch_size, layers=exceptions_of(self.layers),
-            all_layers=self.all_layers, samples=self.samples, parts=self.parts, seed=self.seed, device=self.device,
-            reference=self.reference, checkpoint=self.checkpoint, progress=progress,
-            **{name: value for name, value in aims.items() if value is not None},
+            model, data, self.chosen(), rate=self.rate, size=self.size, layers=exceptions_of(self.layers),
+            all_layers=self.all_layers, samples=self.samples, parts=self.parts, recompute=self.recompute,
+            seed=self.seed, device=self.device, reference=self.reference, checkpoint=self.checkpoint, progress=progress,
         )  # fmt: skip
 
 

@@ -63,8 +63,8 @@ def model_card(about: Mapping[str, Any], card: Card, repo_id: str) -> str:
     parts = [
         f"---\n{_metadata(about, card, repo_id)}\n---\n",
         f"# {_text(repo_id)}\n",
-        f"{_text(reference or 'A network')}, {_recipe(about)}, made by corank: low-bit codes, and low-rank adapters of "
-        "what rounding loses. The file is small; once loaded, the network computes in float.\n",
+        f"{_text(reference or 'A network')}, {_recipe(about)}, made by corank: low-bit codes{_way(about)}. "
+        "The file is small; once loaded, the network computes in float.\n",
         _table(about, record),
         "## Use\n",
         f"```python\nimport corank\n{lead}\nmodel = corank.from_pretrained({_quoted(repo_id)}, {maker})\n```\n",
@@ -120,6 +120,10 @@ def _table(about: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     lines += [f"| {name} | {left} | {right} |" for name, left, right in rows if right]
     samples = _number(record, "eval_samples")
     return "\n".join(lines) + (f"\n\nScored on {samples:,.0f} samples.\n" if samples else "\n")
+
+
+def _way(about: Mapping[str, Any]) -> str:
+    return ", and low-rank adapters of what rounding loses" if about.get("recipe") is None else " that it trained with"
 
 
 def _recipe(about: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from corank.refine.features import FeatureDistance
 from corank.refine.judge import Judge
 from corank.refine.refinement import Refinement
 from corank.refine.trainable_model import TrainableModel, coded_layers
+from corank.training.failures import NotFiniteError
 from corank.training.feed import Feed
 from corank.training.loop import train_steps
 from corank.training.recipe import Optimizer, Recipe, Schedule
@@ -59,8 +60,10 @@ def refine(
     state, feed = begun(student, teacher, refinement, context, pace=refinement.pace(plain))
     try:
         train_steps(state, [], feed, _told(context))
-    except TrainingError:
-        note(f"the refinement ended before step {state.step + 1}, whose loss is not finite; lower its rates")
+    except TrainingError as error:
+        if not isinstance(error.__cause__, NotFiniteError):
+            raise error.__cause__ or error from None  # too little memory, for which it has advice for a training
+        note(f"the refinement ended before step {state.step + 1}, whose numbers are not finite; lower its rates")
     unrefined = copy.deepcopy(model.state_dict())
     student.harden_into(model)
     _, after = judge(model)
@@ -113,6 +116,7 @@ class _Computed:
 
     teacher: nn.Module
     device: torch.device
+    kept: str | None = None
 
     def outputs(self, step: int, batch: Any, start: int = 0) -> Any:
         with torch.no_grad():

@@ -16,7 +16,7 @@ from corank.codecs import Codec, Uniform
 from corank.config import choose
 from corank.errors import ArtifactError
 from corank.storage.bits import pack, packed_bytes, unpack
-from corank.storage.coders import CODERS, Sham
+from corank.storage.coders import CODERS, Rans, Sham, SymbolCoder
 from corank.storage.coders.sham import index_bits
 from corank.storage.contents import ArtifactContents
 from corank.storage.model_record import ModelRecord
@@ -24,7 +24,8 @@ from corank.storage.placement import PlacedTensor, placed_tensors
 
 __all__ = ["CodeStream", "check_coder", "decode_contents", "encode_contents", "relative_codes"]
 
-AUTO = ("deflate", "sham")  # what "auto" tries: those that read fast and need no further package
+AUTO = ("deflate", "sham", "rans")  # what "auto" tries: those that need no further package, the fastest to read first
+_SLOW = 0.98  # of the bytes that is read fast, the most that one read slowly may take to be chosen by "auto"
 _NAMED_BYTES = 3  # about what a coded run, or one more coder, adds to the header
 _MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
 _MOST_EXPANDED_IN_ALL, _SMALL_BYTES = 64, 1 << 20  # the same of all runs together, where they are not small
@@ -212,18 +213,28 @@ def _smallest(part: CodeStream, packed: Tensor, zeros: Tensor | None, names: Seq
     if not packed.numel():
         return best, least
     symbols = _relative(_unpacked(part, packed), zeros, -1, part.bits)
-    # sHAM leaves the most frequent symbol out; where the places of the others alone take more, it is not tried.
-    frequent = int(symbols.reshape(-1).bincount().max())
     for name in names:
+        # Where others are tried as well, what reads slowly has to be worth it.
+        slow = len(names) > 1 and name == "rans"
+        most = _SLOW * least.numel() if slow else least.numel() - _NAMED_BYTES
         coder = CODERS[name]()
-        if isinstance(coder, Sham) and index_bits(part.shape, symbols.numel() - frequent) > 8 * least.numel():
+        if _is_hopeless(coder, symbols, 1 << part.bits, most if slow else least.numel()):
             continue
         data = coder.encode(symbols, 1 << part.bits)
         # A reader refuses such runs, whoever wrote them.
         expanded = len(data) * _MOST_EXPANDED < part.fixed_bytes
-        if not expanded and len(data) < least.numel() - _NAMED_BYTES:
+        if not expanded and len(data) < most:
             best, least = name, torch.frombuffer(bytearray(data), dtype=torch.uint8)
     return best, least
+
+
+def _is_hopeless(coder: SymbolCoder, symbols: Tensor, levels: int, most: float) -> bool:
+    """Whether a coder that takes time certainly, or by a sample, does not write so few bytes."""
+    if isinstance(coder, Sham):
+        # sHAM leaves the most frequent symbol out; the places of the others alone are a part of its bytes.
+        others = symbols.numel() - int(symbols.reshape(-1).bincount().max())
+        return index_bits((symbols.shape[0], symbols.shape[1]), others) > 8 * most
+    return isinstance(coder, Rans) and coder.expected_bytes(symbols.numpy(), levels) > most
 
 
 def _decoded(part: CodeStream, data: Tensor, zeros: Tensor | None) -> Tensor:

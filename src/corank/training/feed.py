@@ -42,6 +42,11 @@ class StepBatches(Protocol):
 class Reference(Protocol):
     """The float network's outputs, such as :class:`~corank.training.teacher_cache.TeacherOutputs`."""
 
+    @property
+    def kept(self) -> str | None:
+        """Where they are kept; None where each step's are computed."""
+        ...
+
     def outputs(self, step: int, batch: Any, start: int = 0) -> Any:
         """Those for (a part of) a step's batch, of which the first is the ``start``-th, without gradients."""
         ...

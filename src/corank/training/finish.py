@@ -117,7 +117,7 @@ def _shown(state: TrainingState, after: Mapping[int, NormAfter], context: Contex
     """
     fed, given, handles = dict[str, Tensor](), dict[str, Tensor](), []
     for name, layer in state.layers.items():
-        if layer.weight is None:
+        if layer.weight is None or layer.weight.codec is None:
             continue
         norm = after.get(id(layer.module))
         last = norm.norm if norm is not None and takes_row_scales(layer.weight.codec) else layer.module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,11 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves
 
 from corank.calibration import Context, run, seed_of
+from corank.checkpoint import Checkpoint
 from corank.errors import DataError, TrainingError
+from corank.memory import is_out_of_memory
 from corank.precision import native_bfloat16
 from corank.processes import all_reduce, number_of_processes
+from corank.training.failures import Before, NotFiniteError, all_finite, not_finite, too_large
 from corank.training.feed import Feed, Part
 from corank.training.norms import NormAfter
 from corank.training.optimizers import build, groups_of
@@ -45,31 +48,37 @@ def train_steps(
         callbacks measured; ``state.history`` while it trains.
 
     Raises:
-        TrainingError: for a loss that is not finite; the last good state is in the checkpoint.
+        TrainingError: for numbers that are not finite, or too little memory; the last good state is in the checkpoint.
     """
-    recipe = state.recipe
+    recipe, checkpoint = state.recipe, context.checkpoint
     loop = _Loop(state, norms, feed)
-    history = state.history = restored(context.checkpoint.load(_STEP), state, loop.average)
+    history = state.history = restored(checkpoint.load(_STEP), state, loop.average)
+    state.step = len(history)
     with state.closing:
         for part in (*recipe.penalties, *recipe.callbacks):
             part.start(state)
         for number in range(len(history), recipe.iterations):
             state.step, state.measured = number, {}
+            before = Before(state) if checkpoint.keeps else None
             try:
                 with synchronized_norms(state.model):
                     loss = loop.step()
-            except TrainingError:
-                loop.keep(context)
-                raise
-            history.append({"iteration": number + 1, **state.measured})
-            last = number + 1
-            if last % _KEPT_EVERY == 0 or last == recipe.iterations:
-                loop.keep(context)
+                history.append({"iteration": number + 1, **state.measured})
+                last = number + 1
+                if last % _KEPT_EVERY == 0 or last == recipe.iterations:
+                    loop.check()
+                    loop.keep(checkpoint)
+            except Exception as error:
+                if not (isinstance(error, NotFiniteError) or is_out_of_memory(error)):
+                    raise
+                if before is not None and loop.undone(before, error):
+                    loop.keep(checkpoint)
+                raise loop.failure(error, checkpoint.keeps) from error
             context.progress(f"training, loss {loss:.3g}", last, recipe.iterations)
         state.step = recipe.iterations
         for callback in recipe.callbacks:
             callback.finished(state)
-    loop.take_average()
+    loop.finish()
     return tuple(history)
 
 
@@ -94,6 +103,7 @@ class _Loop:
         twice = any(penalty.differentiates_twice() for penalty in recipe.penalties)
         wanted = recipe.precision == "bfloat16" or (recipe.precision == "auto" and native_bfloat16(state.device))
         self._bfloat16 = wanted and not twice
+        self._moves, self._at_once = False, 1
         self._turns: bool | None = None  # images' channels last; None until a pass was tried
 
     def step(self) -> float:
@@ -101,28 +111,57 @@ class _Loop:
         state, recipe = self._state, self._state.recipe
         optimizer = state.optimizer
         assert optimizer is not None
+        self._moves = False
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * recipe.schedule(state.place)
         optimizer.zero_grad(set_to_none=True)
-        total, task = self._backward().tolist()
-        if not math.isfinite(total):
-            raise TrainingError(self._broken())
+        total = self._backward()
+        gradients = [one.grad for one in self._trained if one.grad is not None]
+        if not all_finite([total, *gradients]):
+            raise NotFiniteError("gradient" if bool(torch.isfinite(total).all()) else "loss")
+        self._moves = True
         for callback in recipe.callbacks:
             callback.gradients_ready(state)
         if recipe.optimizer.clip:
             torch.nn.utils.clip_grad_norm_(self._trained, recipe.optimizer.clip)
         optimizer.step()
-        state.measured["loss"] = total
+        loss, task = total.tolist()
+        state.measured["loss"] = loss
         if recipe.penalties:
             state.measured["task"] = task
         self._after()
-        return total
+        return loss
+
+    def check(self) -> None:
+        """Raises NotFiniteError for a step that led to what is not."""
+        if not all_finite(self._trained):
+            raise NotFiniteError("result")
+
+    def undone(self, before: Before, error: Exception) -> bool:
+        """Undoes a step that failed; whether the state is then, in all processes, that before it, and a good one."""
+        if is_out_of_memory(error):
+            for one in self._trained:
+                one.grad = None
+            if number_of_processes() > 1:  # the others know nothing of it
+                return False
+        if self._moves:
+            return False
+        before.restore()
+        return all_finite(self._trained)
+
+    def failure(self, error: Exception, kept: bool) -> TrainingError:
+        """What is said of a step that failed."""
+        if isinstance(error, NotFiniteError):
+            return not_finite(self._state, str(error), kept)
+        return too_large(self._state, self._at_once, kept)
 
     def _backward(self) -> Tensor:
         """Adds the gradients of a step's batch, part by part; returns ``(2,)``: the loss, and without penalties."""
         state = self._state
         total = torch.zeros(2, dtype=torch.float32, device=state.device)
-        for part in self._feed.parts(state.step):
+        for place, part in enumerate(self._feed.parts(state.step)):
+            state.share, state.first = part.share, place == 0
+            self._at_once = len(tree_leaves(part.inputs)[0])
             with _seeded(seed_of(state.seed, "draws", state.step, part.start)):
                 loss, task = self._loss(part)
                 (loss * part.share).backward()
@@ -184,32 +223,19 @@ class _Loop:
         for kept, one in zip(self.average, self._trained, strict=False):
             kept.lerp_(one.detach(), 1 - self._average_of)
 
-    def keep(self, context: Context) -> None:
+    def keep(self, checkpoint: Checkpoint) -> None:
         """Saves the state, where there is a folder for it."""
-        if context.checkpoint.keeps:
-            context.checkpoint.save(_STEP, *saved(self._state, self.average, self._state.history))
+        if checkpoint.keeps:
+            checkpoint.save(_STEP, *saved(self._state, self.average, self._state.history))
 
     @torch.no_grad()
-    def take_average(self) -> None:
-        """Puts the averages in the place of what was averaged."""
+    def finish(self) -> None:
+        """Puts the averages in the place of what was averaged, and frees what only steps need."""
+        assert self._state.optimizer is not None
+        self._state.optimizer.zero_grad(set_to_none=True)
+        self._state.optimizer = None
         for kept, one in zip(self.average, self._trained, strict=False):
             one.copy_(kept)
-
-    def _broken(self) -> str:
-        """Which step, layer and learning rate, in words."""
-        state = self._state
-        bad = [name for name, one in state.model.named_parameters() if not bool(torch.isfinite(one).all())]
-        nans = [name for name, one in state.model.named_parameters()
-                if one.grad is not None and not bool(torch.isfinite(one.grad).all())]  # fmt: skip
-        where = (
-            f"; {bad[0]!r} is not finite" if bad else f"; the gradient of {nans[-1]!r} is not finite" if nans else ""
-        )
-        rate = state.optimizer.param_groups[0]["lr"] if state.optimizer else 0.0
-        lower = state.recipe.optimizer.rate / 4
-        return (
-            f"the loss of step {state.step + 1} is not finite at a learning rate of {rate:.3g}{where}; the state "
-            f"before it is kept where there is a checkpoint; take a lower rate: Optimizer(rate={lower:g})"
-        )
 
 
 @contextmanager

@@ -177,6 +177,11 @@ class Recipe:
             if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
                 raise ConfigError(f"Recipe({name}={value!r:.80}): a tuple of them, e.g. Recipe({name}={example})")
 
+    @property
+    def ends_in_float(self) -> bool:
+        """Whether nothing is coded in the end."""
+        return self.weights is None or self.weights.stored is None
+
     def in_words(self) -> str:
         """Weights, inputs, steps and loss in one line, for a reader."""
         found = [f"weights {_told(self.weights)}", f"inputs {_told(self.inputs)}"]
@@ -283,8 +288,8 @@ def _told(part: Any) -> str:
         return "float"
     kind, coded = described(part)["kind"], part.stored if isinstance(part, WeightTraining) else None
     codec = None if coded is None else described(coded)["kind"]
-    widths = [
-        getattr(part if coded is None else coded, one.name) for one in fields(coded or part) if one.name == "bits"
-    ]
-    inner = [*([] if codec in (None, kind) else [codec]), *(f"{bits:g} bits" for bits in widths)]
+    holder: Any = part if coded is None else coded
+    widths = [getattr(holder, one.name) for one in fields(holder) if one.name == "bits"]
+    inner = [] if codec in (None, kind) else [codec]
+    inner += [f"{bits:.4g} bit{'' if bits == 1 else 's'}" for bits in widths]
     return f"{kind} ({', '.join(inner)})" if inner else kind

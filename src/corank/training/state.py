@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from torch.nn.utils import parametrize
 
 from corank.matrix import Geometry
 from corank.training.inputs import TrainableInputs
-from corank.training.recipe import Recipe
 from corank.training.weights import TrainableWeight
 
 __all__ = ["TrainedLayer", "TrainingState", "parametrized"]
@@ -73,7 +72,7 @@ class TrainedLayer:
         torch's own removal would take the weight off the class, which copies of the network share.
         """
         kind = parametrize.type_before_parametrizations(self.module)
-        found = kind.__new__(kind)
+        found = cast(nn.Module, object.__new__(kind))
         nn.Module.__init__(found)
         state = dict(self.module.__dict__)
         own = {name: one for name, one in self.module._parameters.items() if name != self.parameter}
@@ -110,6 +109,8 @@ class TrainingState:
         seed: of all draws.
         step: the number of the step under way, from 0.
         batch, labels: of the step (or its part) under way; labels are None where there are none.
+        share: of the part's samples among those of the step, over all processes.
+        first: whether the part is the step's first.
         output, reference: what network and teacher gave for it.
         outputs: what layers gave for it, by name, one for each call, where a penalty watches them.
         closing: what is closed when the training ends or fails, such as hooks.
@@ -120,7 +121,7 @@ class TrainingState:
         history: one entry for each step so far.
     """
 
-    recipe: Recipe
+    recipe: Any  # a Recipe, whose callbacks and penalties import this file
     model: nn.Module
     teacher: nn.Module | None
     layers: dict[str, TrainedLayer]
@@ -128,6 +129,8 @@ class TrainingState:
     step: int = 0
     batch: Any = None
     labels: Tensor | None = None
+    share: float = 1.0
+    first: bool = True
     output: Any = None
     reference: Any = None
     optimizer: torch.optim.Optimizer | None = None

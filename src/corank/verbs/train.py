@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from corank.training.finish import convert, settle
 from corank.training.loop import train_steps
 from corank.training.objective import Objective
 from corank.training.recipe import Recipe
+from corank.training.recompute import check_recomputed, recomputing
 from corank.verbs.arguments import check_kinds, check_numbers
 from corank.verbs.opening import ContextOptions, with_checkpoint
 from corank.verbs.training_data import calibrated_on, feed_of, read_labelled
@@ -58,6 +60,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     samples: int | None = None,
     parts: int = 0,
+    recompute: bool = False,
     seed: int = 0,
     device: str | torch.device = "auto",
     reference: str | None = None,
@@ -87,6 +90,8 @@ def train(
         callbacks: of one's own, run after the recipe's; they are not stored.
         samples: calibration samples that the start is coded from and norms are estimated on; None for 1600.
         parts: samples of a step that pass at once; 0 for all of them. Batch norms that adapt see each part alone.
+        recompute: hold less of a step for its backward pass, and compute the network's blocks again there: for large
+            networks; a step takes about a third longer.
         seed: draws samples, batches and augmentations.
         device: "auto" (CUDA if there is any, else CPU) or a torch device. The result is where ``model`` was.
         reference: what the model was made from, kept in the file for its reader; never executed.
@@ -108,6 +113,8 @@ def train(
     how, sized = asked_recipe(recipe, rate, size)
     how = _counted(how, iterations, batch_size)
     check_augmentation(how.augment)
+    if recompute:
+        check_recomputed(how)
     check_numbers(samples, how.batch_size, seed)
     options = ContextOptions(samples, 32, seed, device, True, None, progress)
     with collected_notes() as notes:
@@ -120,15 +127,19 @@ def train(
         feed = feed_of(batches, how, objective, replace(context, prepared=work.teacher.prepared), parts)
         state = work.begin(context)
         work = sized.steered(work, state, context)
-        state.recipe = replace(work.recipe, callbacks=(*work.recipe.callbacks, *callbacks))
-        history = train_steps(state, work.norms, feed, context)
+        own = (*sized.watching(work, context), *callbacks)
+        state.recipe = replace(work.recipe, callbacks=(*work.recipe.callbacks, *own))
+        if feed.teacher is None or feed.teacher.kept is not None:
+            work.rest()
+        with recomputing(state) if recompute else nullcontext():
+            history = train_steps(state, work.norms, feed, context)
         settle(state, context)
         sized.keep_within(work, state, context)
         results = convert(state, work.norms, context)
     if work.ends_in_float:
         return state.model.to(work.dtype).to(device_of(model))
     record = work.recorded(results, history, tuple(notes.texts))
-    errors = layer_errors(state.model, context.model, context.samples.first(32), work.kept_norms)
+    errors = layer_errors(state.model, work.float_copy(model, options), context.samples.first(32), work.kept_norms)
     found = {name: replace(one, relative_output_error=errors.get(name, 0.0)) for name, one in record.layers.items()}
     record = replace(record, layers=found, seconds=time.perf_counter() - started)
     state.model.__dict__[ATTRIBUTE] = record

@@ -57,7 +57,9 @@ def read_labelled(data: Any, batch_size: int, seed: int, samples: int | None = N
 def calibrated_on(data: Any, batches: Batches, samples: int | None) -> Any:
     """The samples that the start is coded from: those that :func:`corank.quantize` would code from; of what can be read
     but once, the first that were read."""
-    if isinstance(data, (ImageSet, TokenSet, Tensor)):
+    if isinstance(data, Tensor):
+        return data.float() if data.is_floating_point() else data
+    if isinstance(data, (ImageSet, TokenSet)):
         return data
     return batches.samples(samples or _CALIBRATED)
 

@@ -37,6 +37,8 @@ from corank.verbs.opening import ContextOptions, open_context, statistics_of
 
 __all__ = ["TrainingAsked", "TrainingRun"]
 
+_SEEN = 512  # samples that a float copy which is made anew is watched with, at most
+
 
 @dataclass(frozen=True)
 class TrainingAsked:
@@ -104,10 +106,28 @@ class TrainingRun:
         made.check()
         return made
 
+    def rest(self) -> None:
+        """Frees the float copies, where no step asks them: :meth:`float_copy` makes one anew."""
+        for context in (self.context, self.teacher):
+            context.model.to("meta")
+
+    def float_copy(self, model: nn.Module, options: ContextOptions) -> nn.Module:
+        """The float network of :attr:`context`.
+
+        Args:
+            model: as it was given for the training.
+            options: of the training.
+        """
+        if not any(one.is_meta for one in self.context.model.parameters()):
+            return self.context.model
+        own = copy.deepcopy(model).float().eval()
+        apply_structure(own, self.draft.structure)
+        return open_context(own, list(self.context.samples.take(_SEEN).batches), options).model
+
     @property
     def ends_in_float(self) -> bool:
         """Whether nothing is coded in the end."""
-        return _ends_in_float(self.recipe)
+        return self.recipe.ends_in_float
 
     def check(self) -> None:
         """Raises ConfigError for layers that cannot train as the recipe says."""
@@ -198,14 +218,10 @@ def _copied(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.clone()
 
 
-def _ends_in_float(recipe: Recipe) -> bool:
-    return recipe.weights is None or recipe.weights.stored is None
-
-
 def _preset(recipe: Recipe) -> Preset:
     """What codes the start: ``quantize``'s own fast way, with the recipe's codecs."""
     fast = PRESETS["fast"]
-    if _ends_in_float(recipe):
+    if recipe.ends_in_float:
         return replace(fast, search=UniformRanks(), budget=0.0)
     edge_codec = None if recipe.edge is None else recipe.edge.stored
     if recipe.weights is None or recipe.weights.stored is None or edge_codec is None:

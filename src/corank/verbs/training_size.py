@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,11 +14,12 @@ from corank.errors import BudgetError, ConfigError
 from corank.sizes import parse_size
 from corank.storage.artifact import serialized
 from corank.storage.model_record import ATTRIBUTE
+from corank.training.callbacks import Callback
 from corank.training.checks import stored_recipe
 from corank.training.finish import convert
 from corank.training.norms import NormAfter
 from corank.training.penalties import Rate
-from corank.training.penalties.rate import prices
+from corank.training.penalties.rate import WANTED, prices
 from corank.training.recipe import Recipe
 from corank.training.recipes import chosen_recipe
 from corank.training.recipes.rate import rate as rate_recipe
@@ -30,6 +32,7 @@ _NAME = "rate"
 _SPARED = 0.99  # of the codes' bytes that the steps aim at
 _LEAST, _MOST = 0.05, 6.0
 _TURNS = 12
+_MEASURED_AT = (0.4, 0.6, 0.75, 0.9)  # shares of the steps
 
 
 def asked_recipe(recipe: str | Recipe | None, rate: float | None, size: int | str | None) -> tuple[Recipe, Sized]:
@@ -96,19 +99,45 @@ class Sized:
         recipe = replace(work.recipe, penalties=penalties)
         return replace(work, recipe=recipe, draft=replace(work.draft, recipe=stored_recipe(recipe)))
 
+    def watching(self, work: TrainingRun, context: Context) -> tuple[Callback, ...]:
+        """What measures the file on the way, and sets the rate anew by what it is off."""
+        if self.size is None:
+            return ()
+        return (_Measured(self.size, lambda state: _bytes(work, state, context)),)
+
     def keep_within(self, work: TrainingRun, state: TrainingState, context: Context) -> None:
         """Sets the weights that are closest to the threshold of zero to zero until the file has the size."""
         if self.size is None:
             return
-        share = 0.0
+        share, over = 0.0, _bytes(work, state, context) - self.size
         for _ in range(_TURNS):
-            over = _bytes(work, state, context) - self.size
             if over <= 0:
                 return
             weights, _ = _priced(state)
             share = min(0.5, max(2 * share, 8 * over / weights / 3))
             _nearest_to_zero(state, share)
+            over = _bytes(work, state, context) - self.size
         raise BudgetError(f"the file has {over + self.size} bytes and not {self.size}; train more steps, or for more")
+
+
+@dataclass(frozen=True)
+class _Measured(Callback):
+    """Sets the rate that is wanted by the file that the network would be saved in, a few times on the way."""
+
+    size: int
+    bytes_of: Callable[[TrainingState], int]
+
+    def step_done(self, state: TrainingState) -> None:
+        steps = state.recipe.iterations
+        if state.step + 1 not in {round(place * steps) for place in _MEASURED_AT}:
+            return
+        rate = next(one for one in state.recipe.penalties if isinstance(one, Rate))
+        weights, entropy = _priced(state)
+        wanted = float(state.kept.get(WANTED, rate.bits))
+        found = self.bytes_of(state)
+        # what the file takes for the bits that there are now says what it would take for others
+        bits = entropy / weights + (self.size * _SPARED - found) * 8 / weights
+        state.kept[WANTED] = torch.tensor(min(max(bits, 0.3 * wanted, _LEAST), _MOST), dtype=torch.float64)
 
 
 def _priced(state: TrainingState) -> tuple[int, float]:

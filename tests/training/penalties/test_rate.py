@@ -80,6 +80,18 @@ def test_shares_run_over_the_steps() -> None:
     torch.testing.assert_close(state.kept["rate:0"], (first + now) / 2)
 
 
+def test_further_parts_of_a_step_have_its_price_and_move_nothing_on() -> None:
+    state = state_of(Recipe(WAY, iterations=10))
+    rate, kept = Rate(0.3), dict[str, torch.Tensor]()
+    for state.step in range(3):
+        state.first = True
+        value = rate(state, torch.zeros(()))
+        kept = {name: one.clone() for name, one in state.kept.items()}
+        state.first = False
+        assert torch.equal(rate(state, torch.zeros(())), value)
+        assert all(torch.equal(state.kept[name], one) for name, one in kept.items())
+
+
 def test_a_recipe_without_priced_codes_is_refused() -> None:
     with pytest.raises(ConfigError, match="LearnedStep"):
         Rate(1.0)(state_of(Recipe()), torch.zeros(()))

@@ -6,6 +6,7 @@ from corank.storage.coders.deflate import Deflate
 from corank.storage.coders.fixed import Fixed
 from corank.storage.coders.ham import Ham
 from corank.storage.coders.huffman import Huffman
+from corank.storage.coders.range_ans import Rans
 from corank.storage.coders.sham import Sham
 
 CODERS: dict[str, type[SymbolCoder]] = {
@@ -15,6 +16,7 @@ CODERS: dict[str, type[SymbolCoder]] = {
     "ham": Ham,
     "sham": Sham,
     "ans": Ans,
+    "rans": Rans,
 }
 
-__all__ = ["CODERS", "Ans", "Deflate", "Fixed", "Ham", "Huffman", "Sham", "SymbolCoder", "entropy"]
+__all__ = ["CODERS", "Ans", "Deflate", "Fixed", "Ham", "Huffman", "Rans", "Sham", "SymbolCoder", "entropy"]

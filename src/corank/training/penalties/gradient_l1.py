@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from corank.errors import ConfigError
+from corank.processes import all_reduce, number_of_processes
 from corank.training.penalties.base import Penalty
+from corank.training.synchronized import all_reduced
 from corank.watching import watched
 
 if TYPE_CHECKING:
@@ -70,7 +72,22 @@ class GradientL1(Penalty):
         if not self._is_on(state):
             return torch.zeros_like(loss)
         weights = [one for layer in state.layers.values() for one in _trained(layer)] if self.weights else []
+        if number_of_processes() > 1:
+            return self._over_processes(loss, weights, outputs, state.share)
         return gradient_l1(loss, (weights, self.weights), (outputs, self.outputs))
+
+    def _over_processes(self, loss: Tensor, weights: list[Tensor], outputs: list[Tensor], share: float) -> Tensor:
+        """That of the mean of all processes' losses: the magnitude of a sum is not the sum of the magnitudes."""
+        total = torch.tensor(share, dtype=torch.float32, device=loss.device)
+        all_reduce([total])
+        among = share / float(total)  # of the samples that pass now, in all processes
+        found = _gradients(loss * among, [*weights, *outputs])
+        nothing = 0 * loss  # has a graph, so that all processes meet in each tensor's backward pass
+        of_weights = [
+            all_reduced(nothing.expand_as(one) if gradient is None else gradient)
+            for one, gradient in zip(weights, found, strict=False)
+        ]
+        return self.weights * _l1(of_weights, loss) + self.outputs / among * _l1(found[len(weights) :], loss)
 
     def _is_on(self, state: TrainingState) -> bool:
         return bool(self.weights or self.outputs) and state.place >= self.from_step
@@ -83,16 +100,25 @@ def gradient_l1(loss: Tensor, *parts: tuple[list[Tensor], float]) -> Tensor:
         loss: a scalar with a graph, which is kept.
         parts: tensors that ``loss`` may depend on, and their factor.
     """
-    tensors = [tensor for part, _ in parts for tensor in part]
-    factors = [factor for part, factor in parts for _ in part]
     total = torch.zeros_like(loss)
+    found = iter(_gradients(loss, [tensor for part, _ in parts for tensor in part]))
+    for part, factor in parts:
+        total = total + factor * _l1([next(found) for _ in part], loss)
+    return total
+
+
+def _gradients(loss: Tensor, tensors: list[Tensor]) -> list[Tensor | None]:
     if not tensors:
-        return total
+        return []
     # grad, not backward: no .grad then holds on to the graph.
-    gradients = torch.autograd.grad(loss, tensors, create_graph=True, allow_unused=True)
-    for factor, gradient in zip(factors, gradients, strict=True):
-        if gradient is not None:
-            total = total + factor * gradient.to(torch.promote_types(gradient.dtype, torch.float32)).abs().sum()
+    return list(torch.autograd.grad(loss, tensors, create_graph=True, allow_unused=True))
+
+
+def _l1(gradients: Sequence[Tensor | None], loss: Tensor) -> Tensor:
+    total = torch.zeros_like(loss)
+    for one in gradients:
+        if one is not None:
+            total = total + one.to(torch.promote_types(one.dtype, torch.float32)).abs().sum()
     return total
 
 

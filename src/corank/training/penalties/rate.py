@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,13 +14,14 @@ from corank.codecs import RateUniform, ScalarCodebook
 from corank.errors import ConfigError
 from corank.training.penalties.base import Penalty
 from corank.training.weights.cells import in_levels
-from corank.training.weights.learned_step import LearnedStepWeight
+from corank.training.weights.learned_step import LearnedStepWeight, summed_by_group
 
 if TYPE_CHECKING:
     from corank.training.state import TrainedLayer, TrainingState
 
-__all__ = ["Rate", "prices", "slope"]
+__all__ = ["WANTED", "Rate", "prices", "slope"]
 
+WANTED = "rate:wanted"  # what is kept of a training whose bits were set anew on its way
 _RAREST = 2.0**-16  # share that a code which never occurs is priced at
 
 
@@ -42,10 +43,10 @@ class Rate(Penalty):
     """
 
     bits: float = 0.5
-    weight: float = 1.0
+    weight: float = 3.0
     decay: float = 0.9
-    reached: float = 0.7
-    pull: float = 0.06
+    reached: float = 0.55
+    pull: float = 0.1
 
     name: ClassVar[str] = "rate"
 
@@ -53,7 +54,7 @@ class Rate(Penalty):
         if type(self.bits) not in (int, float) or not 0.01 <= self.bits <= 8:
             raise ConfigError(f"Rate(bits={self.bits!r}): mean bits a weight, 0.01 to 8, e.g. Rate(0.5)")
         if not (0 < self.weight < math.inf and 0 <= self.decay < 1 and 0 < self.reached <= 1 and 0 <= self.pull < 10):
-            raise ConfigError(f"{self!r}: weight above 0, decay below 1, reached in (0, 1], e.g. Rate(0.5, weight=1.0)")
+            raise ConfigError(f"{self!r}: weight above 0, decay below 1, reached in (0, 1], e.g. Rate(0.5, weight=3.0)")
 
     def __call__(self, state: TrainingState, loss: Tensor) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=loss.device)
@@ -62,8 +63,7 @@ class Rate(Penalty):
             matrix = layer.matrix
             codes = book.nearest(matrix.detach())
             price = self._price(state, f"rate:{number}", codes, book.size)
-            place = (in_levels(book, matrix) - book.levels[0]).clamp(0, book.size - 1)  # in codes: levels are whole
-            total = total + (place * slope(price, place.detach())).sum()
+            total = total + _Prices.apply(matrix, book.scale, replace(book, scale=book.scale.detach()), price)
             bits += price[codes.long()].sum()
             count += matrix.numel()
         if not count:
@@ -73,7 +73,7 @@ class Rate(Penalty):
         now = bits / count
         factor = self._factor(state, float(now))
         state.measured["rate"] = float(now)
-        return factor * (now + (total - total.detach()) / count)
+        return factor * (now + total / count)
 
     @staticmethod
     def priced(state: TrainingState) -> Iterator[tuple[TrainedLayer, ScalarCodebook]]:
@@ -89,7 +89,9 @@ class Rate(Penalty):
         return level.round().abs() == 1, level.abs()
 
     def _price(self, state: TrainingState, name: str, codes: Tensor, size: int) -> Tensor:
-        """``(L,)`` bits; the running shares move on."""
+        """``(L,)`` bits; the running shares move on, once a step."""
+        if not state.first:
+            return prices(state.kept[name])
         share = torch.bincount(codes.flatten().long(), minlength=size).float() / codes.numel()
         kept = state.kept.get(name)
         share = share if kept is None else self.decay * kept + (1 - self.decay) * share
@@ -102,9 +104,11 @@ class Rate(Penalty):
         kept = state.kept.get("rate:log weight")
         total = math.log(self.weight) if kept is None else float(kept)
         way = min(1.0, state.place / self.reached)
-        wanted = math.exp((1 - way) * math.log(max(float(first), self.bits)) + way * math.log(self.bits))
+        bits = float(state.kept.get(WANTED, self.bits))
+        wanted = math.exp((1 - way) * math.log(max(float(first), bits)) + way * math.log(bits))
         off = math.log(max(now, 1e-6) / wanted)
-        total = min(max(total + self.pull * off, math.log(self.weight) - 12), math.log(self.weight) + 6)
+        if state.first:
+            total = min(max(total + self.pull * off, math.log(self.weight) - 12), math.log(self.weight) + 6)
         state.kept["rate:log weight"] = torch.tensor(total, dtype=torch.float64)
         state.measured["weight of a bit"] = math.exp(total)
         return math.exp(min(total + off, math.log(self.weight) + 6))
@@ -119,3 +123,22 @@ def slope(price: Tensor, place: Tensor) -> Tensor:
     """The slope, in bits a level, of the prices ``(L,)`` drawn as straight lines, at ``place`` in codes."""
     below = place.floor().clamp(0, len(price) - 2).long()
     return price[below + 1] - price[below]
+
+
+class _Prices(torch.autograd.Function):
+    """Zero, whose gradient is that of all prices; nothing but the weight is kept for it."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, book: ScalarCodebook, price: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, scale, price)
+        ctx.book = book
+        return torch.zeros((), dtype=torch.float32, device=weight.device)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (weight, scale, price), book = ctx.saved_tensors, ctx.book
+        place = in_levels(book, weight) - book.levels[0]  # in codes: levels are whole
+        inside = (place >= 0) & (place <= book.size - 1)
+        own = grad_outputs[0] * slope(price, place) * inside / book.spread(book.scale, weight.shape[1])
+        moved = -own * weight / book.spread(book.scale, weight.shape[1])
+        return own, summed_by_group(moved, scale, book.group_size), None, None

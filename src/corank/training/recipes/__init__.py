@@ -89,7 +89,7 @@ def _nearest(recipe: str) -> str:
     found = _ROUGHLY.fullmatch(recipe[:60].lower())
     method, bits, weights, inputs = found.groups() if found else (recipe[:60], None, None, None)
     close = difflib.get_close_matches(method.replace("_", "-"), RECIPES, n=1)
-    width = f"w{weights[:1]}a{inputs[:1]}" if inputs else f"{min(8, int(bits or 2))}bit"
+    width = f"w{weights[:1]}a{inputs[:1]}" if weights and inputs else f"{min(8, int(bits or 2))}bit"
     meant = "" if not close else close[0] if close[0] in _FLOAT else f"{close[0]}-{width}"
     hint = f"did you mean {meant!r}? " if meant else ""
     return f"{hint}a name is METHOD-Nbit or METHOD-wNaM, e.g. 'stats-2bit' or 'lsq-w4a4', of {', '.join(RECIPES)}"

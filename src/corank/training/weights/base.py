@@ -103,7 +103,7 @@ def straight_through(value: Tensor, weight: Tensor) -> Tensor:
     if not (torch.is_grad_enabled() and weight.requires_grad):
         return value
     # value exactly: weight + (value - weight) would round
-    return _Straight.apply(weight, value)  # pyright: ignore[reportReturnType]
+    return _Straight.apply(weight, value)
 
 
 class _Straight(torch.autograd.Function):

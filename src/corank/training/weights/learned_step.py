@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from corank.codecs import Codec, ScalarCodebook, Uniform
 from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
-from corank.training.weights.base import TrainableWeight, WeightStart, WeightTraining, straight_through
+from corank.training.weights.base import TrainableWeight, WeightStart, WeightTraining
 from corank.training.weights.cells import in_levels, into_cells
 
 __all__ = ["LearnedStep", "LearnedStepWeight"]
@@ -77,20 +78,41 @@ class LearnedStepWeight(TrainableWeight):
 
     def forward(self, weight: Tensor) -> Tensor:
         book = self.book()
-        with torch.no_grad():
-            codes = book.nearest(weight)
-        value = book.values(codes)
-        if not (torch.is_grad_enabled() and (weight.requires_grad or self.growth.requires_grad)):
-            return value
-        # s * clamp(w / s + o) - s * o has the derivative of LSQ in s once its value is replaced by the rounded one.
-        columns = weight.shape[1]
-        scale = book.spread(book.scale, columns)
-        inside = in_levels(book, weight).clamp(float(book.levels[0]), float(book.levels[-1]))
-        soft = scale * (inside - book.spread(book.offset, columns))
-        rounded = scale * (book.levels[codes.long()] - inside.detach())
-        return straight_through(value.detach(), soft + rounded)
+        if torch.is_grad_enabled() and (weight.requires_grad or self.growth.requires_grad):
+            return _Rounded.apply(weight, book.scale, book)
+        return book.values(book.nearest(weight))
 
     def coded(self, weight: Tensor) -> CodedWeight:
         with torch.no_grad():
             book = self.book()
             return CodedWeight(book.nearest(weight), book)
+
+
+class _Rounded(torch.autograd.Function):
+    """Values of the closest levels. Nothing is kept for the backward pass but the weight, which is there anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, book: ScalarCodebook) -> Tensor:
+        ctx.save_for_backward(weight, scale)
+        ctx.book = replace(book, scale=scale.detach())
+        return ctx.book.values(ctx.book.nearest(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
+        (weight, scale), book, gradient = ctx.saved_tensors, ctx.book, grad_outputs[0]
+        level, rounded = in_levels(book, weight), book.levels[book.nearest(weight).long()]
+        inside = (level >= book.levels[0]) & (level <= book.levels[-1])
+        # d value / d scale: level - offset outside of the range; inside less w / scale
+        slope = torch.where(inside, rounded - level, rounded - book.spread(book.offset, weight.shape[1]))
+        return gradient * inside, summed_by_group(gradient * slope, scale, book.group_size), None
+
+
+def summed_by_group(values: Tensor, scale: Tensor, size: int) -> Tensor:
+    """Sums of ``values`` ``(R, C)`` over what each number of ``scale``, one a group of ``size`` columns, serves."""
+    rows, groups = scale.shape
+    if rows == 1:
+        return values.sum().reshape(1, 1)
+    if groups == 1:
+        return values.sum(1, keepdim=True)
+    padded = torch.nn.functional.pad(values, (0, groups * size - values.shape[1]))
+    return padded.reshape(rows, groups, size).sum(2)

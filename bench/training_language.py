@@ -1,0 +1,92 @@
+"""stories260k at 2 bits, trained on its own calibration tokens without labels: nats a token on the test tokens.
+
+    python bench/training_language.py --shared DIR [--seeds 3] [--iterations 600] [--out results.json]
+    python bench/training_language.py --out results.json --table
+
+Beside each width stands ``quantize`` alone, at the same codes and, by ``quantize(size=...)``, in at least the bytes of
+the trained file. First and last layer have 8 bits. Finished runs are kept and not run again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import corank
+from corank.codecs import StatsQ, Uniform
+from corank.data import TokenSet
+from corank.models import resolve
+from corank.training.recipe import Optimizer
+from corank.training.recipes import chosen_recipe
+
+sys.path.insert(0, str(Path(__file__).parent))
+from training_runs import YARDSTICKS, Case, Record, named, options_of, run_all, run_case
+
+METHODS = {
+    "stats": ("2bit",),
+    "lsq": ("2bit",),
+    "ternary": ("2bit",),
+    "cga": ("2bit",),
+    "parq": ("2bit",),
+    "adamp": ("2bit",),
+}
+ALONE = ("fast", "best")
+
+
+def cases(size: int | None = None) -> dict[str, Case]:
+    """Float, ``quantize`` alone, then the methods; ``size``: bytes that ``quantize`` may take."""
+    found = {"float": Case(YARDSTICKS["float"])}
+    codecs = {"uniform": Uniform(2, range="mse", half=True), "statsq": StatsQ(2)}
+    for preset in ALONE:
+        for name, codec in codecs.items():
+            found[f"quantize {preset}, {name}-2bit"] = Case(None, {"preset": preset, "codec": codec})
+        if size is not None:
+            given = {"preset": preset, "bits": 2, "size": size, "budget": None}
+            found[f"quantize {preset}, 2 bits in {size} bytes"] = Case(None, given)
+    if size is not None:
+        found[f"quantize, entropy coded in {size} bytes"] = Case(None, {"rate": "auto", "size": size, "budget": None})
+    for name, case in named(METHODS).items():
+        found[name] = case
+        slow = chosen_recipe(name)
+        found[f"{name}, half the rate"] = Case(slow.replaced(optimizer=_halved(slow.optimizer)))
+    return found
+
+
+def _halved(optimizer: Optimizer) -> Optimizer:
+    return Optimizer(optimizer.name, optimizer.rate / 2, optimizer.step_rate, optimizer.decay)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = options_of(__doc__.splitlines()[0], "build/training_language.json")
+    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--batch", type=int, default=128, help="in units of 64 tokens")
+    parser.add_argument("--size", type=int, help="bytes for quantize alone: those of a trained file")
+    parser.add_argument("--sequences", type=int, help="of training and of test, to try the script")
+    options = parser.parse_args(arguments)
+    held: list[tuple[nn.Module, TokenSet, TokenSet]] = []
+
+    def run(case: Case, seed: int) -> Record:
+        if not held:
+            model = resolve(f"hf:{options.shared / 'models' / 'stories260k'}").model
+            tokens = np.load(options.shared / "data" / "stories260k_tokens.npz")
+            parts = [torch.from_numpy(tokens[name]).long()[: options.sequences] for name in ("calibration", "test")]
+            held.append((model, TokenSet(parts[0]), TokenSet(parts[1])))
+        model, data, scored = held[0]
+
+        def score(small: nn.Module) -> Record:
+            found = corank.evaluate(small, scored, model)
+            return {"nats": found.nats, "kl": found.kl, "agreement": found.agreement}
+
+        given = {"seed": seed, "iterations": options.iterations, "batch_size": options.batch}
+        return run_case(case, model, data, score, given)
+
+    group = f"stories260k, {options.iterations} x {64 * options.batch} tokens"
+    run_all(options, cases(options.size), group, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -60,7 +60,15 @@ def test_sizes_are_near_the_entropy(coder: SymbolCoder) -> None:
     symbols = (torch.randn(300, 1000) * 2.5 + 8).round().long().clamp(0, 15)
     bits = 8 * len(coder.encode(symbols, 16)) / symbols.numel()
     least = entropy(symbols, 16)
-    most = {"Ans": 0.01, "Rans": 0.01, "Huffman": 0.05, "Deflate": 0.06, "Ham": 0.1, "Fixed": 4 - least, "Sham": math.inf}
+    most = {
+        "Ans": 0.01,
+        "Rans": 0.01,
+        "Huffman": 0.05,
+        "Deflate": 0.06,
+        "Ham": 0.1,
+        "Fixed": 4 - least,
+        "Sham": math.inf,
+    }
     assert least - 0.01 <= bits <= least + most[type(coder).__name__]
 
 

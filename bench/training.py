@@ -48,6 +48,7 @@ METHODS = {
     "dense-shift": ("2bit", "3bit"),
     "s3": ("3bit",),
     "random-bias": ("1bit",),
+    "refine": ("2bit", "1bit"),
 }
 """Methods and their bits; of those that end in a float network see :data:`ENDING_IN_FLOAT`."""
 

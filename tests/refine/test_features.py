@@ -21,14 +21,16 @@ def test_it_is_the_mean_relative_error_of_the_layers() -> None:
     student = TrainableModel(coded, Refinement())
     state = TrainingState(Recipe(), student, teacher, {}, batch=data)
     penalty = FeatureDistance(2.0)
+    first, last = (coded.get_submodule(name) for name in ("0", "2"))
+    found = torch.zeros(())
     with state.closing:
         penalty.start(state)
         for _ in range(2):  # nothing of one pass stays for the next
             teacher(data)
             student(data)
             found = penalty(state, torch.zeros(()))
-            inner = teacher[0](data), coded[0](data)
-            errors = [error(*inner), error(teacher[2](inner[0].relu()), coded[2](inner[1].relu()))]
+            inner = teacher[0](data), first(data)
+            errors = [error(*inner), error(teacher[2](inner[0].relu()), last(inner[1].relu()))]
             state.outputs.clear()  # of the four calls above
             torch.testing.assert_close(found, 2.0 * torch.stack(errors).mean())
     found.backward()

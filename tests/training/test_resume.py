@@ -40,6 +40,7 @@ NAMES = {
     "parq": "parq-2bit",
     "power-of-two": "power-of-two-w3a4",
     "random-bias": "random-bias-1bit",
+    "refine": "refine-w2a4",
     "roq": "roq-w2a4",
     "s3": "s3-3bit",
     "stats": "stats-2bit",

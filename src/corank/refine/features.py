@@ -37,7 +37,7 @@ class FeatureDistance(Penalty):
     def start(self, state: TrainingState) -> None:
         layers, teacher = _layers(state), cast(nn.Module, state.teacher)
         floats = dict(teacher.named_modules(remove_duplicate=False))
-        watching = {f"{_GIVEN}{name}": layer for name, layer in layers.items()}
+        watching: dict[str, nn.Module] = {f"{_GIVEN}{name}": layer for name, layer in layers.items()}
         watching.update({f"{_EXPECTED}{name}": floats[name] for name in layers})
         state.closing.enter_context(watched(watching, lambda name: _keeper(state, name)))
 

@@ -25,6 +25,7 @@ from corank.training.recipes.pact import pact
 from corank.training.recipes.parq import parq
 from corank.training.recipes.power_of_two import power_of_two
 from corank.training.recipes.random_bias import random_bias
+from corank.training.recipes.refine import refine
 from corank.training.recipes.roq import roq
 from corank.training.recipes.s3 import s3
 from corank.training.recipes.stats import stats
@@ -50,6 +51,7 @@ RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
     "parq": parq,
     "power-of-two": power_of_two,
     "random-bias": random_bias,
+    "refine": refine,
     "roq": roq,
     "s3": s3,
     "stats": stats,

@@ -10,6 +10,7 @@ from corank.training.weights.learned_step import LearnedStep
 from corank.training.weights.parq import Parq
 from corank.training.weights.relaxed import Relaxed
 from corank.training.weights.s3_shift import S3Latents
+from corank.training.weights.scales import Scales
 from corank.training.weights.straight_through import StraightThrough
 
 _OWN: dict[str, type[WeightTraining]] = {
@@ -21,6 +22,7 @@ _OWN: dict[str, type[WeightTraining]] = {
     "parq": Parq,
     "relaxed": Relaxed,
     "s3": S3Latents,
+    "scales": Scales,
     "straight-through": StraightThrough,
 }
 WEIGHTS: Registry[WeightTraining] = Registry("weight-training", WeightTraining, "corank.weight_trainings", _OWN)
@@ -37,6 +39,7 @@ __all__ = [
     "Parq",
     "Relaxed",
     "S3Latents",
+    "Scales",
     "StraightThrough",
     "TrainableWeight",
     "WeightStart",

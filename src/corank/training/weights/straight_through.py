@@ -15,7 +15,7 @@ from corank.errors import ConfigError
 from corank.training.weights.base import STARTS, TrainableWeight, WeightStart, WeightTraining, straight_through
 from corank.training.weights.cells import in_levels, into_cells, with_scale
 
-__all__ = ["StraightThrough", "StraightThroughWeight"]
+__all__ = ["StraightThrough", "StraightThroughWeight", "exact_tensors"]
 
 
 _EVERY = 50  # steps between fits that search
@@ -75,7 +75,7 @@ class StraightThrough(WeightTraining):
             weight = with_scale(book, codes, weight, lambda now: codec.fit(now).scale)
         else:
             # as it is read back: some codecs round by thresholds of their own only when they are fitted
-            weight = into_cells(cast(ScalarCodebook, codec.codebook(_exactly(book), *weight.shape)), codes, weight)
+            weight = into_cells(cast(ScalarCodebook, codec.codebook(exact_tensors(book), *weight.shape)), codes, weight)
         return StraightThroughWeight(self, book, weight), weight
 
 
@@ -90,7 +90,7 @@ class StraightThroughWeight(TrainableWeight):
             ratio = book.scale / how.codec.fit(weight.detach()).scale
             self.register_buffer("ratio", torch.where((ratio - 1).abs() < _SLIGHT, ratio, torch.ones_like(ratio)))
             return
-        for name, tensor in _exactly(book).items():
+        for name, tensor in exact_tensors(book).items():
             self.register_buffer(f"book_{name}", tensor)
 
     @property
@@ -123,11 +123,11 @@ class StraightThroughWeight(TrainableWeight):
 
     def after_step(self, weight: Tensor, step: int) -> None:
         if self._how.every > 1 and (step + 1) % self._how.every == 0:
-            for name, tensor in _exactly(self.codec.fit(weight.detach())).items():
+            for name, tensor in exact_tensors(self.codec.fit(weight.detach())).items():
                 self.get_buffer(f"book_{name}").copy_(tensor)
 
 
-def _exactly(book: Codebook) -> dict[str, Tensor]:
+def exact_tensors(book: Codebook) -> dict[str, Tensor]:
     """What a codebook stores, flat, its scales as they are: those of a start need not be of fp16."""
     kept = {name: t.float() if t.is_floating_point() else t for name, t in book.tensors().items()}
     if isinstance(book, ScalarCodebook) and "scale" in kept:

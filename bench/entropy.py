@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from models import cifar_resnet20
 
 Row = dict[str, Any]
-NAMES = ("fixed", "auto", "deflate", "huffman", "ham", "ans")
+NAMES = ("fixed", "auto", "deflate", "huffman", "ham", "ans", "rans")
 
 
 def networks(shared: Path) -> Iterator[tuple[str, Callable[[], nn.Module], Any, dict[str, Any]]]:
@@ -137,7 +137,7 @@ def pruned_layer(size: int, sparsity: float, values: int) -> Row:
     codes = clustered(weight, sparsity, values)
     float_bytes = 4 * weight.numel()
     row: Row = {"size": size, "sparsity": sparsity, "values": values, "entropy": entropy(codes, values), "coders": {}}
-    for name in ("fixed", "deflate", "huffman", "ham", "sham", "ans"):
+    for name in ("fixed", "deflate", "huffman", "ham", "sham", "ans", "rans"):
         coder = CODERS[name]()
         data = coder.encode(codes, values)
         seconds = fastest(lambda coder=coder, data=data: coder.decode(data, (size, size), values), 2)
@@ -164,7 +164,7 @@ def pruned_network(folder: Path) -> Row:
     )
     float_bytes = sum(4 * parameter.numel() for parameter in model.parameters())
     row: Row = {}
-    for name in ("fixed", "auto", "ans"):
+    for name in ("fixed", "auto", "ans", "rans"):
         stored = corank.save(small, folder / name, coder=name)
         again = corank.load(folder / name, model)
         assert torch.equal(again.get_submodule("0").weight, small.get_submodule("0").weight)

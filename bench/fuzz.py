@@ -42,7 +42,7 @@ from fuzzing.artifacts import SAMPLES, sample_inputs, sample_model
 from fuzzing.files import check_file
 from fuzzing.mutations import mutate
 
-CODERS = ("fixed", "deflate", "huffman", "ham", "sham", "ans")
+CODERS = ("fixed", "deflate", "huffman", "ham", "sham", "ans", "rans")
 EVERY = 500  # files between two notes of the state
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 FORBIDDEN = (

@@ -259,7 +259,7 @@ def _coded(header: dict[str, Any], draw: random.Random) -> None:
     what, index = draw.randrange(5), header["coded"]
     if what == 0 and isinstance(header["coders"], list):
         header["coders"] = draw.choice(
-            (["sham"], ["ans", "deflate"], [], ["fixed"], ["no"], [[]], header["coders"] * 2)
+            (["sham"], ["rans"], ["ans", "deflate"], [], ["fixed"], ["no"], [[]], header["coders"] * 2)
         )
     elif what == 1:
         header["coded"] = [draw.choice((0, [0, 1], [0, 30], [1, 3], [-1, 5], [0, -5], [0, True])) for _ in index]

@@ -212,7 +212,7 @@ def verbs() -> Iterator[tuple[str, Case]]:
     yield "compare a model that is elsewhere", compared_elsewhere
     yield "smallest", smallest
     yield "checkpoint", resumed
-    for coder in ("fixed", "deflate", "sham", "ham", "ans"):
+    for coder in ("fixed", "deflate", "sham", "ham", "ans", "rans"):
         yield f"coder {coder}", partial(saved, coder)
     yield "moved, cast, copied", moved
     yield "inspect and diff", inspected

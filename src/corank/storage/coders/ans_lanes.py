@@ -7,10 +7,16 @@ import numpy as np
 from corank.errors import ArtifactError
 from corank.storage.coders.mixed_chances import WHOLE
 
-__all__ = ["AnsReader", "AnsWriter"]
+__all__ = ["MOST_LANES_POWER", "AnsReader", "AnsWriter"]
+
+MOST_LANES_POWER = 12
+"""There are at most two to the power of this many lanes."""
 
 _LEAST = 1 << 24  # of a state while words are left; a state is below 2^40
 _STATE_BYTES = 5
+_NOTHING = 1  # the state that one lane begins with; many begin with the least, as each has to have its words in turn
+_ONE_LANE_BYTES, _ONE_LANE_COUNT = 1 << 16, 1 << 22  # the most that is read decision by decision, which is slow
+_LANE_BYTES = 1200  # of the code for each lane: beside the word that it begins with in vain, a third of a percent
 
 
 class AnsWriter:
@@ -35,16 +41,19 @@ class AnsWriter:
         return truth
 
     @property
-    def count(self) -> int:
-        """How many decisions there are."""
-        return sum(len(truth) for _, truth in self._batches)
+    def lanes_power(self) -> int:
+        """Which power of two lanes should be: one lane where that is fast enough, else as many as cost little."""
+        count = sum(len(truth) for _, truth in self._batches)
+        if self.size_bytes <= _ONE_LANE_BYTES and count <= _ONE_LANE_COUNT:
+            return 0
+        return min(MOST_LANES_POWER, max(6, int(self.size_bytes / _LANE_BYTES).bit_length() - 1))
 
     def written(self, lanes: int) -> bytes:
         """States, then words."""
         return self._by_one() if lanes == 1 else self._by_many(lanes)
 
     def _by_one(self) -> bytes:
-        state, words = 0, list[int]()
+        state, words = _NOTHING, list[int]()
         for chances, truth in reversed(self._batches):
             for chance, answer in zip(chances[::-1].tolist(), truth[::-1].tolist(), strict=True):
                 width, start = (chance, 0) if answer else (WHOLE - chance, chance)
@@ -89,10 +98,14 @@ class AnsReader:
             self._states = planes.view("<i8").reshape(-1).astype(np.int64)
             if int(self._states.min()) < _LEAST:
                 raise ArtifactError("an interleaved code begins below its least state")
-        self._lanes = lanes
+        self._lanes, self._left = lanes, _ONE_LANE_COUNT
 
     def answers(self, chances: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
-        """The next batch of decisions ``(n,)`` bool; ``truth`` is not known yet, and not looked at."""
+        """The next batch of decisions ``(n,)`` bool; ``truth`` is not known yet, and not looked at.
+
+        Raises:
+            ArtifactError: where there are not enough words.
+        """
         if self._lanes == 1:
             return self._by_one(chances)
         parts = range(0, len(chances), self._lanes)
@@ -100,11 +113,14 @@ class AnsReader:
 
     def check_end(self) -> None:
         """Raises ArtifactError unless all words are read and the states are those that the writer began with."""
-        ended = self._state == 0 if self._lanes == 1 else bool((self._states == _LEAST).all())
+        ended = self._state == _NOTHING if self._lanes == 1 else bool((self._states == _LEAST).all())
         if not ended or self._at != len(self._words):
             raise ArtifactError("an interleaved code does not end where it should")
 
     def _by_one(self, chances: np.ndarray) -> np.ndarray:
+        self._left -= len(chances)
+        if self._left < 0:
+            raise ArtifactError(f"a code of one lane holds more than {_ONE_LANE_COUNT} decisions")
         state, words, at, end = self._state, self._listed, self._at, len(self._listed)
         found: list[bool] = []
         for chance in chances.tolist():
@@ -112,7 +128,7 @@ class AnsReader:
             answer = low < chance
             state = chance * (state >> 16) + low if answer else (WHOLE - chance) * (state >> 16) + low - chance
             found.append(answer)
-            # One state begins at nothing, so what was written first is read without words.
+            # One lane begins with nothing, so what was written first is read without words.
             if state < _LEAST and at < end:
                 state = state << 16 | words[at]
                 at += 1

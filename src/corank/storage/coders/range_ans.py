@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from corank.errors import ArtifactError
-from corank.storage.coders.ans_lanes import AnsReader, AnsWriter
+from corank.storage.coders.ans_lanes import MOST_LANES_POWER, AnsReader, AnsWriter
 from corank.storage.coders.base import SymbolCoder
 from corank.storage.coders.mixed_chances import MixedChances, classes
 
@@ -16,9 +16,6 @@ __all__ = ["Rans"]
 
 _PLACES = (1, 3, 5, 7, 8, 9, 16, 25, 49, 196, 256)
 _SAMPLE = 1 << 16  # symbols by which the places are chosen
-_ONE_LANE_BYTES, _ONE_LANE_COUNT = 1 << 16, 1 << 22  # the most that are read decision by decision
-_LANE_BYTES = 900  # of the code for each lane's state: what lanes cost stays below half a percent
-_MOST_LANES = 12  # as a power of two
 
 
 @dataclass(frozen=True)
@@ -41,13 +38,13 @@ class Rans(SymbolCoder):
         places = _best_places(signed)
         writer = AnsWriter()
         _Walk(values.shape, places, levels, writer).go(signed)
-        power = _lanes(writer)
+        power = writer.lanes_power
         head = bytes([16 * _PLACES.index(places) + power]) + zero.to_bytes(1 if levels <= 256 else 2, "little")
         return head + writer.written(1 << power)
 
     def _decode(self, data: bytes, shape: tuple[int, int], levels: int) -> np.ndarray:
         begin = 2 if levels <= 256 else 3
-        if len(data) < begin or data[0] >> 4 >= len(_PLACES) or data[0] & 15 > _MOST_LANES:
+        if len(data) < begin or data[0] >> 4 >= len(_PLACES) or data[0] & 15 > MOST_LANES_POWER:
             raise ArtifactError("the head of a code by contexts is cut off or not sound")
         places, zero = _PLACES[data[0] >> 4], int.from_bytes(data[1:begin], "little")
         if shape[1] % places or zero >= levels:
@@ -93,13 +90,6 @@ def _surprise(sides: np.ndarray, places: int) -> float:
     sums = counts.sum(1)
     bits = (sums * np.log2(np.maximum(sums, 1))).sum() - (counts * np.log2(np.maximum(counts, 1))).sum()
     return float(bits + np.log2(sums + 1).sum())
-
-
-def _lanes(writer: AnsWriter) -> int:
-    """Power of two: one lane where that is fast enough, else as many as cost little."""
-    if writer.size_bytes <= _ONE_LANE_BYTES and writer.count <= _ONE_LANE_COUNT:
-        return 0
-    return min(_MOST_LANES, max(6, int(writer.size_bytes / _LANE_BYTES).bit_length() - 1))
 
 
 def _neighbours(places: int) -> list[list[int]]:

@@ -20,7 +20,7 @@ _SAMPLE = 1 << 16  # symbols by which the places are chosen
 
 @dataclass(frozen=True)
 class Rans(SymbolCoder):
-    """The smallest, for codes that are mostly zero or whose neighbours tell their signs; read at 1 to 5 million a second.
+    """The smallest for codes that are mostly zero or whose neighbours tell their signs, and slow to read.
 
     A row is seen as channels of ``k`` places each (9 of a 3 x 3 kernel). Of every symbol it is coded whether it is
     the most frequent one, else on which side of that, else how far: binary decisions as for coefficients of wavelets
@@ -152,7 +152,8 @@ class _Walk:
         while start < rows:
             part = slice(start, min(rows, start + size))
             some = None if given is None else given[part]
-            live = self._ask("row", [np.zeros(part.stop - start, np.int64)], None if some is None else some.any((1, 2)))
+            lives = None if some is None else (some != 0).any((1, 2))
+            live = self._ask("row", [np.zeros(part.stop - start, np.int64)], lives)
             if live.any():
                 found[part][live] = self._block(int(live.sum()), None if some is None else some[live])
             start = part.stop

@@ -204,7 +204,7 @@ class _Walk:
             negative = np.ones(len(filled), bool)
             if self.levels > 2:
                 left, above, *farther = (block.signs[cell][filled] for cell in near)
-                slope = np.clip(2 * (left + above) + sum(farther), -6, 6) + 6
+                slope = np.minimum(np.maximum(2 * (left + above) + sum(farther), -6), 6) + 6
                 contexts = [known + 3 * (left + 1) + above + 1, slope]
                 negative = self._ask("sign", contexts, None if some is None else some < 0)
             contexts = [np.minimum(around[filled], 7) >> 1, block.channel[filled], negative.astype(np.int64)]

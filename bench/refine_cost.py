@@ -29,8 +29,9 @@ from corank.calibration import Context, Samples
 from corank.calibration.augment import flip_and_shift
 from corank.layers import PreparedModel, prepare
 from corank.refine import Refinement
-from corank.refine.loop import _Steps
+from corank.refine.loop import begun
 from corank.refine.trainable_model import TrainableModel
+from corank.training.loop import _Loop
 
 sys.path.insert(0, str(Path(__file__).parent))
 from models import cifar_resnet20
@@ -72,12 +73,13 @@ def measure(batch: int, repeat: int, precision: str) -> dict[str, float]:
     with torch.no_grad():
         known = plain(images)
     teachers = {"refinement": plain, "refinement, outputs cached": Given(known)}
-    steps = {
-        name: _Steps(TrainableModel(coded, how), teacher, how, Context(PreparedModel(plain), samples))
-        for name, teacher in teachers.items()
-    }
+    steps = {}
+    for name, teacher in teachers.items():
+        state, feed = begun(TrainableModel(coded, how), teacher, how, Context(PreparedModel(plain), samples))
+        state.step = 100
+        steps[name] = _Loop(state, [], feed)
     calls: dict[str, Callable[[], object]] = {"float": float_step(plain, images, precision)}
-    calls.update({name: lambda one=one: one.step(100) for name, one in steps.items()})
+    calls.update({name: lambda one=one: one.step() for name, one in steps.items()})
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(repeat + 2):
         for name, call in calls.items():

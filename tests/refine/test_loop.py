@@ -13,10 +13,12 @@ from torch import Tensor, nn
 import corank
 from corank.calibration import Context, Samples
 from corank.calibration.augment import flip_and_shift
+from corank.checkpoint import Checkpoint
 from corank.errors import DataError
 from corank.layers import CodedLayer, PreparedModel
 from corank.losses import output_distance
 from corank.models.digits import digits_net
+from corank.notes import collected_notes
 from corank.refine import Refinement, loop, refine
 
 
@@ -91,6 +93,74 @@ def test_equal_seeds_give_equal_models(rough: nn.Module, teacher: nn.Module, ima
     first, again, other = (tuned(rough, teacher, images, Refinement(6, 32), seed) for seed in (1, 1, 2))
     assert torch.equal(first(images), again(images))
     assert not torch.equal(first(images), other(images))
+
+
+class Stop(Exception):
+    """An interruption."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_interrupted_refinement_goes_on_to_the_same_end(
+    teacher: nn.Module, images: Tensor, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """With everything that draws or watches: inputs that keep their float value, features, views of images."""
+    how = Refinement(30, 16, code_rate=0.02, drop=0.5, features=0.5)
+    coded = corank.quantize(digits_net(), images, bits=2, budget=0.2, activations=4, preset="nearest", samples=64)
+    data, floats = images.to(dtype), copy.deepcopy(teacher).to(dtype)
+
+    def run(folder: Path | None, stop_at: int | None = None) -> tuple[dict[str, Tensor], object]:
+        def progress(what: str, done: int, total: int) -> None:
+            assert (what, total) == ("refining", 30)
+            if done == stop_at:
+                raise Stop
+
+        model, kept = copy.deepcopy(coded).to(dtype), Checkpoint(folder, {"seed": 0})
+        context = Context(
+            PreparedModel(floats), Samples.of(data, 64), loss=in_float, checkpoint=kept, progress=progress
+        )
+        return model.state_dict(), refine(model, floats, how, context)
+
+    whole, course = run(None)
+    with pytest.raises(Stop):
+        run(tmp_path / "kept", 27)
+    again, rest = run(tmp_path / "kept")
+    assert all(torch.equal(value, again[name]) for name, value in whole.items()) and rest == course
+    kept = Checkpoint(tmp_path / "kept", {"seed": 0}).within("refinement").load("training")
+    assert kept is not None and not any("codes" in name for name in kept[0])  # what trains alone
+
+
+def in_float(output: Tensor, reference: Tensor) -> Tensor:
+    return output_distance(output.float(), reference.float())
+
+
+@pytest.mark.parametrize("good", [0, 6])
+def test_a_loss_that_is_not_finite_ends_the_steps_before_it(
+    rough: nn.Module, teacher: nn.Module, images: Tensor, good: int
+) -> None:
+    steps = 0
+
+    def loss(output: Tensor, reference: Tensor) -> Tensor:
+        nonlocal steps
+        steps += output.requires_grad
+        return output_distance(output, reference) * (float("nan") if output.requires_grad and steps > good else 1.0)
+
+    model = copy.deepcopy(rough)
+    with collected_notes() as notes:
+        course = refine(
+            model, teacher, Refinement(20, 32, precision="float32"),
+            Context(PreparedModel(teacher), Samples.of(images, len(images)), loss=loss),
+        )  # fmt: skip
+    assert any(f"ended before step {good + 1}, whose numbers are not finite" in text for text in notes.texts)
+    assert len(course) == good
+    if good:
+        assert course[-1]["after"] < course[-1]["before"]
+    assert (distance(model, teacher, images) < distance(rough, teacher, images)) == (good > 0)
+
+
+def test_the_features_are_no_part_of_the_divergence(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:
+    context = Context(PreparedModel(teacher), Samples.of(images, len(images)))
+    first = [refine(copy.deepcopy(rough), teacher, Refinement(1, 32, features=weight), context) for weight in (0, 5.0)]
+    assert first[0][0]["divergence"] == pytest.approx(first[1][0]["divergence"], rel=1e-6)
 
 
 def test_batches_in_parts_give_the_same_gradients(

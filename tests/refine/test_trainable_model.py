@@ -31,9 +31,9 @@ def test_all_that_trains_gets_a_gradient_in_every_dtype(coded: nn.Module, images
     batch = images[:16].to(dtype)
     with torch.no_grad():
         reference = model(batch)
-        torch.testing.assert_close(student(batch, torch.device("cpu")), reference, atol=0.05, rtol=0.05)
+        torch.testing.assert_close(student(batch), reference, atol=0.05, rtol=0.05)
     expected = torch.randn_like(reference).float()
-    output_distance(student(batch, torch.device("cpu")).float(), expected).backward()
+    output_distance(student(batch).float(), expected).backward()
     kinds = {name.split(":")[0]: 0 for name, _, _ in student.trained()}
     for name, parameter, _ in student.trained():
         assert parameter.dtype.itemsize >= 4, name
@@ -54,7 +54,7 @@ def test_half_vectors_take_steps_below_their_precision(coded: nn.Module, images:
     moved = model.get_parameter(name) - copy.deepcopy(coded).to(dtype).get_parameter(name)
     assert float(moved.abs().max()) > 2.0**-9
     with torch.no_grad():  # and what is run with is what ships
-        torch.testing.assert_close(student(images[:4].to(dtype), torch.device("cpu")), model(images[:4].to(dtype)))
+        torch.testing.assert_close(student(images[:4].to(dtype)), model(images[:4].to(dtype)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -52,3 +52,13 @@ def test_more_processes_than_samples_are_refused(monkeypatch: pytest.MonkeyPatch
     as_process(monkeypatch, 0, 3)
     with pytest.raises(ConfigError, match="a batch of 2 samples cannot be shared by 3 processes"):
         made(batch_size=2)
+
+
+def test_of_uneven_parts_a_process_may_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = []
+    for rank in range(3):
+        as_process(monkeypatch, rank, 3)
+        batches = Batches.of(IMAGES, CLASSES, 2)
+        parts.append(list(Feed(batches, None, Objective("labels", 1.0, None, False), even=False).parts(0)))
+    assert sorted(map(len, parts)) == [0, 1, 1]
+    assert sum(part.share for own in parts for part in own) == 1

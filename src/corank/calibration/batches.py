@@ -126,6 +126,11 @@ class Batches:
         """Samples of a step's batch, over all processes."""
         return self._size if self.stacked else _count(self.source.rows(self.draw(step))[0])
 
+    @property
+    def smallest(self) -> int:
+        """Samples of the smallest batch, over all processes."""
+        return self._size if self.stacked else min(map(self.count, range(self.steps_an_epoch)))
+
     def draw(self, step: int) -> Tensor:
         """The indices ``(n,)`` of a step's samples in the source; of samples that cannot be stacked, of their batch."""
         epoch, place = divmod(step, self.steps_an_epoch)

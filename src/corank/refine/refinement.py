@@ -71,6 +71,11 @@ class Refinement:
         if self.precision not in _PRECISIONS:
             raise ConfigError(f"precision={self.precision!r}: one of {', '.join(_PRECISIONS)}")
 
+    @property
+    def augmentation(self) -> str:
+        """By its name in :mod:`corank.calibration.augment`."""
+        return "flip-shift" if self.augment else "none"
+
     def pace(self, distance: float) -> float:
         """The factor of all rates for a network that starts at that distance from the float one."""
         return min(1.0, distance / self.near) if self.near else 1.0

@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from corank.calibration import run
 from corank.layers import CodedLayer, InputRounder, names_of
 from corank.refine.refinement import Refinement
 from corank.refine.trainable_layer import TrainableLayer
@@ -24,23 +23,36 @@ def coded_layers(model: nn.Module) -> dict[str, CodedLayer]:
     return {names[id(module)][0]: module for module in model.modules() if isinstance(module, CodedLayer)}
 
 
-class TrainableModel:
-    """A copy of a coded model whose weights, biases and norms train; norm statistics stay as they are."""
+class TrainableModel(nn.Module):
+    """A copy of a coded model whose weights, biases and norms train; norm statistics stay as they are.
+
+    Its parameters, and its state, are what trains alone: the copy itself is no submodule, so that a checkpoint holds
+    nothing that stays as it was.
+
+    Attributes:
+        network: the copy.
+        layers: its coded layers by name.
+        latents: what of each of them trains.
+        vectors: biases and what norms multiply and add, by name, in float32 or wider.
+    """
+
+    network: nn.Module
 
     def __init__(self, model: nn.Module, refinement: Refinement) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.layers = coded_layers(self.model)
+        super().__init__()
+        object.__setattr__(self, "network", copy.deepcopy(model).eval().requires_grad_(False))
+        self.layers = coded_layers(self.network)
         self.latents = {name: TrainableLayer(layer, refinement) for name, layer in self.layers.items()}
         self._rates = refinement
-        device = next(iter(self.latents.values())).device
-        self._draws = torch.Generator(device)
         vectors = {
-            name: one for name, one in self.model.named_parameters() if one.is_floating_point() and one.dim() == 1
+            name: one for name, one in self.network.named_parameters() if one.is_floating_point() and one.dim() == 1
         }
         self.vectors = {name: one if one.dtype.itemsize > 2 else _widened(one) for name, one in vectors.items()}
-        self._cast = _taken_out(self.model, {id(vectors[name]): one for name, one in self.vectors.items()})
+        self._cast = _taken_out(self.network, {id(vectors[name]): one for name, one in self.vectors.items()})
         for parameter in self.vectors.values():
             parameter.requires_grad_(True)
+        for name, parameter, _ in self.trained():
+            self.register_parameter(name.replace(".", "/"), cast(nn.Parameter, parameter))
 
     def trained(self) -> Iterator[tuple[str, Tensor, float]]:
         """Name, parameter and learning rate of all that trains, in a fixed order."""
@@ -50,19 +62,16 @@ class TrainableModel:
             for kind, parameter, rate in latent.trained():
                 yield f"{kind}:{name}", parameter, rate
 
-    def __call__(self, batch: Any, device: torch.device) -> Any:
-        """The model's output, differentiable in all that trains."""
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """The network's output, differentiable in all that trains. Where inputs keep their float value at random,
+        torch's own generator says which."""
         for module, name, vector, dtype in self._cast:
             module.__dict__[name] = vector.to(dtype)
         with ExitStack() as lent:
             for name, layer in self.layers.items():
                 latent = self.latents[name]
                 lent.enter_context(layer.computing_with(latent.weight(), self._fed(latent.inputs())))
-            return run(self.model, batch, device)
-
-    def draw_drops(self, seed: int) -> None:
-        """Begins the draws of the inputs that keep their float value anew."""
-        self._draws.manual_seed(seed)
+            return self.network(*given, **named)
 
     def _fed(self, inputs: InputRounder | None) -> Callable[[Tensor], Tensor] | None:
         share = self._rates.drop
@@ -70,7 +79,7 @@ class TrainableModel:
             return inputs
 
         def some(given: Tensor) -> Tensor:
-            kept = torch.rand(given.shape, generator=self._draws, dtype=torch.float32, device=given.device) < share
+            kept = torch.rand(given.shape, dtype=torch.float32, device=given.device) < share
             return torch.where(kept, given, inputs(given))
 
         return some

@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from corank.calibration.augment import augmented
-from corank.calibration.batches import Batches
 from corank.errors import ConfigError
 from corank.processes import number_of_processes, own_part
-from corank.training.objective import Objective
-from corank.training.teacher_cache import TeacherOutputs
+from corank.training.state import TrainingState
 
-__all__ = ["Feed", "Part"]
+__all__ = ["Feed", "Part", "Reference", "StepBatches"]
+
+
+class StepBatches(Protocol):
+    """The batches of steps, each a function of its number, such as :class:`corank.calibration.Batches`."""
+
+    @property
+    def smallest(self) -> int:
+        """Samples of the smallest batch, over all processes."""
+        ...
+
+    def count(self, step: int) -> int:
+        """Samples of a step's batch, over all processes."""
+        ...
+
+    def part(self, step: int, start: int, count: int) -> tuple[Any, Tensor | None]:
+        """Inputs, and labels or None, of ``count`` samples of a step's batch from the ``start``-th on."""
+        ...
+
+    def step_seed(self, step: int) -> int:
+        """The seed of a step's augmentation."""
+        ...
+
+
+class Reference(Protocol):
+    """The float network's outputs, such as :class:`~corank.training.teacher_cache.TeacherOutputs`."""
+
+    @property
+    def kept(self) -> str | None:
+        """Where they are kept; None where each step's are computed."""
+        ...
+
+    def outputs(self, step: int, batch: Any, start: int = 0) -> Any:
+        """Those for (a part of) a step's batch, of which the first is the ``start``-th, without gradients."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,37 +79,40 @@ class Feed:
         objective: what is minimised.
         augment: of images; "none" for other samples.
         size: samples of a batch that pass at once, at most; 0 for all of a process's share.
+        dtype: of inputs that are floating; None: as they are.
+        even: whether every process has a sample in each of as many parts, as norms that adapt need: they wait for those
+            of the others.
 
     Raises:
-        ConfigError: where a batch has fewer samples than there are processes.
+        ConfigError: where that is asked for, and a batch has fewer samples than there are processes.
     """
 
-    batches: Batches
-    teacher: TeacherOutputs | None
-    objective: Objective
+    batches: StepBatches
+    teacher: Reference | None
+    objective: Callable[[TrainingState], Tensor]
     augment: str = "none"
     size: int = 0
+    dtype: torch.dtype | None = torch.float32
+    even: bool = True
 
     def __post_init__(self) -> None:
-        steps, processes = 1 if self.batches.stacked else self.batches.steps_an_epoch, number_of_processes()
-        fewest = min(map(self.batches.count, range(steps))) if processes > 1 else 1
+        processes = number_of_processes()
+        fewest = self.batches.smallest if self.even and processes > 1 else processes
         if fewest < processes:
             raise ConfigError(
                 f"a batch of {fewest} samples cannot be shared by {processes} processes; give larger ones"
             )
 
     def parts(self, step: int) -> Iterator[Part]:
-        """This process's share of a step's batch, part by part, in float32 where it is floating.
-
-        As many parts in every process, since norms that adapt wait for those of the others, and a sample in each.
-        """
+        """This process's share of a step's batch, part by part; as many in every process that has a sample."""
         count, processes = self.batches.count(step), number_of_processes()
         first, own = own_part(count)
         most = -(-count // processes)
-        passes = min(-(-most // (self.size or most)), count // processes)
+        passes = min(-(-most // (self.size or most)), max(1, count // processes)) if own else 0
         for place in range(passes):
             start, stop = first + own * place // passes, first + own * (place + 1) // passes
             inputs, labels = self.batches.part(step, start, stop - start)
             inputs = augmented(self.augment, inputs, self.batches.step_seed(step), start, count)
-            inputs = tree_map(lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, inputs)
+            if self.dtype is not None:
+                inputs = tree_map(lambda leaf: leaf.to(self.dtype) if leaf.is_floating_point() else leaf, inputs)
             yield Part(inputs, labels, start, (stop - start) / count)

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
-from corank.calibration import Context, run
-from corank.errors import TrainingError
+from corank.calibration import Context, run, seed_of
+from corank.checkpoint import Checkpoint
+from corank.errors import DataError, TrainingError
 from corank.memory import is_out_of_memory
 from corank.precision import native_bfloat16
 from corank.processes import all_reduce, number_of_processes
@@ -23,6 +24,7 @@ from corank.training.optimizers import build, groups_of
 from corank.training.restored import restored, saved
 from corank.training.state import TrainingState
 from corank.training.synchronized import synchronized_norms
+from corank.watching import evaluating
 
 __all__ = ["train_steps"]
 
@@ -42,14 +44,15 @@ def train_steps(
         context: its checkpoint keeps the state every 25 steps, and one found in it is continued.
 
     Returns:
-        One entry for each step: iteration, loss, and what callbacks measured.
+        One entry for each step: iteration, loss, where there are penalties the task's loss without them, and what
+        callbacks measured; ``state.history`` while it trains.
 
     Raises:
         TrainingError: for numbers that are not finite, or too little memory; the last good state is in the checkpoint.
     """
     recipe, checkpoint = state.recipe, context.checkpoint
     loop = _Loop(state, norms, feed)
-    history = restored(checkpoint.load(_STEP), state, loop.average)
+    history = state.history = restored(checkpoint.load(_STEP), state, loop.average)
     state.step = len(history)
     with state.closing:
         for part in (*recipe.penalties, *recipe.callbacks):
@@ -64,12 +67,12 @@ def train_steps(
                 last = number + 1
                 if last % _KEPT_EVERY == 0 or last == recipe.iterations:
                     loop.check()
-                    checkpoint.save(_STEP, *saved(state, loop.average, history))
+                    loop.keep(checkpoint)
             except Exception as error:
                 if not (isinstance(error, NotFiniteError) or is_out_of_memory(error)):
                     raise
                 if before is not None and loop.undone(before, error):
-                    checkpoint.save(_STEP, *saved(state, loop.average, history))
+                    loop.keep(checkpoint)
                 raise loop.failure(error, checkpoint.keeps) from error
             context.progress(f"training, loss {loss:.3g}", last, recipe.iterations)
         state.step = recipe.iterations
@@ -91,7 +94,7 @@ class _Loop:
             for way in (layer.weight, layer.inputs):
                 if way is not None:
                     way.train()
-        state.optimizer = build(recipe.optimizer, groups_of(state))
+        state.optimizer = build(recipe.optimizer, state.groups or groups_of(state))
         for group in state.optimizer.param_groups:
             group["peak"] = group["lr"]
         self._trained = [one for group in state.optimizer.param_groups for one in group["params"]]
@@ -101,6 +104,7 @@ class _Loop:
         wanted = recipe.precision == "bfloat16" or (recipe.precision == "auto" and native_bfloat16(state.device))
         self._bfloat16 = wanted and not twice
         self._moves, self._at_once = False, 1
+        self._turns: bool | None = None  # images' channels last; None until a pass was tried
 
     def step(self) -> float:
         """One step; returns the loss before it."""
@@ -111,20 +115,22 @@ class _Loop:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * recipe.schedule(state.place)
         optimizer.zero_grad(set_to_none=True)
-        with _seeded((state.seed << 20) + state.step):
-            total = self._backward()
+        total = self._backward()
         gradients = [one.grad for one in self._trained if one.grad is not None]
         if not all_finite([total, *gradients]):
-            raise NotFiniteError("gradient" if bool(torch.isfinite(total)) else "loss")
+            raise NotFiniteError("gradient" if bool(torch.isfinite(total).all()) else "loss")
         self._moves = True
         for callback in recipe.callbacks:
             callback.gradients_ready(state)
         if recipe.optimizer.clip:
             torch.nn.utils.clip_grad_norm_(self._trained, recipe.optimizer.clip)
         optimizer.step()
-        state.measured["loss"] = float(total)
+        loss, task = total.tolist()
+        state.measured["loss"] = loss
+        if recipe.penalties:
+            state.measured["task"] = task
         self._after()
-        return float(total)
+        return loss
 
     def check(self) -> None:
         """Raises NotFiniteError for a step that led to what is not."""
@@ -150,22 +156,23 @@ class _Loop:
         return too_large(self._state, self._at_once, kept)
 
     def _backward(self) -> Tensor:
-        """Adds the gradients of a step's batch, part by part; returns the loss."""
+        """Adds the gradients of a step's batch, part by part; returns ``(2,)``: the loss, and without penalties."""
         state = self._state
-        total = torch.zeros((), dtype=torch.float32, device=state.device)
+        total = torch.zeros(2, dtype=torch.float32, device=state.device)
         for place, part in enumerate(self._feed.parts(state.step)):
             state.share, state.first = part.share, place == 0
             self._at_once = len(tree_leaves(part.inputs)[0])
-            loss = self._loss(part)
-            (loss * part.share).backward()
-            total += loss.detach() * part.share
+            with _seeded(seed_of(state.seed, "draws", state.step, part.start)):
+                loss, task = self._loss(part)
+                (loss * part.share).backward()
+            total += torch.stack([loss.detach(), task.detach()]).reshape(2) * part.share
         if number_of_processes() > 1:
             for one in self._trained:
                 one.grad = torch.zeros_like(one) if one.grad is None else one.grad
             all_reduce([total, *(one.grad for one in self._trained if one.grad is not None)])
         return total
 
-    def _loss(self, part: Part) -> Tensor:
+    def _loss(self, part: Part) -> tuple[Tensor, Tensor]:
         state, feed = self._state, self._feed
         state.batch, state.labels = self._laid_out(part.inputs), part.labels
         with torch.autocast(state.device.type, torch.bfloat16, enabled=self._bfloat16):
@@ -176,13 +183,33 @@ class _Loop:
         loss = task + sum(penalty(state, task) for penalty in state.recipe.penalties)
         for callback in state.recipe.callbacks:
             loss = callback.loss_ready(state, loss)
-        return loss
+        return loss, task
 
     def _laid_out(self, inputs: Any) -> Any:
         """Images with their channels last where they pass in bfloat16: convolutions are a third faster so."""
-        if self._bfloat16 and isinstance(inputs, Tensor) and inputs.dim() == 4:
-            return inputs.contiguous(memory_format=torch.channels_last)
-        return inputs
+        if not (self._bfloat16 and isinstance(inputs, Tensor) and inputs.dim() == 4):
+            return inputs
+        turned = inputs.contiguous(memory_format=torch.channels_last)
+        if self._turns is None:
+            self._turns = self._runs(turned[:2])
+        return turned if self._turns else inputs
+
+    def _runs(self, inputs: Tensor) -> bool:
+        """Whether the network takes images so: one that calls ``view()`` on what a convolution gave may not."""
+        state = self._state
+        try:
+            with (
+                torch.no_grad(),
+                evaluating(state.model),
+                _seeded(0),
+                torch.autocast(state.device.type, torch.bfloat16),
+            ):
+                run(state.model, inputs, state.device)
+        except DataError:
+            return False
+        finally:
+            state.outputs.clear()  # what was watched
+        return True
 
     @torch.no_grad()
     def _after(self) -> None:
@@ -195,6 +222,11 @@ class _Loop:
             callback.step_done(state)
         for kept, one in zip(self.average, self._trained, strict=False):
             kept.lerp_(one.detach(), 1 - self._average_of)
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Saves the state, where there is a folder for it."""
+        if checkpoint.keeps:
+            checkpoint.save(_STEP, *saved(self._state, self.average, self._state.history))
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -209,6 +241,10 @@ class _Loop:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Draws by torch's own generators within, such as dropout's, hang on the seed alone."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        # torch.manual_seed formats the stack each time while CUDA has not begun: up to a millisecond
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
         yield

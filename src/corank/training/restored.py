@@ -31,8 +31,11 @@ def saved(
                 numbers[f"{index}:{kind}"] = value
     found.update({f"average:{index}": tensor for index, tensor in enumerate(average)})
     found.update({f"kept:{name}": tensor for name, tensor in state.kept.items()})
-    # safetensors holds no two tensors of one storage
-    return {name: tensor.detach().clone() for name, tensor in found.items()}, {"history": history, "numbers": numbers}
+    # Copies, as safetensors holds no two tensors of one storage; on the CPU, where there is room beside the training.
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in found.items()}, {
+        "history": history,
+        "numbers": numbers,
+    }
 
 
 def restored(

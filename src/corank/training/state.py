@@ -116,6 +116,9 @@ class TrainingState:
         closing: what is closed when the training ends or fails, such as hooks.
         kept: what callbacks and penalties remember, by names that begin with their kind's; a checkpoint holds it.
         measured: numbers of this step for the history, by name.
+        groups: what trains, and at which peak rates, as torch's optimizers take it; empty: all that the recipe's
+            weights, inputs and norms have, at the rates of its optimizer.
+        history: one entry for each step so far.
     """
 
     recipe: Any  # a Recipe, whose callbacks and penalties import this file
@@ -135,6 +138,8 @@ class TrainingState:
     closing: ExitStack = field(default_factory=ExitStack)
     kept: dict[str, Tensor] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def place(self) -> float:
@@ -144,7 +149,7 @@ class TrainingState:
     @property
     def device(self) -> torch.device:
         """Where the network trains."""
-        return next(iter(self.layers.values())).latent.device
+        return next(self.model.parameters()).device
 
     def weights(self) -> Iterator[tuple[str, TrainedLayer, TrainableWeight]]:
         """The layers whose weight trains in a low-bit way."""

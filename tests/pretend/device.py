@@ -162,7 +162,7 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """What the operation gives, its tensors on the device where a real one's would be."""
     operation = _OPERATIONS.get(func) or _OPERATIONS.setdefault(func, _Operation.of(func))
     name, given, asked = operation.name, _Arguments(args, kwargs), kwargs.get("device")
-    if asked is not None and torch.device(asked).type not in ("pretend", "cpu"):
+    if asked is not None and torch.device(asked).type not in ("pretend", "cpu", "meta"):
         raise RuntimeError(f"{func}: from pretend:0 to {asked}")
     _check_meeting(func, operation, args, given)
     on_device = torch.device(asked).type == "pretend" if asked is not None else bool(given.wrappers)

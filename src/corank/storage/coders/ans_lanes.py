@@ -123,11 +123,12 @@ class AnsReader:
             raise ArtifactError(f"a code of one lane holds more than {_ONE_LANE_COUNT} decisions")
         state, words, at, end = self._state, self._listed, self._at, len(self._listed)
         found: list[bool] = []
+        note = found.append
         for chance in chances.tolist():
             low = state & 0xFFFF
             answer = low < chance
             state = chance * (state >> 16) + low if answer else (WHOLE - chance) * (state >> 16) + low - chance
-            found.append(answer)
+            note(answer)
             # One lane begins with nothing, so what was written first is read without words.
             if state < _LEAST and at < end:
                 state = state << 16 | words[at]

@@ -20,7 +20,7 @@ _SAMPLE = 1 << 16  # symbols by which the places are chosen
 
 @dataclass(frozen=True)
 class Rans(SymbolCoder):
-    """The smallest, for codes that are mostly zero or whose neighbours tell their signs; read at 1 to 5 million a second.
+    """The smallest for codes that are mostly zero or whose neighbours tell their signs, and slow to read.
 
     A row is seen as channels of ``k`` places each (9 of a 3 x 3 kernel). Of every symbol it is coded whether it is
     the most frequent one, else on which side of that, else how far: binary decisions as for coefficients of wavelets
@@ -152,7 +152,8 @@ class _Walk:
         while start < rows:
             part = slice(start, min(rows, start + size))
             some = None if given is None else given[part]
-            live = self._ask("row", [np.zeros(part.stop - start, np.int64)], None if some is None else some.any((1, 2)))
+            lives = None if some is None else (some != 0).any((1, 2))
+            live = self._ask("row", [np.zeros(part.stop - start, np.int64)], lives)
             if live.any():
                 found[part][live] = self._block(int(live.sum()), None if some is None else some[live])
             start = part.stop
@@ -203,7 +204,7 @@ class _Walk:
             negative = np.ones(len(filled), bool)
             if self.levels > 2:
                 left, above, *farther = (block.signs[cell][filled] for cell in near)
-                slope = np.clip(2 * (left + above) + sum(farther), -6, 6) + 6
+                slope = np.minimum(np.maximum(2 * (left + above) + sum(farther), -6), 6) + 6
                 contexts = [known + 3 * (left + 1) + above + 1, slope]
                 negative = self._ask("sign", contexts, None if some is None else some < 0)
             contexts = [np.minimum(around[filled], 7) >> 1, block.channel[filled], negative.astype(np.int64)]

@@ -26,5 +26,5 @@ def rate(bits: float, inputs: int | None = None) -> Recipe:
         edge=LearnedStep(Uniform(8, range="mse")),
         penalties=(Rate(bits),),
         start="float",
-        optimizer=Optimizer(rate=2e-3, step_rate=3.0),
+        optimizer=Optimizer(rate=4e-3),
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from corank.errors import ArtifactError
 from corank.storage.coders import Rans, ans_lanes, entropy
+from corank.testing import check_coder
 
 
 def kernels(rows: int = 32, channels: int = 32) -> Tensor:
@@ -60,6 +61,11 @@ def test_many_lanes(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> 
     for data in (one, many):
         assert torch.equal(Rans().decode(data, shape, 16).long(), symbols)
     assert len(many) < len(one) + 5 * 64
+
+
+def test_conformance_with_many_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ans_lanes, "_ONE_LANE_BYTES", -1)
+    check_coder(Rans())
 
 
 def test_the_bytes_are_those_of_the_first_version() -> None:

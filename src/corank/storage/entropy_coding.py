@@ -25,6 +25,7 @@ from corank.storage.placement import PlacedTensor, placed_tensors
 __all__ = ["CodeStream", "check_coder", "decode_contents", "encode_contents", "relative_codes"]
 
 AUTO = ("deflate", "sham", "rans")  # what "auto" tries: those that need no further package, the fastest to read first
+_LONG, _SLOW_AND_LONG = 1 << 22, 0.9  # codes of a run whose reading takes seconds, and what it must come to then
 _SLOW = 0.97  # of the bytes that is read fast, the most that one read slowly may take to be chosen by "auto"
 _NAMED_BYTES = 3  # about what a coded run, or one more coder, adds to the header
 _MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
@@ -216,7 +217,8 @@ def _smallest(part: CodeStream, packed: Tensor, zeros: Tensor | None, names: Seq
     for name in names:
         # Where others are tried as well, what reads slowly has to be worth it.
         slow = len(names) > 1 and name == "rans"
-        most = _SLOW * least.numel() if slow else least.numel() - _NAMED_BYTES
+        share = _SLOW if symbols.numel() <= _LONG else _SLOW_AND_LONG
+        most = share * least.numel() if slow else least.numel() - _NAMED_BYTES
         coder = CODERS[name]()
         if _is_hopeless(coder, symbols, 1 << part.bits, most if slow else least.numel()):
             continue

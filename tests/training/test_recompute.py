@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -101,33 +99,3 @@ def test_what_it_cannot_do_is_said_before_anything_else() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(108, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
     small = corank.train(flat.eval(), IMAGES, "stats-2bit", iterations=1, recompute=True)
     assert any("no blocks" in text for text in small.__dict__[ATTRIBUTE].notes)
-
-
-MEMORY = """
-import sys, torch
-from torch import nn
-import corank
-from corank.memory import peak_memory_bytes
-from corank.training.callbacks import Callback
-torch.set_num_threads(1)
-torch.manual_seed(0)
-block = lambda: nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.Tanh())
-model = nn.Sequential(*(block() for _ in range(16)), nn.Linear(64, 4)).eval()
-data = torch.randn(16384, 64)
-class Measured(Callback):
-    def start(self, state):
-        self.before.append(peak_memory_bytes())
-    def step_done(self, state):
-        print(peak_memory_bytes() - self.before[-1])
-Measured.before = []
-corank.train(model, data, "stats-2bit", iterations=1, batch_size=16384, samples=64, callbacks=[Measured()],
-             recompute=sys.argv[1] == "yes")
-"""
-
-
-def test_a_deep_network_takes_less_memory() -> None:
-    def grown(recompute: str) -> int:
-        done = subprocess.run([sys.executable, "-c", MEMORY, recompute], capture_output=True, text=True, check=True)
-        return int(done.stdout.split()[0])
-
-    assert grown("yes") < 0.6 * grown("no")

@@ -13,6 +13,7 @@ import corank
 from corank.codecs import Codec, PowerOfTwo, StatsQ, Ternary, Uniform
 from corank.errors import ConfigError, DataError
 from corank.layers import CodedLayer
+from corank.training.inputs import LearnedStepInputs
 from corank.training.recipe import Recipe
 from corank.training.weights import LearnedStep, StraightThrough
 
@@ -47,8 +48,6 @@ def test_before_the_first_step_it_is_what_quantize_gives(codec: Codec, inputs: i
     model, data = network(), images()
     quantized = corank.quantize(model, data, codec=codec, budget=0.0, activations=inputs)
     way = LearnedStep(codec) if isinstance(codec, Uniform) else StraightThrough(codec)
-    from corank.training.inputs import LearnedStepInputs
-
     recipe = Recipe(way, None if inputs is None else LearnedStepInputs(inputs), iterations=0)
     trained = corank.train(model, data, recipe)
     for one, other in zip(quantized.modules(), trained.modules(), strict=True):
@@ -81,8 +80,9 @@ def test_norms_fold_where_scales_can_take_them_and_stay_where_not(codec: Codec, 
 
 def test_training_comes_nearer_to_the_float_network() -> None:
     model, data = network(), images(256)
-    start = corank.train(model, data, "stats-2bit", iterations=0)
-    end = corank.train(model, data, "stats-2bit", iterations=60, batch_size=64)
+    recipe = Recipe(StraightThrough(StatsQ(2)), norms="frozen", augment="none", batch_size=64)
+    start = corank.train(model, data, recipe, iterations=0)
+    end = corank.train(model, data, recipe, iterations=60)
     with torch.no_grad():
         assert relative(end(data), model(data)) < 0.8 * relative(start(data), model(data))
     history = end.corank_run.history

@@ -59,7 +59,9 @@ def contents_of(model: nn.Module, run: ModelRecord) -> ArtifactContents:
         kind, value = _stored(tensor)
         index.setdefault(kind, []).append([name, list(value.shape)])
         parts.setdefault(kind, []).append(value.reshape(-1))
-    blobs = {kind: torch.cat(tensors) for kind, tensors in {**coded, **parts}.items()}
+    empty = {"codes": torch.zeros(0, dtype=torch.uint8), "scales": torch.zeros(0, dtype=torch.float16)}
+    # without scales: those that are powers of two are exponents, which are packed as codes are
+    blobs = {kind: torch.cat(own) if own else empty[kind] for kind, own in {**coded, **parts}.items()}
     first = cast(CodedLayer, modules[next(iter(run.layers))])
     dtype = str(cast(Tensor, first._buffers["_float"]).dtype).removeprefix("torch.")
     return ArtifactContents(header_of(run, index, dtype), blobs)

@@ -42,7 +42,12 @@ class Before:
 @torch.no_grad()
 def all_finite(tensors: list[Tensor]) -> bool:
     """Whether all numbers of floating tensors on one device are; it waits for the device once."""
-    largest = [torch.linalg.vector_norm(one, torch.inf, dtype=torch.float32) for one in tensors if one.numel()]
+    # of float64 in its own dtype: torch does not narrow it
+    largest = [
+        torch.linalg.vector_norm(one, torch.inf, dtype=torch.promote_types(one.dtype, torch.float32)).double()
+        for one in tensors
+        if one.numel()
+    ]
     return not largest or bool(torch.isfinite(torch.stack(largest)).all())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from corank.codecs import Binary, StatsQ
 from corank.training.callbacks import Meters
 from corank.training.inputs import LearnedStepInputs
-from corank.training.recipe import Recipe
+from corank.training.recipe import Optimizer, Recipe
 from corank.training.weights import StraightThrough
 
 __all__ = ["stats"]
@@ -24,8 +24,11 @@ def stats(bits: int, inputs: int | None) -> Recipe:
         bits: of weights, 1 to 8.
         inputs: bits of inputs, 2 to 8; None for float.
     """
+    # measured: signs turn more slowly than codes of more bits; with inputs of few bits the usual rate is the better
+    rate = Optimizer().rate if inputs is not None or bits > 2 else 1e-2 if bits == 1 else 4e-3
     return Recipe(
         weights=StraightThrough(Binary() if bits == 1 else StatsQ(bits)),
         inputs=None if inputs is None else LearnedStepInputs(inputs),
         callbacks=(Meters(),),
+        optimizer=Optimizer(rate=rate),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from corank.codecs import Ternary
 from corank.errors import ConfigError
 from corank.training.inputs import LearnedStepInputs
-from corank.training.recipe import Recipe
+from corank.training.recipe import Optimizer, Recipe
 from corank.training.weights import StraightThrough
 
 __all__ = ["ternary"]
@@ -23,4 +23,6 @@ def ternary(bits: int, inputs: int | None) -> Recipe:
     """
     if bits != 2:
         raise ConfigError(f"ternary-{bits}bit: three levels take a code of 2 bits: 'ternary-2bit'")
-    return Recipe(StraightThrough(Ternary()), None if inputs is None else LearnedStepInputs(inputs))
+    if inputs is not None:
+        return Recipe(StraightThrough(Ternary()), LearnedStepInputs(inputs))
+    return Recipe(StraightThrough(Ternary()), optimizer=Optimizer(rate=4e-3))

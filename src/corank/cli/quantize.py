@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import typer
-from torch import nn
 
 import corank
 import corank.cli.options as options
 import corank.cli.quantize_options as asked
 from corank.cli.invocation import command_line
-from corank.cli.outputs import check_distinct, check_file, check_report, write_all
+from corank.cli.made_network import MadeFiles, show_made
+from corank.cli.outputs import check_distinct
 from corank.cli.progress import progress_bar
 from corank.cli.record import Made, Scores, record_of, score
 from corank.cli.request import Request
-from corank.cli.screen import results_console, show_lines, show_skipped, show_tried, summary_table
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
-from corank.files import write_whole
 from corank.models import resolve
 from corank.processes import is_main
-from corank.reports import write_record, write_report
 
 __all__ = ["quantize"]
 
@@ -70,7 +61,8 @@ def quantize(
 ) -> None:
     """Quantize a trained network; no training, no labels (but for --eval)."""
     check_distinct((out, save_plan, record, report), (weights, plan, model, data, evaluation))
-    _check_outputs(out, save_plan, record, report)
+    files = MadeFiles(out, save_plan, "plan", record, report)
+    files.check()
     request = Request(
         bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
         samples, seed, model, chosen_device(device), checkpoint, activations, codec, activation_range, rate,
@@ -87,42 +79,6 @@ def quantize(
         return
     result = record_of(Made("quantize", command_line(context)), corank.inspect(quantized, True, coder), scores, source)
     result["tried"] = [trial._asdict() for trial in tried]
-    written = _Outputs(out, save_plan, record, report).write(quantized, result, coder)
-    _show(result, written, quiet)
-
-
-def _check_outputs(out: Path, save_plan: Path | None, record: Path | None, report: Path | None) -> None:
-    check_file(out, "--out", ".safetensors")
-    check_file(save_plan, "--save-plan", ".json")
-    check_file(record, "--record", ".json")
-    check_report(report)
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """What is written, None where it was not asked for."""
-
-    out: Path
-    save_plan: Path | None
-    record: Path | None
-    report: Path | None
-
-    def write(self, quantized: nn.Module, result: Mapping[str, Any], coder: str) -> list[Path]:
-        plan_text = json.dumps(result["plan"], indent=1) + "\n"
-        return write_all(
-            (self.out, lambda path: corank.save(quantized, path, coder)),
-            (self.save_plan, lambda path: write_whole(path, plan_text.encode())),
-            (self.record, lambda path: write_record(path, result)),
-            (self.report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
-        )
-
-
-def _show(result: Mapping[str, Any], written: Sequence[Path], quiet: bool) -> None:
-    if quiet:
-        return
-    console = results_console()
-    console.print(summary_table(result))
-    show_skipped(console, result["skipped"])
-    show_tried(console, result)
-    show_lines(console, [f"note: {text}" for text in result["notes"]])
-    show_lines(console, [f"wrote {path}" for path in written])
+    written = files.write(lambda path: corank.save(quantized, path, coder), result)
+    if not quiet:
+        show_made(result, written)

@@ -105,7 +105,7 @@ def show_tried(console: Console, record: Mapping[str, Any]) -> None:
     lines = [
         f"  {trial['bits']:g} bits" + (f" + {trial['budget']:g}" if trial["budget"] else "")
         + f": {trial['drop']:.{3 if unit == 'nats' else 2}f} {unit} in {show_bytes(trial['stored_bytes'])}"
-        for trial in record["tried"]
+        for trial in record.get("tried", ())
     ]  # fmt: skip
     show_lines(console, ["lost by what was tried:", *lines] if lines else [])
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,15 @@ import corank.cli.options as options
 import corank.cli.quantize_options as shared
 import corank.cli.train_options as asked
 from corank.cli.invocation import command_line
-from corank.cli.outputs import check_distinct, check_file, check_report, write_all
+from corank.cli.made_network import MadeFiles, show_made
+from corank.cli.outputs import check_distinct
 from corank.cli.progress import progress_bar
 from corank.cli.record import Made, Scores, float_record, record_of, score
-from corank.cli.screen import results_console, show_lines, show_skipped, summary_table
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
 from corank.cli.training import TrainingRequest
 from corank.files import write_whole
 from corank.models import ResolvedModel, resolve
 from corank.processes import is_main
-from corank.reports import write_record, write_report
 
 __all__ = ["train"]
 
@@ -67,7 +64,8 @@ def train(
 ) -> None:
     """Train a network while its weights are low-bit codes; labels only where --loss asks for them."""
     check_distinct((out, save_recipe, record, report), (weights, recipe, model, data, evaluation))
-    _check_outputs(out, save_recipe, record, report)
+    files = MadeFiles(out, save_recipe, "recipe", record, report)
+    files.check()
     request = TrainingRequest(
         recipe, iterations, batch_size, loss, rate, size, tuple(layer or ()), all_layers, samples, parts, recompute,
         seed, model, chosen_device(device), checkpoint,
@@ -87,8 +85,9 @@ def train(
         result = _of_float(made, scores, source, how, seed)
     else:
         result = record_of(made, corank.inspect(trained, True, coder), scores, source)
-    written = _Outputs(out, save_recipe, record, report).write(trained, result, coder)
-    _show(result, written, quiet)
+    written = files.write(lambda path: _save(trained, result, path, coder), result)
+    if not quiet:
+        show_made(result, written, "trained")
 
 
 def _of_float(made: Made, scores: Scores, source: ResolvedModel, how: corank.Recipe, seed: int) -> dict[str, Any]:
@@ -102,32 +101,6 @@ def _of_float(made: Made, scores: Scores, source: ResolvedModel, how: corank.Rec
     }  # fmt: skip
 
 
-def _check_outputs(out: Path, save_recipe: Path | None, record: Path | None, report: Path | None) -> None:
-    check_file(out, "--out", ".safetensors")
-    check_file(save_recipe, "--save-recipe", ".json")
-    check_file(record, "--record", ".json")
-    check_report(report)
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """What is written, None where it was not asked for."""
-
-    out: Path
-    save_recipe: Path | None
-    record: Path | None
-    report: Path | None
-
-    def write(self, trained: nn.Module, result: Mapping[str, Any], coder: str) -> list[Path]:
-        recipe = json.dumps(result["recipe"], indent=1) + "\n"
-        return write_all(
-            (self.out, lambda path: _save(trained, result, path, coder)),
-            (self.save_recipe, lambda path: write_whole(path, recipe.encode())),
-            (self.record, lambda path: write_record(path, result)),
-            (self.report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
-        )
-
-
 def _save(trained: nn.Module, result: Mapping[str, Any], path: Path, coder: str) -> None:
     """The coded network; the state of one that ended in float, as --weights reads it."""
     if result["layers"]:
@@ -135,13 +108,3 @@ def _save(trained: nn.Module, result: Mapping[str, Any], path: Path, coder: str)
         return
     # safetensors takes no two tensors of one storage
     write_whole(path, float_file({name: one.clone().contiguous() for name, one in trained.state_dict().items()}))
-
-
-def _show(result: Mapping[str, Any], written: Sequence[Path], quiet: bool) -> None:
-    if quiet:
-        return
-    console = results_console()
-    console.print(summary_table(result, "trained"))
-    show_skipped(console, result["skipped"])
-    show_lines(console, [f"note: {text}" for text in result["notes"]])
-    show_lines(console, [f"wrote {path}" for path in written])

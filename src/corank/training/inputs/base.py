@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
+import torch
 from torch import Tensor, nn
 
 from corank.errors import ConfigError
 from corank.layers import InputQuantizer, InputRounder
 from corank.matrix import Geometry
 
-__all__ = ["InputStart", "InputTraining", "TrainableInputs"]
+__all__ = ["InputStart", "InputTraining", "SteppedInputs", "TrainableInputs"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,25 @@ class TrainableInputs(nn.Module, ABC):
         """What ships: gives the same values, once its step is rounded to fp16."""
 
 
+class SteppedInputs(TrainableInputs):
+    """Whole multiples of one step that trains: its start times ``exp`` of :attr:`growth`, and so positive; which code
+    stands for zero stays."""
+
+    def __init__(self, quantizer: InputQuantizer) -> None:
+        super().__init__()
+        self._quantizer = quantizer
+        self.growth = nn.Parameter(torch.zeros_like(quantizer.step))
+        self.register_buffer("step", quantizer.step.clone())
+
+    def now(self) -> InputQuantizer:
+        """The quantizer at this step, differentiable in what trains."""
+        return replace(self._quantizer, step=self.get_buffer("step") * self.growth.exp())
+
+    def quantizer(self) -> InputQuantizer:
+        now = self.now()
+        return replace(now, step=now.step.detach())
+
+
 @dataclass(frozen=True)
 class InputTraining(ABC):
     """The frozen setting: numbers only; JSON both ways by :data:`corank.training.inputs.INPUTS`.
@@ -75,6 +95,12 @@ class InputTraining(ABC):
     """
 
     bits: int = 8
+    widths: ClassVar[range] = range(2, 9)
+
+    def __post_init__(self) -> None:
+        if type(self.bits) is not int or self.bits not in self.widths:
+            name, few, many = type(self).__name__, self.widths[0], self.widths[-1]
+            raise ConfigError(f"bits={self.bits!r}: of inputs, {few} to {many}, e.g. {name}({min(4, many)})")
 
     @abstractmethod
     def start(self, given: InputStart) -> TrainableInputs:

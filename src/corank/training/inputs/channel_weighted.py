@@ -38,8 +38,7 @@ class ChannelWeightedInputs(InputTraining):
     weighted: bool = True
 
     def __post_init__(self) -> None:
-        if type(self.bits) is not int or not 2 <= self.bits <= 8:
-            raise ConfigError(f"bits={self.bits!r}: of inputs, 2 to 8, e.g. ChannelWeightedInputs(4)")
+        super().__post_init__()
         if type(self.every) is not int or self.every < 0:
             raise ConfigError(f"every={self.every!r}: passes, 0 for never, e.g. ChannelWeightedInputs(4, every=20)")
 

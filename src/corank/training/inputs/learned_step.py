@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from corank.errors import ConfigError
-from corank.layers import InputQuantizer
-from corank.training.inputs.base import InputStart, InputTraining, TrainableInputs
+from corank.training.inputs.base import InputStart, InputTraining, SteppedInputs, TrainableInputs
 
 __all__ = ["LearnedStepInputs"]
 
@@ -24,26 +21,10 @@ class LearnedStepInputs(InputTraining):
 
     bits: int = 4
 
-    def __post_init__(self) -> None:
-        if type(self.bits) is not int or not 2 <= self.bits <= 8:
-            raise ConfigError(f"bits={self.bits!r}: of inputs, 2 to 8, e.g. LearnedStepInputs(4)")
-
     def start(self, given: InputStart) -> TrainableInputs:
         return _Learned(given.codes)
 
 
-class _Learned(TrainableInputs):
-    def __init__(self, quantizer: InputQuantizer) -> None:
-        super().__init__()
-        self._quantizer = quantizer
-        self.growth = nn.Parameter(torch.zeros_like(quantizer.step))
-        self.register_buffer("step", quantizer.step.clone())
-
+class _Learned(SteppedInputs):
     def forward(self, inputs: Tensor) -> Tensor:
-        return self._now()(inputs)
-
-    def quantizer(self) -> InputQuantizer:
-        return replace(self._now(), step=self._now().step.detach())
-
-    def _now(self) -> InputQuantizer:
-        return replace(self._quantizer, step=self.get_buffer("step") * self.growth.exp())
+        return self.now()(inputs)

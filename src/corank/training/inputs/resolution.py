@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from corank.errors import ConfigError
-from corank.layers import InputQuantizer
-from corank.training.inputs.base import InputStart, InputTraining, TrainableInputs
+from corank.training.inputs.base import InputStart, InputTraining, SteppedInputs, TrainableInputs
 
 __all__ = ["ResolutionInputs"]
 
@@ -33,36 +31,19 @@ class ResolutionInputs(InputTraining):
 
     bits: int = 4
 
-    def __post_init__(self) -> None:
-        if type(self.bits) is not int or not 2 <= self.bits <= 8:
-            raise ConfigError(f"bits={self.bits!r}: of inputs, 2 to 8, e.g. ResolutionInputs(4)")
-
     def start(self, given: InputStart) -> TrainableInputs:
         return _Resolution(given.codes)
 
 
-class _Resolution(TrainableInputs):
+class _Resolution(SteppedInputs):
     """The resolution is its start times ``exp`` of what trains, and so positive."""
 
-    def __init__(self, quantizer: InputQuantizer) -> None:
-        super().__init__()
-        self._quantizer = quantizer
-        self.growth = nn.Parameter(torch.zeros_like(quantizer.step))
-        self.register_buffer("step", quantizer.step.clone())
-
     def forward(self, inputs: Tensor) -> Tensor:
-        now = self._now()
+        now = self.now()
         if not torch.is_grad_enabled():
             return now(inputs)
         high = 2**now.bits - 1 - now.offset
         return _Coarse.apply(inputs, now.step, -now.offset, high)
-
-    def quantizer(self) -> InputQuantizer:
-        now = self._now()
-        return replace(now, step=now.step.detach())
-
-    def _now(self) -> InputQuantizer:
-        return replace(self._quantizer, step=self.get_buffer("step") * self.growth.exp())
 
 
 class _Coarse(torch.autograd.Function):

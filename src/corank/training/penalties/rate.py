@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["WANTED", "Rate", "prices", "slope"]
 
 WANTED = "rate:wanted"  # what is kept of a training whose bits were set anew on its way
+_SLACK = 0.03  # of the rate, below its way down, at which its weight is zero
 _RAREST = 2.0**-16  # share that a code which never occurs is priced at
 
 
@@ -110,8 +111,11 @@ class Rate(Penalty):
         if state.first:
             total = min(max(total + self.pull * off, math.log(self.weight) - 12), math.log(self.weight) + 6)
         state.kept["rate:log weight"] = torch.tensor(total, dtype=torch.float64)
-        state.measured["weight of a bit"] = math.exp(total)
-        return math.exp(min(total + off, math.log(self.weight) + 6))
+        # Below the way nothing pulls: an optimizer that divides gradients by their size follows a small one, too, and
+        # what has become zero does not come back.
+        factor = math.exp(min(total + off, math.log(self.weight) + 6)) * min(1.0, max(0.0, 1 + off / _SLACK))
+        state.measured["weight of a bit"] = factor
+        return factor
 
 
 def prices(share: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from corank.cli.outputs import check_distinct
 from corank.cli.progress import progress_bar
 from corank.cli.record import Made, Scores, float_record, record_of, score
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
-from corank.cli.training import TrainingRequest
+from corank.cli.training_request import TrainingRequest
 from corank.files import write_whole
 from corank.models import ResolvedModel, resolve
 from corank.processes import is_main

@@ -104,7 +104,8 @@ class TrainingState:
     Attributes:
         recipe: that is carried out.
         model: the network that trains, in training mode where its norms adapt.
-        teacher: the float network; None where nothing is distilled.
+        teacher: the float network, for penalties of a refinement that compare layers with it; None otherwise: what it
+            gives for the batch is ``reference``.
         layers: by name, in the order they run.
         seed: of all draws.
         step: the number of the step under way, from 0.

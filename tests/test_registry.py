@@ -44,12 +44,12 @@ def network():
     return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8), torch.nn.Linear(8, 3))
 
 
-corank.register_codec("quarters", Quarters)
+corank.register_codec("outside-quarters", Quarters)
 '''
 QUANTIZE = """
 import sys, torch, corank, outside
 inputs = torch.randn(64, 6)
-small = corank.quantize(outside.network(), inputs, codec="quarters", budget=0, checkpoint="kept")
+small = corank.quantize(outside.network(), inputs, codec="outside-quarters", budget=0, checkpoint="kept")
 again = corank.quantize(outside.network(), inputs, codec=outside.Quarters(), budget=0, preset="nearest")
 corank.save(small, "small.safetensors")
 small.corank_run.plan.save("plan.json")
@@ -85,7 +85,7 @@ def test_a_codec_of_ones_own_loads_in_a_fresh_process(outside: Path) -> None:
 
 
 def test_a_file_of_a_codec_nobody_registered_says_its_name(outside: Path) -> None:
-    with pytest.raises(corank.ArtifactError, match="'quarters'"):
+    with pytest.raises(corank.ArtifactError, match="'outside-quarters'"):
         corank.load(outside / "small.safetensors", nn.Linear(1, 1))
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from corank.cli.outputs import check_file, check_report, write_all
 from corank.cli.screen import results_console, show_lines, show_skipped, show_tried, summary_table
@@ -33,12 +33,13 @@ class MadeFiles:
     record: Path | None
     report: Path | None
 
-    def check(self) -> None:
-        """Raises ConfigError or OutputError for what cannot be written there; before the work."""
+    def checked(self) -> Self:
+        """Itself; raises ConfigError or OutputError for what cannot be written there, before the work."""
         check_file(self.out, "--out", ".safetensors")
         check_file(self.settings, f"--save-{self.what}", ".json")
         check_file(self.record, "--record", ".json")
         check_report(self.report)
+        return self
 
     def write(self, save: Callable[[Path], Any], result: Mapping[str, Any]) -> list[Path]:
         """Writes all of it, the network by ``save``; returns what was written."""

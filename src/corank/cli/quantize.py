@@ -61,8 +61,7 @@ def quantize(
 ) -> None:
     """Quantize a trained network; no training, no labels (but for --eval)."""
     check_distinct((out, save_plan, record, report), (weights, plan, model, data, evaluation))
-    files = MadeFiles(out, save_plan, "plan", record, report)
-    files.check()
+    files = MadeFiles(out, save_plan, "plan", record, report).checked()
     request = Request(
         bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
         samples, seed, model, chosen_device(device), checkpoint, activations, codec, activation_range, rate,

@@ -64,8 +64,7 @@ def train(
 ) -> None:
     """Train a network while its weights are low-bit codes; labels only where --loss asks for them."""
     check_distinct((out, save_recipe, record, report), (weights, recipe, model, data, evaluation))
-    files = MadeFiles(out, save_recipe, "recipe", record, report)
-    files.check()
+    files = MadeFiles(out, save_recipe, "recipe", record, report).checked()
     request = TrainingRequest(
         recipe, iterations, batch_size, loss, rate, size, tuple(layer or ()), all_layers, samples, parts, recompute,
         seed, model, chosen_device(device), checkpoint,

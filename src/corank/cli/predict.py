@@ -45,6 +45,7 @@ class Guess:
 
 
 def predict(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="Written by corank quantize or train.")],
     samples: Annotated[
         list[str],

@@ -135,7 +135,7 @@ PUBLIC_CALLS = {
     ("verbs/train.py", "train"),
     *(
         (f"cli/{name}.py", name)
-        for name in ("compare", "diff", "evaluate", "export", "import_peft", "inspect", "quantize", "train")
+        for name in ("compare", "diff", "evaluate", "export", "import_peft", "inspect", "predict", "quantize", "train")
     ),
 }
 

@@ -6,13 +6,16 @@ import json
 import runpy
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fuzzing.sounds import tone, wav
 
 import corank
+from corank.data import name_parts
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -145,7 +148,7 @@ def test_every_method_is_measured(script: Any) -> None:
     training = script("training")
     from corank.training.recipes import RECIPES, chosen_recipe
 
-    own = {"rate"}  # measured at sizes
+    own = {"rate", *script("training_digits")["METHODS"]}  # measured at sizes, and on speech
     assert set(RECIPES) <= set(training["METHODS"]) | set(training["ENDING_IN_FLOAT"]) | own
     for name in ("training", "training_digits", "training_language"):
         for case in script(name)["cases"]().values():
@@ -153,26 +156,19 @@ def test_every_method_is_measured(script: Any) -> None:
     assert list(training["cases"](56))[:3] == ["float", "float, labels", "float, scratch"]
 
 
-def test_the_small_network_of_the_digits_has_its_size(script: Any) -> None:
-    digits = script("training_digits")
-    model = digits["DigitsResNet"]().eval()
-    assert 50_000 <= sum(one.numel() for one in model.parameters()) <= 100_000
-    sound = torch.sin(torch.arange(digits["LENGTH"], dtype=torch.float32) * (2 * torch.pi * 1000 / 8000))
-    mels = digits["features"](sound[None])
-    assert mels.shape == (1, 1, 32, 64) and model(mels).shape == (1, 10)
-    loudest = digits["filters"]()[:, int(mels[0, 0].mean(1).argmax())].argmax()
-    assert abs(float(loudest) * 8000 / 256 - 1000) < 100
-
-
-def test_a_clip_is_placed_in_the_middle_and_moved(script: Any) -> None:
-    digits = script("training_digits")
-    clip = digits["Clip"](3, "theo", 7, torch.ones(100))
-    middle = (digits["LENGTH"] - 100) // 2
-    for move in (0, 50, -50):
-        place = clip.placed(move).nonzero().flatten()
-        assert (int(place[0]), int(place[-1])) == (middle + move, middle + move + 99)
-    long = digits["Clip"](3, "theo", 7, torch.ones(20_000))
-    assert float(long.placed(800).sum()) == digits["LENGTH"]
+def test_spoken_digits_are_split_and_placed(script: Any, tmp_path: Path) -> None:
+    digits, path = script("training_digits"), tmp_path / "digits.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for speaker in ("george", "theo"):
+            for number in (0, 4, 5, 49):
+                archive.writestr(f"set/3_{speaker}_{number}.wav", wav(tone(300, 0.1)))
+    recordings = digits["read"](path)
+    parts = [sorted(name_parts(part)["index"]) for part in digits["split"](recordings, "index", 0)]
+    assert parts == [["49", "49", "5", "5"], ["0", "0", "4", "4"]]
+    train, test = digits["split"](recordings, "speaker", 4)
+    assert set(name_parts(train)["group"]) == {"george"} and set(name_parts(test)["group"]) == {"theo"}
+    sound = digits["placed"](test, (0, 100)).tensor()
+    assert sound.shape == (8, 8000) and torch.equal(sound[4, 100:], sound[0, :-100]) and not sound[4, :100].any()
 
 
 def test_the_cost_of_every_way_is_a_row(script: Any) -> None:

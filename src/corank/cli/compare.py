@@ -58,6 +58,7 @@ def compare(
     image_key: options.ImageKey = None,
     label_key: options.LabelKey = None,
     length: options.Length = None,
+    label: options.LabelPattern = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -69,7 +70,7 @@ def compare(
     where = chosen_device(device)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     warn_if_random(source)
-    view = InputOptions(image_size, mean, std, image_key, label_key, length)
+    view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
     images, scored = view.read(source, data, evaluation)
     source.model.to(where)
     make_directory(out)

@@ -38,6 +38,7 @@ def evaluate(
     image_key: options.ImageKey = None,
     label_key: options.LabelKey = None,
     length: options.Length = None,
+    label: options.LabelPattern = None,
     device: options.Device = "auto",
     record: options.RecordFile = None,
     as_json: options.AsJson = False,
@@ -53,7 +54,7 @@ def evaluate(
     where = chosen_device(device)
     seed = corank.inspect(file)["seed"]
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
-    (images,) = InputOptions(image_size, mean, std, image_key, label_key, length).read(source, data)
+    (images,) = InputOptions(image_size, mean, std, image_key, label_key, length, label).read(source, data)
     quantized = corank.load(file, source.model, where, dtype=own_dtype(source.model))
     if reference:
         warn_if_random(source)

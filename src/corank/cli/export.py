@@ -66,6 +66,7 @@ def export(
     std: options.Std = None,
     image_key: options.ImageKey = None,
     length: options.Length = None,
+    label: options.LabelPattern = None,
     record: options.RecordFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="The record as JSON on stdout.")] = False,
     quiet: options.Quiet = False,
@@ -79,7 +80,7 @@ def export(
     _check_out(out, target)
     check_file(record, "--record", ".json")
     source = resolve(model, seed=corank.inspect(file)["seed"])
-    view = InputOptions(image_size, mean, std, image_key, None, length)
+    view = InputOptions(image_size, mean, std, image_key, None, length, label)
     samples = None if data is None else view.read(source, data)[0]
     if samples is None and target.needs_images:
         raise ConfigError(f"--to {to} measures activations: give --data with some hundred samples")
@@ -144,6 +145,8 @@ def _example(
         return torch.randint(vocabulary, sizes, generator=generator)
     if shape is not None:
         return torch.randn(_numbers(shape, "1x3x224x224"), generator=generator, dtype=torch.float32)
+    if source.sampling is not None:
+        return torch.randn((1, source.sampling.samples), generator=generator, dtype=torch.float32) / 8
     side = view.image_size or source.preprocessing.image_size
     if side is None:
         raise ConfigError("the size of the model's input is not known: give --input, e.g. --input 1x3x224x224")

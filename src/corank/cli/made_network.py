@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from torch import nn
+
 from corank.cli.outputs import check_file, check_report, write_all
 from corank.cli.screen import results_console, show_lines, show_skipped, show_tried, summary_table
+from corank.cli.utterance import utterance_of
+from corank.data import BatchSet, ImageSet, TokenSet
 from corank.files import write_whole
 from corank.reports import write_record, write_report
 
@@ -40,6 +44,10 @@ class MadeFiles:
         check_file(self.record, "--record", ".json")
         check_report(self.report)
         return self
+
+    def heard(self, network: nn.Module, samples: ImageSet | TokenSet | BatchSet) -> dict[str, Any]:
+        """What the report draws of the first recording, where there are recordings and a report."""
+        return {} if self.report is None else utterance_of(network, samples)
 
     def write(self, save: Callable[[Path], Any], result: Mapping[str, Any]) -> list[Path]:
         """Writes all of it, the network by ``save``; returns what was written."""

@@ -8,23 +8,25 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "AsJson", "Data", "Device", "ImageKey", "ImageSize", "LabelKey", "Length", "Mean", "Model", "ModelOption",
-    "Pretrained", "Quiet", "RecordFile", "ReportFolder", "Seed", "Std", "Weights",
+    "AsJson", "Data", "Device", "ImageKey", "ImageSize", "LabelKey", "LabelPattern", "Length", "Mean", "Model",
+    "ModelOption", "Pretrained", "Quiet", "RecordFile", "ReportFolder", "Seed", "Std", "Weights",
 ]  # fmt: skip
 
 INPUT = "Images, or tokens"
 OUTPUT = "Output"
 MODEL = "Model"
 
+MODELS = "torchvision:NAME, timm:NAME, hf:NAME_OR_DIR, file.py:factory, speech-resnet:CLASSES or digits."
+
 Model = Annotated[
     str,
-    typer.Argument(help="torchvision:NAME, timm:NAME, hf:NAME_OR_DIR, file.py:factory or digits."),
+    typer.Argument(help=MODELS),
 ]
 ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        help="torchvision:NAME, timm:NAME, hf:NAME_OR_DIR, file.py:factory or digits.",
+        help=MODELS,
         rich_help_panel=MODEL,
     ),
 ]
@@ -32,7 +34,8 @@ Data = Annotated[
     str,
     typer.Option(
         "--data",
-        help="A folder, .zip, .npz, digits or file.py:function; a text or .npz of tokens; a slice may follow: [0::2].",
+        help="A folder, .zip, .npz, digits or file.py:function; a text or .npz of tokens; recordings; a slice may "
+        "follow: [0::2].",
         rich_help_panel=INPUT,
     ),
 ]  # fmt: skip
@@ -58,6 +61,15 @@ ImageKey = Annotated[str | None, typer.Option(help="Name of the images, or token
 LabelKey = Annotated[str | None, typer.Option(help="Name of the labels in an .npz.", rich_help_panel=INPUT)]
 Length = Annotated[
     int | None, typer.Option(help="Tokens of a sequence; the data are text or token ids.", rich_help_panel=INPUT)
+]
+LabelPattern = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="PATTERN",
+        help='What names of recordings say, such as "{label}_{group}_{index}"; classes are folders if not given.',
+        rich_help_panel=INPUT,
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int, typer.Option(help="Draws samples and batches; the same seed gives the same result.")]

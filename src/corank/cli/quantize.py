@@ -52,6 +52,7 @@ def quantize(
     image_key: options.ImageKey = None,
     label_key: options.LabelKey = None,
     length: options.Length = None,
+    label: options.LabelPattern = None,
     checkpoint: asked.Checkpoint = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -62,14 +63,13 @@ def quantize(
     """Quantize a trained network; no training, no labels (but for --eval)."""
     check_distinct((out, save_plan, record, report), (weights, plan, model, data, evaluation))
     files = MadeFiles(out, save_plan, "plan", record, report).checked()
-    request = Request(
-        bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers, adapter_bits,
-        samples, seed, model, chosen_device(device), checkpoint, activations, codec, activation_range, rate,
-    )  # fmt: skip
+    request = Request(bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers,
+                      adapter_bits, samples, seed, model, chosen_device(device), checkpoint, activations, codec,
+                      activation_range, rate)  # fmt: skip
     request.check(evaluation is not None, coder)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     warn_if_random(source)
-    view = InputOptions(image_size, mean, std, image_key, label_key, length)
+    view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
     with progress_bar(quiet) as progress:
         quantized, tried = request(source.model, images, scored[0] if scored else None, progress)
@@ -77,7 +77,7 @@ def quantize(
     if not is_main():  # of several processes one writes and speaks
         return
     result = record_of(Made("quantize", command_line(context)), corank.inspect(quantized, True, coder), scores, source)
-    result["tried"] = [trial._asdict() for trial in tried]
+    result |= {"tried": [trial._asdict() for trial in tried], **files.heard(quantized, (scored or [images])[0])}
     written = files.write(lambda path: corank.save(quantized, path, coder), result)
     if not quiet:
         show_made(result, written)

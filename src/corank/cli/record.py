@@ -116,6 +116,7 @@ def record_of(made: Made, about: Mapping[str, Any], scores: Scores, source: Reso
         "agreement": scores.agreement,
         "kl": scores.kl,
         "eval_samples": scores.samples,
+        "scored": "images" if source is None or source.sampling is None else "recordings",
         "float_bytes": float_bytes(source.model) if source else None,
         "weights": source.weights if source else None,
         "weights_sha256": source.weights_sha256 if source else None,

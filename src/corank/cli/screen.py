@@ -192,7 +192,13 @@ def _scores(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows.append((f"nats per token{count}", _nats(original), _nats(quantized)))
         rows.append(("perplexity", _perplexity(original), _perplexity(quantized)))
     elif known:
-        rows.append((f"top-1{count} images" if count else "top-1", show_percent(original), show_percent(quantized)))
+        rows.append(
+            (
+                f"top-1{count} {record.get('scored') or 'images'}" if count else "top-1",
+                show_percent(original),
+                show_percent(quantized),
+            )
+        )
     if agreement is not None:
         rows.append(("same next token as float" if is_language else "same class as float", "", show_percent(agreement)))
     return rows

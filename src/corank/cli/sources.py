@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,6 +29,7 @@ class InputOptions:
     image_key: str | None = None
     label_key: str | None = None
     length: int | None = None
+    label: str | None = None
 
     def preprocessing(self, own: Preprocessing) -> Preprocessing:
         """The model's own preprocessing with what was given in its place.
@@ -47,21 +48,32 @@ class InputOptions:
         )
 
     def read(self, source: ResolvedModel, *references: str) -> list[ImageSet | TokenSet | BatchSet]:
-        """The samples of each reference: token sequences for a language model, or where a length is given; else images.
+        """The samples of each reference: token sequences for a language model, or where a length is given; recordings
+        for a network that hears; else images.
         What a function of the caller's returns may be batches in both cases.
 
         Raises:
             DataError, ConfigError: as :func:`corank.data.load_samples`.
         """
+        if source.sampling is not None:
+            self._refuse({**self._of_images, "--length": self.length}, f"{source.reference} reads recordings")
+            return [load_samples(one, sampling=source.sampling, label=self.label) for one in references]
+        self._refuse({"--label": self.label}, f"{source.reference} reads no recordings")
         if source.tokenization is None and self.length is None:
             return self._images(source, references)
-        image_options = {"--image-size": self.image_size, "--mean": self.mean, "--std": self.std}
-        given = [name for name, value in image_options.items() if value is not None]
-        if given:
-            raise ConfigError(f"{', '.join(given)}: of images, and {source.reference} reads tokens; leave it out")
+        self._refuse(self._of_images, f"of images, and {source.reference} reads tokens")
         own = source.tokenization or Tokenization()
         reading = own if self.length is None else replace(own, length=self.length)
         return [load_samples(one, None, reading, image_key=self.image_key) for one in references]
+
+    @property
+    def _of_images(self) -> dict[str, object]:
+        return {"--image-size": self.image_size, "--mean": self.mean, "--std": self.std}
+
+    def _refuse(self, options: Mapping[str, object], why: str) -> None:
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise ConfigError(f"{', '.join(given)}: {why}; leave it out")
 
     def _images(self, source: ResolvedModel, references: Sequence[str]) -> list[ImageSet | TokenSet | BatchSet]:
         """The key names go to those references that are .npz files."""

@@ -55,6 +55,7 @@ def train(
     image_key: options.ImageKey = None,
     label_key: options.LabelKey = None,
     length: options.Length = None,
+    label: options.LabelPattern = None,
     checkpoint: shared.Checkpoint = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -65,14 +66,13 @@ def train(
     """Train a network while its weights are low-bit codes; labels only where --loss asks for them."""
     check_distinct((out, save_recipe, record, report), (weights, recipe, model, data, evaluation))
     files = MadeFiles(out, save_recipe, "recipe", record, report).checked()
-    request = TrainingRequest(
-        recipe, iterations, batch_size, loss, rate, size, tuple(layer or ()), all_layers, samples, parts, recompute,
-        seed, model, chosen_device(device), checkpoint,
-    )  # fmt: skip
+    request = TrainingRequest(recipe, iterations, batch_size, loss, rate, size, tuple(layer or ()), all_layers, samples,
+                              parts, recompute, seed, model, chosen_device(device), checkpoint)  # fmt: skip
     how = request.check(coder)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
-    warn_if_random(source)
-    view = InputOptions(image_size, mean, std, image_key, label_key, length)
+    if how.start != "scratch":  # which has weights of its own
+        warn_if_random(source)
+    view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
     with progress_bar(quiet) as progress:
         trained = request(source.model, images, progress)
@@ -84,6 +84,7 @@ def train(
         result = _of_float(made, scores, source, how, seed)
     else:
         result = record_of(made, corank.inspect(trained, True, coder), scores, source)
+    result |= files.heard(trained, (scored or [images])[0])
     written = files.write(lambda path: _save(trained, result, path, coder), result)
     if not quiet:
         show_made(result, written, "trained")

@@ -3,6 +3,7 @@
 from corank.evaluation.accuracy import Evaluation, evaluate
 from corank.evaluation.kept import Recorder, Replay, kept_samples, scored_tensors
 from corank.evaluation.placed import placed
+from corank.evaluation.predict import probabilities
 from corank.memory import peak_memory_bytes
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "kept_samples",
     "peak_memory_bytes",
     "placed",
+    "probabilities",
     "scored_tensors",
 ]

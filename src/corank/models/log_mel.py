@@ -6,6 +6,7 @@ Shapes: N recordings of T samples, L frames of 25 ms every 10 ms, F frequencies,
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -56,20 +57,24 @@ class LogMel(nn.Module):
 
     def forward(self, sound: Tensor) -> tuple[Tensor, Tensor]:
         """Recordings ``(N, T)`` to log-mels ``(N, 1, M, L)`` and a mask ``(N, 1, 1, L)``, 1 where a frame is sound."""
+        kind = sound.device.type
         # Powers span eight decades: in float32, whatever the network around is in.
-        with torch.autocast(sound.device.type, enabled=False):
-            sound = sound.float()
-            spectrum = F.conv1d(sound[:, None], self.waves.float(), stride=self.hop).square()
-            half = spectrum.shape[1] // 2
-            mask = self._mask(sound, spectrum.shape[2])
-            power = (self.filters.float() @ (spectrum[:, :half] + spectrum[:, half:])) * mask
-            largest = power.amax((1, 2), keepdim=True)
-            logs = torch.maximum(power, largest * RANGE).clamp(min=FAINTEST).log()
-            count = mask.sum((1, 2), keepdim=True) * power.shape[1]
-            mean = (logs * mask).sum((1, 2), keepdim=True) / count
-            deviation = (((logs - mean) * mask).square().sum((1, 2), keepdim=True) / count).sqrt()
-            found = (logs - mean) / (deviation + 1e-3) * mask
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+            found, mask = self._normalised(sound.float())
         return found[:, None].to(self.waves.dtype), mask[:, None].to(self.waves.dtype)
+
+    def _normalised(self, sound: Tensor) -> tuple[Tensor, Tensor]:
+        """``(N, M, L)`` and ``(N, 1, L)``."""
+        spectrum = F.conv1d(sound[:, None], self.waves.float(), stride=self.hop).square()
+        half = spectrum.shape[1] // 2
+        mask = self._mask(sound, spectrum.shape[2])
+        power = (self.filters.float() @ (spectrum[:, :half] + spectrum[:, half:])) * mask
+        largest = power.amax((1, 2), keepdim=True)
+        logs = torch.maximum(power, largest * RANGE).clamp(min=FAINTEST).log()
+        count = mask.sum((1, 2), keepdim=True) * power.shape[1]
+        mean = (logs * mask).sum((1, 2), keepdim=True) / count
+        deviation = (((logs - mean) * mask).square().sum((1, 2), keepdim=True) / count).sqrt()
+        return (logs - mean) / (deviation + 1e-3) * mask, mask
 
     def _mask(self, sound: Tensor, frames: int) -> Tensor:
         """``(N, 1, L)``: frames that end where the recording does, or before; at least the first."""

@@ -18,6 +18,7 @@ from corank.reports.plots import (
     size,
     spectrum,
     training,
+    utterance,
     weights,
 )
 from corank.reports.svg import svg_element
@@ -105,6 +106,14 @@ PLOTS = (
         "What was measured at the steps of a training. An oscillation is a code that moves against the way it moved "
         "last; many of them late say that the rate is too high to settle. Norms that grow make steps shorter where "
         "the scale follows the weights.",
+    ),
+    Plot(
+        utterance.can_draw,
+        utterance.draw,
+        utterance.describe,
+        "The first recording that was scored, or else trained on: its samples, the log-mels that the network's front "
+        "end makes of them (darker is louder; mean and deviation are taken out), and the likeliest classes. Where it "
+        "has a label, blue is what was said and red what it was taken for.",
     ),
 )
 ACCURACY_CAPTION = "What each file scores; the dashed line is the float model."

@@ -28,6 +28,7 @@ from corank.training.recipes.random_bias import random_bias
 from corank.training.recipes.refine import refine
 from corank.training.recipes.roq import roq
 from corank.training.recipes.s3 import s3
+from corank.training.recipes.shift_speech import shift_speech, shift_speech_s3
 from corank.training.recipes.stats import stats
 from corank.training.recipes.ternary import ternary
 
@@ -54,6 +55,8 @@ RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
     "refine": refine,
     "roq": roq,
     "s3": s3,
+    "shift-speech": shift_speech,
+    "shift-speech-s3": shift_speech_s3,
     "stats": stats,
     "ternary": ternary,
 }

@@ -112,7 +112,7 @@ def train(
     init_processes()
     how, sized = asked_recipe(recipe, rate, size)
     how = _counted(how, iterations, batch_size)
-    check_augmentation(how.augment)
+    check_augmentation("none" if how.augment == "auto" else how.augment)
     if recompute:
         check_recomputed(how)
     check_numbers(samples, how.batch_size, seed)

@@ -80,8 +80,8 @@ def refine(
 def _settle(model: nn.Module, student: TrainableModel, judge: Judge, before: float) -> tuple[float, float]:
     """Puts what was trained into ``model``, or the part of the way there that comes nearest, or nothing of it.
 
-    Many scales and biases each move a little too far, as Adam's steps are as long where a gradient is mostly noise:
-    half of the way is then better than all, at the cost of a few steps.
+    Adam's steps are as long where a gradient is mostly noise, so that many scales and biases may each have moved a
+    little too far: parts of the way are looked at as well, at the cost of a few steps.
 
     Returns:
         The distance at what ships, or where that is the start at the end of the way; and the part of the way, 0 to 1.

@@ -32,7 +32,7 @@ Data = Annotated[
     str,
     typer.Option(
         "--data",
-        help="A folder, .zip, .npz, digits or file.py:function; a text or .npz of tokens; a slice may follow: [0::2].",
+        help="A folder, .zip, .npz, shards, digits, file.py:function; tokens: text or .npz; with a slice, too: [0::2].",
         rich_help_panel=INPUT,
     ),
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from corank.data.batches import BatchSet
 from corank.data.images import ImageSet, Source
 from corank.data.preprocessing import Preprocessing
+from corank.data.records import pack
 from corank.data.resolve import load, load_samples, load_sequences
 from corank.data.tokens import Tokenization, TokenSet
 
@@ -16,4 +17,5 @@ __all__ = [
     "load",
     "load_samples",
     "load_sequences",
+    "pack",
 ]

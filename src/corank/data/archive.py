@@ -32,9 +32,10 @@ class ArchiveSource:
 
     def batch(self, indices: NDArray[np.int64], preprocessing: Preprocessing) -> Tensor:
         """The images at `indices`: float32 (N, C, H, W)."""
-        return decode_batch(self._read, self.names, indices, preprocessing)
+        return decode_batch(self.read, self.names, indices, preprocessing)
 
-    def _read(self, index: int) -> bytes:
+    def read(self, index: int) -> bytes:
+        """The bytes of the file `names[index]`."""
         entry = self.archive.getinfo(self.names[index])
         if entry.file_size > LARGEST_FILE_BYTES:
             raise DataError(

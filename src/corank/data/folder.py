@@ -31,9 +31,10 @@ class FolderSource:
 
     def batch(self, indices: NDArray[np.int64], preprocessing: Preprocessing) -> Tensor:
         """The images at `indices`: float32 (N, C, H, W)."""
-        return decode_batch(self._read, self.names, indices, preprocessing)
+        return decode_batch(self.read, self.names, indices, preprocessing)
 
-    def _read(self, index: int) -> bytes:
+    def read(self, index: int) -> bytes:
+        """The bytes of the file `names[index]`."""
         path = self.root / self.names[index]
         try:
             if path.stat().st_size > LARGEST_FILE_BYTES:

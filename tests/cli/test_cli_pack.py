@@ -18,7 +18,7 @@ def shards(invoke: Invoke, tmp_path: Path) -> Path:
     result = invoke("pack", "digits:train[:200]", "--out", tmp_path / "digits", "--shard-size", "60KB", "--json")
     assert result.exit_code == 0, result.output
     made = json.loads(result.stdout)
-    assert (made["samples"], made["shards"]) == (200, 6) and made["folder"] == str(tmp_path / "digits")
+    assert (made["samples"], made["shards"]) == (200, 8) and made["folder"] == str(tmp_path / "digits")
     assert made["bytes"] == sum(path.stat().st_size for path in (tmp_path / "digits").iterdir())
     return tmp_path / "digits"
 

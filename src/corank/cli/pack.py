@@ -23,6 +23,7 @@ __all__ = ["pack"]
 
 
 def pack(
+    context: typer.Context,
     data: Annotated[str, typer.Argument(help="A folder, .zip, .npz, shards or file.py:function; a slice may follow.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder for the shards.", rich_help_panel=options.OUTPUT)],
     decoded: Annotated[

@@ -4,9 +4,10 @@
 
 Photographs are those of imagenet_sample.zip in DIR, JPEG of 256 x 256; without DIR as many JPEGs are drawn. They are
 written into a folder, a .zip, shards of the files and shards of pixels at the side that the network sees, and are read
-in the same order from each. Inside: steps of the training loop as shipped (float weights, labels, AdamW, flip and shift)
-of a small network. All take turns in one process, each `--repeat` times; medians. Before each turn nothing is dropped
-from the operating system's cache: files are warm for all alike, so that what is measured is opening and decoding.
+in the same order from each. Inside: steps of the training loop as shipped (float weights, labels, AdamW, flip and
+shift) of a small network. All take turns in one process, each `--repeat` times; medians. Before each turn nothing is
+dropped from the operating system's cache: files are warm for all alike, so that what is measured is opening and
+decoding.
 
 "alone" reads in the caller's thread; "ahead 0" and "ahead 1" are the training without and with a thread that reads the
 next batches. Ratios are to the folder of the same column and turn; on a machine that does other work, too, those of CPU

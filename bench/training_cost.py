@@ -2,7 +2,7 @@
 
     python bench/training_cost.py [--batch 128] [--repeat 9] [--only 'straight-through*'] [--no-memory] [--record FILE]
 
-Time: a step of the training loop as shipped (flip and shift, forward, backward, AdamW; labels, no teacher; float32) of
+Time: a step of the training loop as shipped (flip, forward, backward, AdamW; labels, no teacher; float32) of
 ResNet-20, each of whose weights trains in the way named; float training is the same loop with float weights. All
 take turns in one process; medians of process time, and of the ratio to the float step of the same turn. Ways that fit
 their codebook every 10 or 50 steps are charged their share of it.
@@ -106,7 +106,7 @@ def loop_of(recipe: Recipe, model: nn.Module, inputs: Tensor, labels: Tensor) ->
     else:
         state = begin(model, starts, [], recipe, 0)
     batches = Batches.of(inputs, labels, len(inputs))
-    feed = Feed(batches, None, Objective("labels", 1.0, None, False), "flip-shift" if inputs.dim() == 4 else "none")
+    feed = Feed(batches, None, Objective("labels", 1.0, None, False), "flip" if inputs.dim() == 4 else "none")
     loop = _Loop(state, [], feed)
     for penalty in recipe.penalties:
         penalty.start(state)

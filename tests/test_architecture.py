@@ -56,7 +56,7 @@ ORDER = (
 # The same inside the packages where a call comes by: modules of the package, low to high; others stand in none.
 INSIDE = {
     "calibration": (
-        ("samples", "seeds", "thread_state", "layer_rows"),
+        ("same_inputs", "samples", "seeds", "thread_state", "layer_rows"),
         ("augment", "context", "labels", "norms", "paused", "teacher", "collect"),
         ("batches", "interleaved", "repeated", "streamed"),
         ("layerwise",),

@@ -7,12 +7,22 @@ set): it is compiled only.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from corank.codecs import CODECS
+from corank.training.callbacks import CALLBACKS
+from corank.training.inputs import INPUTS
+from corank.training.penalties import PENALTIES
+from corank.training.weights import WEIGHTS
+
 ROOT = Path(__file__).parent.parent
+REGISTRIES: tuple[Any, ...] = (CODECS, WEIGHTS, INPUTS, PENALTIES, CALLBACKS)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)``` *$", re.MULTILINE | re.DOTALL)
 
@@ -36,13 +46,26 @@ def python_blocks(text: str) -> list[Block]:
     return blocks
 
 
+@contextmanager
+def registries_restored() -> Iterator[None]:
+    """What is registered inside is unknown again after it: other tests of the process find what they would alone."""
+    before = [dict(registry._classes) for registry in REGISTRIES]
+    try:
+        yield
+    finally:
+        for registry, classes in zip(REGISTRIES, before, strict=True):
+            registry._classes.clear()
+            registry._classes.update(classes)
+
+
 def run_page(text: str, name: str) -> None:
-    """Runs a page; lines in a traceback are those of the page."""
+    """Runs a page and forgets what it registered; lines in a traceback are those of the page."""
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for block in python_blocks(text):
-        code = compile("\n" * block.line + block.source, name, "exec", dont_inherit=True)
-        if block.runs:
-            exec(code, namespace)
+    with registries_restored():
+        for block in python_blocks(text):
+            code = compile("\n" * block.line + block.source, name, "exec", dont_inherit=True)
+            if block.runs:
+                exec(code, namespace)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -62,6 +85,19 @@ def test_blocks_share_a_namespace_and_no_run_is_compiled() -> None:
     with pytest.raises(ZeroDivisionError):
         run_page("- item\n\n  ```python\n  1 / 0\n  ```\n", "page")
     run_page("```bash\nnot python\n```\n", "page")
+
+
+def test_what_a_page_registers_is_unknown_after_it() -> None:
+    known = [dict(registry) for registry in REGISTRIES]
+    page = (
+        "```python\nimport corank\nfrom corank.codecs import CODECS, Uniform\n"
+        "corank.register_codec('of-a-page', Uniform)\nassert 'of-a-page' in CODECS\n{last}\n```\n"
+    )
+    run_page(page.format(last=""), "page")
+    assert [dict(registry) for registry in REGISTRIES] == known and "of-a-page" not in CODECS
+    with pytest.raises(ZeroDivisionError):
+        run_page(page.format(last="1 / 0"), "page")
+    assert [dict(registry) for registry in REGISTRIES] == known
 
 
 def test_lines_are_those_of_the_page() -> None:

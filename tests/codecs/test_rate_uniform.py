@@ -150,3 +150,12 @@ def test_networks_with_a_layer_of_denormal_weights() -> None:
     small = corank.quantize(model, torch.randn(64, 6), rate=2.0)
     assert bool(torch.isfinite(small(torch.randn(4, 6))).all())
     assert not bool(small.get_submodule("2").weight.any())
+
+
+def test_a_step_keeps_to_the_rate_as_counted_code_by_code() -> None:
+    weight = torch.randn(60, 70, generator=torch.Generator().manual_seed(3))
+    for rate in (0.7, 2.0, 3.5):
+        codebook = RateUniform.of(rate).fit(weight)
+        shares = torch.bincount(codebook.nearest(weight).flatten().long()).float() / weight.numel()
+        entropy = float(-(shares[shares > 0] * shares[shares > 0].log2()).sum())
+        assert rate - 0.2 < entropy <= rate + 0.01

@@ -105,7 +105,7 @@ def test_a_callback_of_ones_own_is_given_to_the_call() -> None:
 
 
 def test_a_recipe_is_stored_as_plain_values() -> None:
-    assert stored_recipe(Recipe(iterations=7)) == {"format": 1, "iterations": 7}
+    assert stored_recipe(Recipe(iterations=7)) == {"format": 2, "iterations": 7}
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,9 @@ def written(recipe: Recipe) -> Any:
 def test_every_field_comes_back() -> None:
     assert Recipe.from_json(written(WHOLE)) == WHOLE
     assert set(written(WHOLE)) == {"format", *Recipe.__dataclass_fields__}
-    assert Recipe.from_json({}) == Recipe() and written(Recipe()) == {"format": 1}
+    assert Recipe.from_json({}) == Recipe() and written(Recipe()) == {"format": 2}
+    assert Recipe.from_json({"format": 1}) == Recipe(augment="flip-shift"), "what was meant when it was written"
+    assert Recipe.from_json({"format": 1, "augment": "none"}) == Recipe(augment="none")
 
 
 @pytest.mark.parametrize("method", sorted(RECIPES))
@@ -50,7 +52,7 @@ def test_every_method_comes_back(method: str) -> None:
 
 def test_only_what_was_chosen_is_written() -> None:
     given = Recipe(optimizer=Optimizer(rate=0.5), schedule=Schedule(warm=0.2), iterations=3)
-    assert written(given) == {"format": 1, "optimizer": {"rate": 0.5}, "schedule": {"warm": 0.2}, "iterations": 3}
+    assert written(given) == {"format": 2, "optimizer": {"rate": 0.5}, "schedule": {"warm": 0.2}, "iterations": 3}
 
 
 def test_in_words() -> None:
@@ -64,7 +66,7 @@ def test_in_words() -> None:
 def test_a_file_of_a_recipe(tmp_path: Path) -> None:
     WHOLE.save(tmp_path / "recipe.json")
     assert Recipe.load(tmp_path / "recipe.json") == WHOLE
-    for text in ("", "[", "3", '{"format": 2}', '{"weights": ' * 5000, '{"x": 1}'):
+    for text in ("", "[", "3", '{"format": 3}', '{"weights": ' * 5000, '{"x": 1}'):
         (tmp_path / "no.json").write_text(text)
         with pytest.raises(ConfigError, match="recipe"):
             Recipe.load(tmp_path / "no.json")

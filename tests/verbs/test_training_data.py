@@ -118,3 +118,16 @@ def test_a_checkpoint_of_other_labels_is_another_run(tmp_path: Path) -> None:
     train(net(), (TENSOR, LABELS), recipe, checkpoint=tmp_path)
     with pytest.raises(ConfigError, match="samples differs"):
         train(net(), (TENSOR, LABELS.flip(0)), recipe, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(("iterations", "expected"), [(10, "flip"), (50, "flip"), (51, "flip-shift")])
+def test_images_that_are_seen_often_are_shifted_too(
+    iterations: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 of 20 samples a step: 50 steps see each 20 times."""
+    fed: list[str] = []
+    monkeypatch.setattr(training_data, "augmentation_for", lambda name, batch, asked: fed.append(name) or "none")
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 20))
+    recipe = Recipe(weights=None, edge=None, edge_inputs=None, start="float", iterations=iterations, batch_size=8)
+    train(network, TENSOR, recipe)
+    assert fed == [expected]

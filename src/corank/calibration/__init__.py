@@ -8,6 +8,7 @@ from corank.calibration.labels import following_tokens, inputs_and_labels
 from corank.calibration.layer_rows import NetworksInputs, layer_rows, position_limit
 from corank.calibration.layerwise import LayerwisePasses
 from corank.calibration.norms import reestimate_norms
+from corank.calibration.same_inputs import TensorMark, may_share
 from corank.calibration.samples import Samples, live_numbers, run, token_ids
 from corank.calibration.seeds import generator_of, seed_of
 from corank.calibration.streamed import StreamedStatistics
@@ -22,6 +23,7 @@ __all__ = [
     "Source",
     "StreamedStatistics",
     "Teacher",
+    "TensorMark",
     "augmentation_for",
     "augmented",
     "check_augmentation",
@@ -32,6 +34,7 @@ __all__ = [
     "inputs_and_labels",
     "layer_rows",
     "live_numbers",
+    "may_share",
     "mean_loss",
     "outputs_of",
     "position_limit",

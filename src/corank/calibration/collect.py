@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from corank.calibration.layer_rows import finite_gram, layer_rows, position_limit
+from corank.calibration.same_inputs import Readers
 from corank.calibration.samples import Samples, run
 from corank.devices import device_of
 from corank.losses import sensitivity_target
@@ -33,6 +34,8 @@ def collect(
     Padding, by the batches' attention masks, counts nowhere. A layer that no sample reaches has moments of nothing
     known; see :meth:`~corank.statistics.Gram.unknown`.
 
+    Layers that read the same tensors share one.
+
     Never unfolds more than a seeded subsample of positions: about ``32 C + 32768`` rows a layer in all, and at most
     64 MB at once.
 
@@ -52,7 +55,7 @@ def collect(
     device = device_of(model)
     generator = torch.Generator()
     grams = {name: _empty_gram(layer, device) for name, layer in targets.items()}
-    total = len(samples)
+    total, readers = len(samples), Readers(targets)
     masks: tuple[Tensor, ...] = ()
 
     def hook(name: str) -> Callable[..., None]:
@@ -62,7 +65,9 @@ def collect(
             inputs = input_of(args, named)
             if inputs.numel():
                 limit = position_limit(geometry, total, inputs.shape[0])
-                grams[name].update(*layer_rows(geometry, inputs, limit, generator, masks))
+                rows = layer_rows(geometry, inputs, limit, generator, masks)  # also where it draws for nobody
+                if readers.first(name, inputs) == name:
+                    grams[name].update(*rows)
 
         return feed
 
@@ -72,10 +77,14 @@ def collect(
             masks = masks_of(batch)
             run(model, batch, device)
             progress("calibrating", number + 1, len(samples.batches))
-    for name, gram in grams.items():
-        gram.reduce()
-        grams[name] = finite_gram(gram, name)
-    return {name: {Gram: grams[name]} for name in targets}
+    shared = readers.shared()
+    for name in grams.keys() - shared.keys():
+        grams[name].reduce()
+        grams[name] = finite_gram(grams[name], name)
+    found: dict[str, dict[type[Statistic], Statistic]] = {name: {Gram: grams[shared.get(name, name)]} for name in grams}
+    for name in readers.parted():  # which no network does but one that sends its inputs elsewhere by what they are
+        found |= collect(model, {name: targets[name]}, samples, seed)
+    return found
 
 
 def collect_gradients(

@@ -51,6 +51,10 @@ class Codebook(ABC):
     def values(self, codes: Tensor) -> Tensor:
         """Values ``(R, C)`` float32 of codes ``(R, C)``; differentiable in what is stored in floating point."""
 
+    def rounded(self, weight: Tensor) -> Tensor:
+        """The values ``(R, C)`` closest to ``weight`` ``(R, C)``: those of the codes that :meth:`nearest` gives."""
+        return self.values(self.nearest(weight))
+
     @abstractmethod
     def columns(self, index: Tensor) -> Codebook:
         """The codebook of the columns ``index`` ``(k,)``, for methods that walk the columns."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from corank.codecs.base import SMALLEST_SCALE, as_stored
 from corank.codecs.scaled import ScaledLevels, check_fields
 from corank.errors import ConfigError
 
-__all__ = ["RateUniform", "entropy_bits"]
+__all__ = ["RateUniform"]
 
 _HALVINGS, _NARROWER = 16, 0.75
 _LOOKED_AT = 1 << 20  # weights, evenly spaced, when there are more
@@ -68,13 +69,16 @@ class RateUniform(ScaledLevels):
     def _step(self, weights: Tensor) -> Tensor:
         """``(1,)``."""
         end = 2 ** (self.bits - 1) - 1
-        covers = weights.abs().amax() / end
+        ascending = _ascending(weights)
+        covers = torch.maximum(-ascending[0], ascending[-1]) / end
         high = covers * 4 * end  # so wide that all are zero
         if float(high) <= SMALLEST_SCALE:  # they are at every step that fp16 holds
             return as_stored(high[None])
+        # Where one code gives way to the next, in steps.
+        between = torch.arange(0.5 - end, end, dtype=torch.float64, device=weights.device)
 
         def keeps(step: Tensor) -> bool:
-            return entropy_bits((weights / step).round_().clamp_(-end, end), 2 * end + 1) <= self.most
+            return _entropy_bits(ascending, (between * step).float()) <= self.most
 
         # Steps are searched in ratios: the rate, some -log2(step) and a constant, moves alike at every magnitude.
         low, least = high * _NARROWER, max(float(covers) / 1024, SMALLEST_SCALE)
@@ -85,16 +89,26 @@ class RateUniform(ScaledLevels):
             middle = (low * high).sqrt()
             low, high = (low, middle) if keeps(middle) else (middle, high)
         # The narrowest step need not err least: weights beyond its last code are cut off, by a wider one fewer of them.
-        steps = [as_stored(high * ratio) for ratio in (1.0, *_WIDER) if ratio == 1.0 or high * ratio <= covers]
+        steps = [as_stored(high), *(as_stored(high * ratio) for ratio in _WIDER if high * ratio <= covers)]
+        if len(steps) == 1:
+            return steps[0][None]
         errors = [
             float(((weights / step).round_().clamp_(-end, end) * step - weights).square().sum()) for step in steps
         ]
         return steps[errors.index(min(errors))][None]
 
 
-def entropy_bits(whole: Tensor, count: int) -> float:
-    """Entropy in bits of whole numbers held as floats, between ``-(count - 1) / 2`` and that."""
-    # Only numbers that occur: 0 log2 0 is 0, in floats NaN.
-    found = torch.bincount((whole.flatten() + (count - 1) / 2).long(), minlength=count)
-    share = found[found > 0].float() / whole.numel()
+def _ascending(weights: Tensor) -> Tensor:
+    """The weights sorted: how many each code gets at a step is then a few look-ups, and no pass over all of them."""
+    if weights.device.type != "cpu":
+        return weights.sort().values
+    return torch.from_numpy(np.sort(weights.numpy()))  # many times as fast as torch's
+
+
+def _entropy_bits(ascending: Tensor, between: Tensor) -> float:
+    """Entropy in bits of the codes of sorted weights, between each two of which ``between`` has a threshold."""
+    below = torch.searchsorted(ascending, between)
+    ends = below.new_zeros(1), below.new_full((1,), len(ascending))
+    found = torch.cat([ends[0], below, ends[1]]).diff()
+    share = found[found > 0].float() / len(ascending)  # only codes that occur: 0 log2 0 is 0, in floats NaN
     return float(-(share * share.log2()).sum())

@@ -59,6 +59,13 @@ class ScalarCodebook(Codebook):
         # Weights are brought to the levels and not levels to the weights: one sorted list then serves all rows.
         return torch.bucketize(self._in_levels(weight).contiguous(), self._middles, right=True).to(torch.uint8)
 
+    def rounded(self, weight: Tensor) -> Tensor:
+        # The same numbers as by way of the codes, in half as many operations: walks over columns call it most.
+        level = self.levels[torch.bucketize(self._in_levels(weight).contiguous(), self._middles, right=True)]
+        columns = weight.shape[1]
+        level = level if self._has_no_offset else level - self.spread(self.offset, columns)
+        return self.spread(self.scale, columns) * level
+
     def neighbours(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         # From the left, and so the level itself where a weight is one; nearest goes from the right, up on a threshold.
         above = torch.bucketize(self._in_levels(weight).contiguous(), self.levels)
@@ -93,13 +100,19 @@ class ScalarCodebook(Codebook):
             found["levels"] = self.levels.to(torch.float16)
         return found
 
+    @property
+    def _has_no_offset(self) -> bool:
+        """By construction, so that nothing has to be looked at."""
+        return not self.offset_bits
+
     @cached_property
     def _middles(self) -> Tensor:
         return midway(self.levels) if self.thresholds is None else self.thresholds
 
     def _in_levels(self, weight: Tensor) -> Tensor:
         columns = weight.shape[1]
-        return weight / self.spread(self.scale, columns) + self.spread(self.offset, columns)
+        found = weight / self.spread(self.scale, columns)
+        return found if self._has_no_offset else found + self.spread(self.offset, columns)
 
     def spread(self, values: Tensor, columns: int) -> Tensor:
         """Values ``(R, G)`` of groups as those of their columns, in a shape that broadcasts to ``(R, C)``."""

@@ -155,6 +155,16 @@ class QuantizeRequest:
                 "rate='auto' measures codes before refinement, which must leave them: Refinement(code_rate=0)"
             )
 
+    @property
+    def may_adapt(self) -> bool:
+        """Whether what was asked for may pay for an adapter; plans may say so themselves."""
+        target, usual = self.target, self.template.recipe.budget
+        if isinstance(target, Given):
+            return target.plan.has_adapters
+        if isinstance(target, FileSize):
+            return True
+        return (usual if target.budget is None else target.budget) > 0
+
     def at_rate(self, rate: float) -> QuantizeRequest:
         """The same with codes of that rate."""
         return replace(self, template=self.template.at_rate(rate))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from corank.rounding.walk import Walk
+from corank.rounding.walk import Steps, Walk, by_column, codes_of
 
 __all__ = ["descend"]
 
@@ -24,29 +24,24 @@ def descend(codes: Tensor, weight: Tensor, how: Walk, gram: Tensor, sweeps: int)
     ordered = gram[:, order][:, :, order]
     energy = ordered.diagonal(dim1=1, dim2=2)
     seen = (energy > 0).all(0).tolist()
-    best = codes[:, order]
-    values = how.codebook.values(codes)[:, order].reshape(groups, -1, columns)
-    error = weight.float()[:, order].reshape(values.shape) - values
-    skips = codes.device.type == "cpu"  # elsewhere each look at the codes would wait for the device
+    shape = (groups, -1, columns)
+    values = by_column(how.codebook.values(codes)[:, order].reshape(shape))
+    error = by_column(weight.float()[:, order].reshape(shape)) - values
+    own, energies, places = values.split(1, 1), energy[:, :, None].split(1, 1), order.split(1)
     for _ in range(sweeps):
-        before = best.clone()
+        still = True
         for start in range(0, columns, block):
             end = min(start + block, columns)
-            pull = error @ ordered[:, :, start:end]
+            steps = Steps.of(ordered[:, start:end] @ error, ordered[:, start:end, start:end])
             for column in (column for column in range(start, end) if seen[column]):
                 # The error's gradient along this column is zero where its value is off by pull / energy.
-                target = values[:, :, column] + pull[:, :, column - start] / energy[:, column, None]
-                part = how.codebook.columns(order[column : column + 1])
-                picked = part.nearest(target.reshape(-1, 1))
-                if skips and torch.equal(picked[:, 0], best[:, column]):
-                    continue
-                moved = part.values(picked).reshape(target.shape) - values[:, :, column]
-                best[:, column] = picked[:, 0]
-                values[:, :, column] += moved
-                error[:, :, column] -= moved
-                pull -= moved[:, :, None] * ordered[:, None, column, start:end]
-        if torch.equal(best, before):
+                target = torch.addcdiv(own[column], steps.target(column - start), energies[column])
+                found = how.codebook.columns(places[column]).rounded(target.view(-1, 1)).view(target.shape)
+                torch.sub(found, own[column], out=steps.carried_by(column - start))
+                own[column].copy_(found)
+            error[:, start:end] -= steps.carried
+            still = still and not bool(steps.carried.any())
+        if still:
             break
-    result = torch.empty_like(codes)
-    result[:, order] = best
-    return result
+    # Columns that nothing was seen of keep their codes, which need not be the only ones of their values.
+    return torch.where(torch.tensor(seen, device=codes.device)[order.argsort()], codes_of(values, how), codes)

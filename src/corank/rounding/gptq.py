@@ -54,7 +54,7 @@ class Gptq(Rounder):
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
         gram = require(statistics, Gram, "Gptq")
         order, spread = gram.derived(("gptq", self.damping), lambda: _ordered_spread(gram.matrix, self.damping))
-        targets = weight.float().reshape(spread.shape[0], -1, weight.shape[1])[:, :, order].clone()
+        targets = weight.float().reshape(spread.shape[0], -1, weight.shape[1])[:, :, order]
         how = Walk(codebook, order, self.block)
         codes = walk(targets, spread, how)
         if not self.sweeps:

@@ -92,7 +92,13 @@ class CrossMoments(Statistic):
         the moments are covariances and the bias takes up the means.
         """
         drift = self.centred() if centred else self
-        moment, cross = drift.gram.matrix, drift.cross
+        factor, pulled = drift.gram.derived(("corrected", ridge), lambda: drift._pulled(ridge))
+        wanted = weight @ pulled
+        return torch.cholesky_solve(wanted.transpose(1, 2), factor).transpose(1, 2).contiguous()
+
+    def _pulled(self, ridge: float) -> tuple[Tensor, Tensor]:
+        """The Cholesky factor of ``E[x' x'^T] + e I``, and ``E[x x'^T] + e I``; the same for all that read ``x'``."""
+        moment, cross = self.gram.matrix, self.cross
         mean = moment.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=1e-12)
         pull = ridge * mean * torch.eye(moment.shape[-1], dtype=moment.dtype, device=moment.device)
-        return torch.linalg.solve(moment + pull, weight @ (cross + pull), left=False)
+        return torch.linalg.cholesky(moment + pull), cross + pull

@@ -179,6 +179,13 @@ class Gram(_Moments):
 class OutputGradient(_Moments):
     """Second moment of the loss gradient at a layer's output: empirical Fisher information, per position."""
 
+    def of(self, rows: slice) -> OutputGradient:
+        """That of some of each group's outputs."""
+        part, _ = copy.copy(self), self.matrix  # which fills what stands below the diagonal
+        part._derived, part._outer, part._sum = {}, self._outer[:, rows, rows], self._sum[:, rows]
+        part._mirrored, part.shift = True, None if self.shift is None else self.shift[:, rows]
+        return part
+
 
 def _far_mean(rows: Tensor) -> Tensor | None:
     """Means ``(G, C)`` of rows ``(G, N, C)`` where they dwarf the variance, zero elsewhere; None for zeros alone."""

@@ -75,6 +75,7 @@ def _check_fitted(name: str, codec: Codec, codebook: Codebook, weight: Tensor) -
     assert values.dtype == torch.float32 and values.shape == weight.shape, f"{name}: values are float32 (R, C)"
     assert bool(torch.isfinite(values).all()), f"{name}: a value is not finite"
     assert torch.equal(codebook.values(codebook.nearest(values)), values), f"{name}: a value is not its own nearest"
+    assert torch.equal(codebook.rounded(weight), values), f"{name}: rounded() gives other values than nearest()"
     if not (isinstance(codebook, (ScalarCodebook, RowLevels)) and codebook.thresholds is not None):
         _check_closest(name, codebook, weight.float(), values)
     _check_stored(name, codec, codebook, codes)

@@ -25,7 +25,8 @@ LOSSES = ("distil", "labels", "both")
 AUGMENTATIONS = ("none", "flip", "flip-shift")
 NORMS = ("adapt", "frozen")
 PRECISIONS = ("auto", "float32", "bfloat16")
-_VERSION = 1
+_VERSION = 2
+_DEFAULTS_THEN = {1: {"augment": "flip-shift"}}  # by earlier formats: what a field that is not written meant
 _LARGEST_BYTES = 1_000_000  # of a recipe's file
 
 
@@ -116,8 +117,8 @@ class Recipe:
         optimizer, schedule: of all that trains.
         iterations: steps, 0 for none.
         batch_size: samples a step, over all processes; of token sequences, as many as hold 64 tokens for each.
-        augment: of images: "none", "flip", "flip-shift" (by up to an eighth), or a name of ``timm`` in
-            :mod:`corank.calibration.augment`.
+        augment: of images: "none", "flip", "flip-shift" (by up to an eighth), others of
+            :mod:`corank.calibration.augment`, or "auto": flips, and shifts where samples are seen often.
         norms: whether batch norms "adapt" to the batches, to be estimated anew at the end, or stay "frozen".
         average: decay of an exponential average of what trains, which is what ships then; 0 for none.
         structure: names of :data:`corank.layers.KINDS`: changes of the network that are made wherever they fit, before
@@ -138,7 +139,7 @@ class Recipe:
     schedule: Schedule = Schedule()
     iterations: int = 400
     batch_size: int = 128
-    augment: str = "flip-shift"
+    augment: str = "auto"
     norms: str = "adapt"
     average: float = 0.0
     precision: str = "auto"
@@ -224,14 +225,16 @@ class Recipe:
         """
         known = {one.name for one in fields(cls)}
         if not isinstance(data, Mapping):
-            raise ConfigError(f'a recipe is {{"format": 1, "weights": {{...}}, ...}}, not {str(data)[:80]!r}')
-        if data.get("format", _VERSION) != _VERSION:
-            raise ConfigError(f"a recipe of format {str(data['format'])[:80]}; this version reads format {_VERSION}")
+            raise ConfigError(f'a recipe is {{"format": 2, "weights": {{...}}, ...}}, not {str(data)[:80]!r}')
+        version = data.get("format", _VERSION)
+        if type(version) is not int or not 1 <= version <= _VERSION:
+            raise ConfigError(f"a recipe of format {str(version)[:80]}; this version reads formats up to {_VERSION}")
         unknown = sorted(set(data) - known - {"format"})
         if unknown:
             raise ConfigError(f"a recipe has no field {unknown[0][:80]!r}; it has {', '.join(sorted(known))}")
+        given = {**_DEFAULTS_THEN.get(version, {}), **data}
         try:
-            return cls(**{name: _read(name, value) for name, value in data.items() if name != "format"})
+            return cls(**{name: _read(name, value) for name, value in given.items() if name != "format"})
         except (TypeError, OverflowError, RecursionError) as error:  # of a field whose own class did not expect it
             raise ConfigError(f"a recipe that cannot be: {error}") from error
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from corank.calibration import Context, StreamedStatistics, collect_gradients, run
+from corank.calibration import Context, StreamedStatistics, collect_gradients, run, token_ids
 from corank.checkpoint import Checkpoint, fingerprint
 from corank.devices import chosen_device, device_of
 from corank.identity import function_identity
@@ -19,14 +19,16 @@ from corank.layers import prepare
 from corank.losses import Loss, output_distance, token_distance
 from corank.plan import Plan
 from corank.progress import Progress, silent
+from corank.quantization.request import QuantizeRequest
 from corank.statistics import LayerStatistics, OutputGradient
 from corank.verbs.arguments import check_loss, check_numbers, read_samples
 
-__all__ = ["ContextOptions", "open_context", "statistics_of", "with_checkpoint"]
+__all__ = ["ContextOptions", "gradient_samples", "open_context", "statistics_of", "with_checkpoint"]
 
 _PROBED = 2  # samples that the model is watched with
 _SEARCHED = 512  # that are tried where those do not reach all layers
-_FISHER_SAMPLES = 512
+FISHER_SAMPLES = 512
+_COMPARED_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,31 @@ def with_checkpoint(context: Context, folder: str | Path | None, asked: Callable
     return replace(context, checkpoint=Checkpoint(folder, identity()))
 
 
-def statistics_of(context: Context, plan: Plan, keep: bool) -> StreamedStatistics:
-    """What the coded layers see, collected when it is asked for; ``keep`` it for several codings."""
+def statistics_of(context: Context, plan: Plan, keep: bool, gradients: int = FISHER_SAMPLES) -> StreamedStatistics:
+    """What the coded layers see, collected when it is asked for; ``keep`` it for several codings.
+
+    Args:
+        context: of the run.
+        plan: of its model.
+        keep: it for several codings.
+        gradients: samples by which outputs are weighed, at most; 0 where nothing will ask for that.
+    """
     coded = plan.coded()
     weighted = {name: context.prepared.targets[name] for name, layer in coded.items() if layer.fit == "loss"}
     further: dict[str, LayerStatistics] = {}
-    if weighted:
-        samples = context.samples.take(_FISHER_SAMPLES)
+    if weighted and gradients:
+        samples = context.samples.take(gradients)
         found = collect_gradients(context.model, weighted, samples, context.seed, context.progress)
         further = {name: {OutputGradient: gradient} for name, gradient in found.items()}
     return StreamedStatistics(context, coded, further, keep)
+
+
+def gradient_samples(context: Context, request: QuantizeRequest, plan: Plan) -> int:
+    """Samples that gradients are collected from: all of 512 for adapters, whose directions rest on them; of token
+    sequences a few where only the layers' losses are compared by them; none where nothing is."""
+    if request.may_adapt or plan.has_adapters:
+        return FISHER_SAMPLES
+    if not request.search.chooses_codecs:
+        return 0
+    tokens = token_ids(context.samples.batches[0])
+    return FISHER_SAMPLES if tokens is None else max(1, min(FISHER_SAMPLES, _COMPARED_TOKENS // tokens.shape[1]))

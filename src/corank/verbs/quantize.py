@@ -32,7 +32,7 @@ from corank.search import Search
 from corank.storage.model_record import ModelRecord
 from corank.verbs.arguments import check_kinds, check_range
 from corank.verbs.finishing import finish
-from corank.verbs.opening import ContextOptions, open_context, statistics_of, with_checkpoint
+from corank.verbs.opening import ContextOptions, gradient_samples, open_context, statistics_of, with_checkpoint
 
 __all__ = ["identity_of", "origin_of", "quantize"]
 
@@ -141,7 +141,8 @@ def quantize(
     draft = drafted(request, context)
     check_fitted(draft.plan)
     context = with_checkpoint(context, checkpoint, lambda: identity_of(request, draft))
-    statistics = statistics_of(context, draft.plan, keep=isinstance(target, RateForSize))
+    weighed = gradient_samples(context, request, draft.plan)
+    statistics = statistics_of(context, draft.plan, isinstance(target, RateForSize), weighed)
     teacher = copy.deepcopy(context.model) if how.iterations else nn.Identity()
 
     def attempt(at: float, number: int) -> CodedModel:

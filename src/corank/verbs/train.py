@@ -153,7 +153,7 @@ def _counted(recipe: Recipe, iterations: int | None, batch_size: int | None) -> 
 
 
 def _checked(recipe: Recipe, recompute: bool) -> Recipe:
-    check_augmentation(recipe.augment)
+    check_augmentation("none" if recipe.augment == "auto" else recipe.augment)
     if recompute:
         check_recomputed(recipe)
     return recipe

@@ -27,6 +27,7 @@ __all__ = ["calibrated_on", "feed_of", "read_labelled", "reading_threads"]
 
 _HELD_BYTES = 2_000_000_000  # of decoded images
 _CALIBRATED = 1600  # samples, unless the caller says otherwise
+_OFTEN = 20  # passes; measured on ResNet-20, 1 bit: 1.4 gain 1.4 points without shifts, 64 lose 0.6
 _LOOKED_AT = 64  # of images that are decoded as they are needed, before the first step
 
 
@@ -83,8 +84,8 @@ def feed_of(batches: Batches, recipe: Recipe, objective: Objective, context: Con
     if not objective.is_own:
         batches.check_labels(recipe.loss, context.prepared.outputs)
     check_shapes(batches, context)
-    asked = recipe.augment not in ("none", Recipe().augment)
-    augment, outputs = augmentation_for(recipe.augment, batches.first(1), asked), None
+    name = _augmentation(recipe, batches) if recipe.augment == "auto" else recipe.augment
+    augment, outputs = augmentation_for(name, batches.first(1), asked=recipe.augment not in ("none", "auto")), None
     if objective.distils:
         folder = context.checkpoint.folder
         remembering = Remembering(recipe.iterations, None if folder is None else folder / "teacher")
@@ -106,6 +107,12 @@ def reading_threads(batches: Batches, workers: int | None) -> int:
         return 0
     cores = (os.cpu_count() or 1) // processes_here()
     return min(4, max(1, cores // 4)) if workers is None else workers
+
+
+def _augmentation(recipe: Recipe, batches: Batches) -> str:
+    """Of a recipe that leaves it to us: the float network is best on whole images, and what is distilled from it on
+    others is worse; but samples that are seen often are learned by heart."""
+    return "flip-shift" if recipe.iterations * batches.batch_size > _OFTEN * len(batches) else "flip"
 
 
 def _is_whole_pair(data: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from corank.codecs import Binary, Codec, Levels
 from corank.training.callbacks import Steepen
 from corank.training.inputs import LearnedStepInputs
-from corank.training.recipe import Recipe
+from corank.training.recipe import Optimizer, Recipe
 from corank.training.weights import Parq
 
 __all__ = ["parq"]
@@ -19,10 +19,12 @@ def parq(bits: int, inputs: int | None) -> Recipe:
     of learned steps, which the paper has none of.
     """
     most = 2**bits - 1
+    rate = 1e-2 if bits == 1 and inputs is None else Optimizer().rate  # measured: signs turn slowly
     codec: Codec = Binary() if bits == 1 else Levels(bits, tuple(float(one) for one in range(-most, most + 1, 2)))
     return Recipe(
         weights=Parq(codec, refit=10),
         inputs=None if inputs is None else LearnedStepInputs(inputs),
         callbacks=(Steepen(),),
         start="float",
+        optimizer=Optimizer(rate=rate),
     )

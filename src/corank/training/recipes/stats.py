@@ -31,4 +31,6 @@ def stats(bits: int, inputs: int | None) -> Recipe:
         inputs=None if inputs is None else LearnedStepInputs(inputs),
         callbacks=(Meters(),),
         optimizer=Optimizer(rate=rate),
+        # measured: where inputs are float, norms that adapt help one bit alone
+        norms="adapt" if inputs is not None or bits == 1 else "frozen",
     )

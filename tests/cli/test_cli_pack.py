@@ -15,10 +15,10 @@ Invoke = Callable[..., Result]
 
 @pytest.fixture
 def shards(invoke: Invoke, tmp_path: Path) -> Path:
-    result = invoke("pack", "digits:train[:200]", "--out", tmp_path / "digits", "--shard-size", "60KB", "--json")
+    result = invoke("pack", "digits:train[:64]", "--out", tmp_path / "digits", "--shard-size", "20KB", "--json")
     assert result.exit_code == 0, result.output
     made = json.loads(result.stdout)
-    assert (made["samples"], made["shards"]) == (200, 8) and made["folder"] == str(tmp_path / "digits")
+    assert (made["samples"], made["shards"]) == (64, 8) and made["folder"] == str(tmp_path / "digits")
     assert made["bytes"] == sum(path.stat().st_size for path in (tmp_path / "digits").iterdir())
     return tmp_path / "digits"
 
@@ -27,14 +27,14 @@ def test_quantize_and_evaluate_read_shards_as_they_read_the_source(
     invoke: Invoke, shards: Path, tmp_path: Path
 ) -> None:
     written = []
-    for data in ("digits:train[:200]", str(shards), f"file://{shards}"):
+    for data in ("digits:train[:64]", f"file://{shards}"):
         out = tmp_path / f"{len(written)}.safetensors"
         result = invoke("quantize", "digits", "--data", data, "--search", "greedy", "--out", out, "--quiet")
         assert result.exit_code == 0, result.output
         written.append(out.read_bytes())
-    assert written[0][-32:] == written[1][-32:] == written[2][-32:]
+    assert written[0][-32:] == written[1][-32:]
     words = ("evaluate", tmp_path / "1.safetensors", "--model", "digits", "--data")
-    found = [invoke(*words, data) for data in (shards, "digits:train[:200]")]
+    found = [invoke(*words, data) for data in (shards, "digits:train[:64]")]
     assert [result.exit_code for result in found] == [0, 0]
     assert found[0].stdout.splitlines()[:3] == found[1].stdout.splitlines()[:3]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from corank.data.decode import LARGEST_FILE_BYTES
@@ -115,8 +116,12 @@ class ShardIndex:
             columns["checksums"] = self.checksums
         if self.labels is not None:
             columns["labels"] = self.labels
+        columns["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
         stream = io.BytesIO()
-        np.savez(stream, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8), **columns)
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name, column in columns.items():  # an entry without a date: the same columns give the same bytes
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    npy.write_array(member, column, allow_pickle=False)
         return stream.getvalue()
 
     @classmethod

@@ -57,11 +57,11 @@ Samples = tuple[Any, Tensor | None]  # inputs and labels
 
 
 class Place(NamedTuple):
-    """``count`` samples of a step's batch from the ``start``-th on."""
+    """``length`` samples of a step's batch from the ``start``-th on."""
 
     step: int
     start: int
-    count: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Feed:
 
     def read(self, place: Place) -> Samples:
         """Inputs and labels of a part as the batches give them."""
-        return self.batches.part(place.step, place.start, place.count)
+        return self.batches.part(place.step, place.start, place.length)
 
     def parts(self, step: int, read: Callable[[Place], Samples] | None = None) -> Iterator[Part]:
         """The parts of a step, ready for the network.
@@ -144,4 +144,4 @@ class Feed:
             inputs = augmented(self.augment, inputs, self.batches.step_seed(step), place.start, count)
             if self.dtype is not None:
                 inputs = tree_map(lambda leaf: leaf.to(self.dtype) if leaf.is_floating_point() else leaf, inputs)
-            yield Part(inputs, labels, place.start, place.count / count)
+            yield Part(inputs, labels, place.start, place.length / count)

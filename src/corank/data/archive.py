@@ -1,4 +1,4 @@
-"""Images in a .zip archive, read in place: nothing is extracted to disk."""
+"""Files in a .zip archive, read in place: nothing is extracted to disk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from corank.data.decode import LARGEST_FILE_BYTES, decode_batch
 from corank.data.images import ImageSet
-from corank.data.listing import list_images
+from corank.data.listing import IMAGES, Kind, Listing, list_samples
 from corank.data.preprocessing import Preprocessing
 from corank.errors import DataError
 
-__all__ = ["ArchiveSource", "load_archive"]
+__all__ = ["ArchiveSource", "listed_archive", "load_archive"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +35,12 @@ class ArchiveSource:
         return decode_batch(self.read, self.names, indices, preprocessing)
 
     def read(self, index: int) -> bytes:
-        """The bytes of the file `names[index]`."""
+        """The bytes of one entry; no more than a limit, and than it says that it holds."""
         entry = self.archive.getinfo(self.names[index])
         if entry.file_size > LARGEST_FILE_BYTES:
             raise DataError(
                 f"{self.path}: the entry {entry.filename} says it holds {entry.file_size / 1e6:.0f} MB; "
-                f"an image may hold {LARGEST_FILE_BYTES / 1e6:.0f} MB"
+                f"one may hold {LARGEST_FILE_BYTES / 1e6:.0f} MB"
             )
         try:
             with self.archive.open(entry) as stream:
@@ -59,6 +59,17 @@ def load_archive(path: Path, preprocessing: Preprocessing | None = None) -> Imag
     Raises:
         DataError: no such file, not a sound archive, no image in it.
     """
+    archive, listing = listed_archive(path, IMAGES)
+    source = ArchiveSource(path, archive, listing.names)
+    return ImageSet(source, preprocessing or Preprocessing(), listing.labels, listing.class_names)
+
+
+def listed_archive(path: Path, kind: Kind) -> tuple[zipfile.ZipFile, Listing]:
+    """An open archive and its files of a kind.
+
+    Raises:
+        DataError: as :func:`load_archive`.
+    """
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     try:
@@ -67,6 +78,4 @@ def load_archive(path: Path, preprocessing: Preprocessing | None = None) -> Imag
         raise DataError(f"{path} is not a sound .zip archive: {error}") from error
     files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     folders = [entry.filename.rstrip("/") for entry in archive.infolist() if entry.is_dir()]
-    listing = list_images(dict.fromkeys(files), folders, str(path))
-    source = ArchiveSource(path, archive, listing.names)
-    return ImageSet(source, preprocessing or Preprocessing(), listing.labels, listing.class_names)
+    return archive, list_samples(dict.fromkeys(files), folders, str(path), kind)

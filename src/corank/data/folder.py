@@ -1,4 +1,4 @@
-"""Images in a folder: one folder per class, or all side by side."""
+"""Files in a folder: one folder per class, or all side by side."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from corank.data.decode import LARGEST_FILE_BYTES, decode_batch
 from corank.data.images import ImageSet
-from corank.data.listing import is_hidden, list_images
+from corank.data.listing import is_hidden, list_samples
 from corank.data.preprocessing import Preprocessing
 from corank.errors import DataError
 
-__all__ = ["FolderSource", "load_folder"]
+__all__ = ["FolderSource", "load_file", "load_folder", "walk"]
 
 
 @dataclass(frozen=True, eq=False)
 class FolderSource:
-    """Image files below `root`, by name."""
+    """Files below `root`, by name; images, where they are read as such."""
 
     root: Path
     names: tuple[str, ...]
@@ -34,14 +34,14 @@ class FolderSource:
         return decode_batch(self.read, self.names, indices, preprocessing)
 
     def read(self, index: int) -> bytes:
-        """The bytes of the file `names[index]`."""
+        """The bytes of one file; no more than a limit."""
         path = self.root / self.names[index]
         try:
             if path.stat().st_size > LARGEST_FILE_BYTES:
-                raise DataError(f"image {path} is larger than {LARGEST_FILE_BYTES / 1e6:.0f} MB; remove it")
+                raise DataError(f"{path} is larger than {LARGEST_FILE_BYTES / 1e6:.0f} MB; remove it")
             return path.read_bytes()
         except OSError as error:
-            raise DataError(f"image {path} cannot be read: {error}") from error
+            raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def load_folder(root: Path, preprocessing: Preprocessing | None = None) -> ImageSet:
@@ -56,13 +56,18 @@ def load_folder(root: Path, preprocessing: Preprocessing | None = None) -> Image
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}")
-    files, folders = _walk(root)
-    listing = list_images(files, folders, str(root))
+    files, folders = walk(root)
+    listing = list_samples(files, folders, str(root))
     source = FolderSource(root, listing.names)
     return ImageSet(source, preprocessing or Preprocessing(), listing.labels, listing.class_names)
 
 
-def _walk(root: Path) -> tuple[list[str], list[str]]:
+def load_file(path: Path, preprocessing: Preprocessing | None = None) -> ImageSet:
+    """One image file as a set of one, without a label."""
+    return ImageSet(FolderSource(path.parent, (path.name,)), preprocessing or Preprocessing())
+
+
+def walk(root: Path) -> tuple[list[str], list[str]]:
     """Files and folders below the root; linked folders are followed, each real folder once per branch."""
     files: list[str] = []
     folders: list[str] = []

@@ -1,4 +1,4 @@
-"""Which names are images, and which class each belongs to: one rule for folders and archives."""
+"""Which names are samples, and which class each belongs to: one rule for folders and archives, images and sounds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,25 @@ from numpy.typing import NDArray
 from corank.data.decode import EXTENSIONS
 from corank.errors import DataError
 
-__all__ = ["Listing", "is_hidden", "list_images"]
+__all__ = ["IMAGES", "Kind", "Listing", "is_hidden", "list_samples"]
 
 SPLITS = frozenset({"train", "training", "test", "val", "valid", "validation"})
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What is looked for: what one is called, and the endings of its files."""
+
+    what: str
+    extensions: tuple[str, ...]
+
+
+IMAGES = Kind("image", EXTENSIONS)
+
+
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """Image names, sorted, with their classes where every image lies in a class folder.
+    """File names, sorted, with their classes where every file lies in a class folder.
 
     Args:
         names: paths below the root, with forward slashes.
@@ -37,25 +48,28 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def list_images(files: Iterable[str], folders: Iterable[str], root: str) -> Listing:
-    """Keep the images, sort them and read their classes from their folders.
+def list_samples(files: Iterable[str], folders: Iterable[str], root: str, kind: Kind = IMAGES) -> Listing:
+    """Keep the files of a kind, sort them and read their classes from their folders.
 
-    A single folder that holds everything is looked through; two or more folders with no image beside
+    A single folder that holds everything is looked through; two or more folders with no such file beside
     them are classes, empty ones included, so that an index means the same in every subset.
 
     Args:
         files: paths of files below the root, with forward slashes.
         folders: paths of folders below the root.
         root: what an error calls the place.
+        kind: of the files.
 
     Raises:
-        DataError: no image, or folders that are splits (train, test) rather than classes.
+        DataError: no such file, or folders that are splits (train, test) rather than classes.
     """
-    seen = ((name, PurePosixPath(name).parts) for name in files if name.lower().endswith(EXTENSIONS))
-    images = sorted((name, parts) for name, parts in seen if not any(map(is_hidden, parts)))
-    if not images:
-        raise DataError(f"{root} holds no image; looked for {' '.join(EXTENSIONS)} directly in it and in its folders")
-    names, paths = tuple(name for name, _ in images), [parts for _, parts in images]
+    seen = ((name, PurePosixPath(name).parts) for name in files if name.lower().endswith(kind.extensions))
+    found = sorted((name, parts) for name, parts in seen if not any(map(is_hidden, parts)))
+    if not found:
+        raise DataError(
+            f"{root} holds no {kind.what}; looked for {' '.join(kind.extensions)} directly in it and in its folders"
+        )
+    names, paths = tuple(name for name, _ in found), [parts for _, parts in found]
     directories = [PurePosixPath(name).parts for name in folders] + [parts[:-1] for parts in paths]
     depth = 0
     while (inside := _folders_at(directories, depth)) and len(inside) == 1 and _all_deeper(paths, depth):

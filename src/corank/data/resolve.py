@@ -7,14 +7,18 @@ from pathlib import Path
 
 from corank.data.archive import load_archive
 from corank.data.batches import BatchSet
+from corank.data.decode import EXTENSIONS
 from corank.data.digits import load_digits
-from corank.data.folder import load_folder
+from corank.data.folder import load_file, load_folder
 from corank.data.images import ImageSet
+from corank.data.naming import is_condition
 from corank.data.npz import load_npz
 from corank.data.preprocessing import Preprocessing
 from corank.data.python_file import load_function
 from corank.data.python_function import REFERENCE
+from corank.data.recordings import load_recordings, matching
 from corank.data.remote import is_url
+from corank.data.sampling import Sampling
 from corank.data.shards import are_shards, load_shards
 from corank.data.tokens import Tokenization, TokenSet, load_tokens
 from corank.errors import DataError
@@ -23,7 +27,8 @@ __all__ = ["load", "load_samples", "load_sequences"]
 
 SLICED = re.compile(r"(?P<place>.+?)(?P<slice>\[[^\[\]]*\])")
 FORMS = (
-    "a folder, a .zip, .npz or .tar file, shards or their URL, digits, digits:train, digits:test or file.py:function"
+    "a folder, an image, a .zip, .npz or .tar file, shards or their URL, digits, digits:train, digits:test or "
+    "file.py:function"
 )
 
 
@@ -66,8 +71,11 @@ def load_samples(
     image_key: str | None = None,
     label_key: str | None = None,
     labelled: bool = False,
+    sampling: Sampling | None = None,
+    label: str | None = None,
 ) -> ImageSet | TokenSet | BatchSet:
-    """Samples of any kind: images as :func:`load`, tokens as :func:`load_sequences`, or what a function returns.
+    """Samples of any kind: images as :func:`load`, tokens as :func:`load_sequences`, recordings, or what a function
+    returns.
 
     Args:
         reference: as for :func:`load`, or, where `reading` is given, as for :func:`load_sequences`; what a function may
@@ -77,6 +85,10 @@ def load_samples(
         image_key: name of the images, or tokens, in an .npz file.
         label_key: name of the labels in an .npz file.
         labelled: labels are needed; images without them are an error.
+        sampling: how recordings are heard; given for a network of sounds, whose batches are float32 (N, T). The
+            reference is a folder or .zip of recordings, or one, and may end in a condition on what their names say
+            instead of a slice: `words.zip[group!=theo&index>=5]`.
+        label: the pattern of recordings' names, see :func:`~corank.data.recordings.load_recordings`.
 
     Raises:
         DataError: nothing there, nothing in it, or no labels where they are needed.
@@ -87,6 +99,9 @@ def load_samples(
     if function is not None:
         _refuse_keys(place, image_key, label_key)
         found = load_function(Path(function["path"]).expanduser(), function["function"], preprocessing, reading)
+    elif sampling is not None:
+        _refuse_keys(place, image_key, label_key)
+        found = load_recordings(place, sampling, label)
     elif reading is not None:
         found = load_tokens(place, reading, image_key)
     else:
@@ -94,8 +109,10 @@ def load_samples(
     if labelled and isinstance(found, ImageSet) and found.labels is None:
         raise DataError(
             f"{place!r} has no labels, which are needed here; give a folder or .zip with one folder per "
-            "class, or an .npz file with labels"
+            "class, or an .npz file with labels; for recordings, label='{label}_{group}_{index}' reads their names"
         )
+    if part is not None and isinstance(found, ImageSet) and is_condition(part):
+        return matching(found, part)
     return found if part is None else found.slice(part)
 
 
@@ -153,4 +170,6 @@ def _load_other(place: str, preprocessing: Preprocessing | None) -> ImageSet:
         return load_folder(path, preprocessing)
     if path.suffix.lower() == ".zip":
         return load_archive(path, preprocessing)
+    if path.suffix.lower() in EXTENSIONS and path.is_file():
+        return load_file(path, preprocessing)
     raise DataError(f"no data at {place!r}: it is not there, or of an unknown kind; give {FORMS}")

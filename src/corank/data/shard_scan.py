@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.data.decode import EXTENSIONS
-from corank.data.listing import is_hidden, list_images
+from corank.data.listing import is_hidden, list_samples
 from corank.data.preprocessing import Preprocessing
 from corank.data.shard_index import Shard, ShardIndex
 from corank.data.shard_store import read_at
@@ -138,7 +138,7 @@ def _by_folders(
     named = {one.image.name: one for one in samples}
     if len(named) < len(samples) or samples[0].kind == PIXELS:
         return samples, None, None
-    listing = list_images(named, [], root)
+    listing = list_samples(named, [], root)
     if listing.labels is None or len(listing.names) != len(samples):
         return samples, None, None
     label_of = dict(zip(listing.names, listing.labels.tolist(), strict=True))

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from corank.data.preprocessing import Preprocessing
 from corank.data.python_function import REFERENCE, OwnFunction, own_function
+from corank.data.sampling import Sampling
 from corank.errors import ConfigError, ModelError
 from corank.models.loader import LoadedModel, Request
 
 __all__ = ["load_python_file"]
 
-ATTRIBUTE = "preprocessing"
+ATTRIBUTE, HEARING = "preprocessing", "sampling"
 KEYS = ("mean", "std", "size", "crop", "channels", "interpolation")
 EXAMPLE = "{'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225), 'size': 224}"
 
@@ -26,7 +27,8 @@ def load_python_file(request: Request) -> LoadedModel:
 
     The factory returns a module, or a module and how it reads images: a mapping with any of :data:`KEYS`, or a
     :class:`~corank.data.Preprocessing`. The same may stand as an attribute `preprocessing` of the function, of the
-    module or of its class.
+    module or of its class. A module that reads recordings has a :class:`~corank.data.Sampling` as its attribute
+    `sampling`, or the factory returns one beside it.
 
     Whether the factory loads trained weights is found by calling it a second time, where neither `pretrained` nor the
     caller's own weights make that needless: weights that come out differently are random.
@@ -42,6 +44,7 @@ def load_python_file(request: Request) -> LoadedModel:
         raise ModelError(f"{request.name!r} names no factory; write file.py:factory")
     factory = own_function(Path(match["path"]).expanduser(), match["function"], ModelError)
     model, said = _made(factory, request.name)
+    hearing = said if isinstance(said, Sampling) else getattr_static(model, HEARING, None)
     preprocessing = _preprocessing(factory, model, said, request.name)
     settled = request.pretrained or request.own_weights
     fresh, some = ((), False) if settled else _fresh(factory, model, request.name)
@@ -52,6 +55,7 @@ def load_python_file(request: Request) -> LoadedModel:
         origin,
         fresh=fresh if some else (),
         states_preprocessing=preprocessing is not None,
+        sampling=hearing if isinstance(hearing, Sampling) else None,
     )
 
 
@@ -61,7 +65,7 @@ def _made(factory: OwnFunction, name: str) -> tuple[nn.Module, object]:
     model, said = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(returned).__name__}; return a torch.nn.Module, or (module, {EXAMPLE})")
-    if said is not None and not isinstance(said, (Mapping, Preprocessing)):
+    if said is not None and not isinstance(said, (Mapping, Preprocessing, Sampling)):
         raise ModelError(f"{name} returned a {type(said).__name__} beside the module; return (module, {EXAMPLE})")
     return model, said
 

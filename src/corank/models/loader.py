@@ -10,6 +10,7 @@ from typing import TypeAlias
 from torch import nn
 
 from corank.data.preprocessing import Preprocessing
+from corank.data.sampling import Sampling
 from corank.data.tokens import Tokenization
 from corank.errors import ModelError
 
@@ -43,6 +44,7 @@ class LoadedModel:
         tokenization: for a language model, how it reads text and token files; None for any other.
         fresh: the names of the weights that are proved to be random, where not all are.
         states_preprocessing: whether the source says how images are read; otherwise `preprocessing` is a guess.
+        sampling: for a network of recordings, how it hears them; None for any other.
     """
 
     model: nn.Module
@@ -52,6 +54,7 @@ class LoadedModel:
     tokenization: Tokenization | None = None
     fresh: tuple[str, ...] = ()
     states_preprocessing: bool = True
+    sampling: Sampling | None = None
 
 
 Loader: TypeAlias = Callable[[Request], LoadedModel]

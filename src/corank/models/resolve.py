@@ -12,6 +12,7 @@ from torch import nn
 
 from corank.data.preprocessing import Preprocessing
 from corank.data.python_function import REFERENCE
+from corank.data.sampling import Sampling
 from corank.data.tokens import Tokenization
 from corank.errors import ConfigError, ModelError
 from corank.models.digits import digits_net
@@ -20,6 +21,7 @@ from corank.models.from_python_file import load_python_file
 from corank.models.from_timm import load_timm
 from corank.models.from_torchvision import load_torchvision
 from corank.models.loader import LoadedModel, Loader, Request
+from corank.models.speech_resnet import load_speech_resnet
 from corank.models.weights import load_weights
 
 __all__ = ["LOADERS", "ResolvedModel", "resolve"]
@@ -37,6 +39,7 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
         "timm": load_timm,
         "hf": load_hf,
         "digits": _load_digits,
+        "speech-resnet": load_speech_resnet,
     }
 )
 
@@ -56,6 +59,7 @@ class ResolvedModel:
         tokenization: for a language model, how it reads text and token files; None for any other.
         fresh: the names of the weights that are random, where only some are.
         states_preprocessing: whether the source says how images are read; otherwise `preprocessing` is a guess.
+        sampling: for a network of recordings, how it hears them; None for any other.
     """
 
     model: nn.Module
@@ -67,6 +71,7 @@ class ResolvedModel:
     tokenization: Tokenization | None = None
     fresh: tuple[str, ...] = ()
     states_preprocessing: bool = True
+    sampling: Sampling | None = None
 
 
 def resolve(
@@ -75,9 +80,9 @@ def resolve(
     """Build a model from a reference and give it weights.
 
     Args:
-        reference: `torchvision:NAME`, `timm:NAME`, `hf:NAME_OR_DIR` (a folder loads its own weights) or
-            `file.py:factory` (a function without arguments that returns an `nn.Module`, or one and how it reads
-            images; the file is run).
+        reference: `torchvision:NAME`, `timm:NAME`, `hf:NAME_OR_DIR` (a folder loads its own weights), `digits`,
+            `speech-resnet:CLASSES` (:class:`~corank.models.speech_resnet.SpeechResNet`) or `file.py:factory` (a
+            function without arguments that returns an `nn.Module`, or one and how it reads images; the file is run).
         pretrained: use the published weights, which may be downloaded; for `file.py:factory`, says that
             the factory loads trained weights itself. Otherwise it is called twice: weights that differ are random.
         weights: a file or folder to load instead, as for :func:`~corank.models.weights.load_weights`.
@@ -106,6 +111,7 @@ def resolve(
         tokenization=built.tokenization,
         fresh=() if weights is not None else built.fresh,
         states_preprocessing=built.states_preprocessing,
+        sampling=built.sampling,
     )
 
 

@@ -85,6 +85,7 @@ INSIDE = {
         ("recipes", "state", "checks"),
         ("failures", "methods", "objective", "optimizers", "recompute", "restored", "start"),
         ("feed", "finish"),
+        ("ahead",),
         ("loop",),
     ),
     "quantization": (("template", "float_parts"), ("request",), ("to_size",), ("encode",), ("to_rate",)),
@@ -122,6 +123,7 @@ ARGUMENTS = 5
 
 # What users call may take more: the public functions, and the functions that are commands.
 PUBLIC_CALLS = {
+    ("data/records.py", "pack"),
     ("data/resolve.py", "load_samples"),
     ("evaluation/accuracy.py", "evaluate"),
     ("export/onnx.py", "export_onnx"),
@@ -135,7 +137,10 @@ PUBLIC_CALLS = {
     ("verbs/train.py", "train"),
     *(
         (f"cli/{name}.py", name)
-        for name in ("compare", "diff", "evaluate", "export", "import_peft", "inspect", "predict", "quantize", "train")
+        for name in (
+            *("compare", "diff", "evaluate", "export", "import_peft", "inspect", "pack", "predict", "quantize"),
+            "train",
+        )
     ),
 }
 

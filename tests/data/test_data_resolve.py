@@ -57,7 +57,7 @@ def test_labels_where_needed(place: Path) -> None:
 
 @pytest.mark.parametrize("reference", ["nowhere", "photos.txt", "", "torchvision:resnet18"])
 def test_unknown_references_say_what_is_possible(place: Path, reference: str) -> None:
-    with pytest.raises(DataError, match=r"a folder, a \.zip or \.npz file, digits"):
+    with pytest.raises(DataError, match=r"a folder, an image, a \.zip, \.npz or \.tar file, shards"):
         load(reference)
 
 

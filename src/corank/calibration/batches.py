@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from corank.calibration.labels import check_fit, following_tokens, inputs_and_labels
 from corank.calibration.samples import Samples, sequences
-from corank.calibration.seeds import generator_of, seed_of
+from corank.calibration.seeds import generator_of, seed_of, shuffled_in_turn
 from corank.checkpoint import fingerprint
 from corank.errors import DataError
 from corank.memory import free_bytes
@@ -50,21 +50,24 @@ class Batches:
         source: of the samples; :meth:`of` makes one of what is in memory.
         batch_size: samples a step, over all processes; of token sequences, as many as hold ``64 * batch_size`` tokens.
         seed: of the permutations.
+        groups: int64 ``(N,)``, where samples are read group by group, such as shards that lie far away: the number of
+            each sample's group. Permutations then mix neighbouring groups, see
+            :func:`~corank.calibration.seeds.shuffled_in_turn`. None: they mix all samples.
 
     Attributes:
-        source, seed: as given.
+        source, seed, groups: as given.
         stacked: whether samples can stand in one batch with any other.
         batch_size: samples a step, at most as many as there are; of samples that cannot be stacked, of their largest
             batch.
     """
 
-    def __init__(self, source: Source, batch_size: int = 128, seed: int = 0) -> None:
-        self.source, self.seed = source, seed
+    def __init__(self, source: Source, batch_size: int = 128, seed: int = 0, groups: Tensor | None = None) -> None:
+        self.source, self.seed, self.groups = source, seed, groups
         self.stacked = not isinstance(source, _Apart)
         self._first = source.rows(torch.zeros(1, dtype=torch.int64))
         self._size = min(sequences(batch_size, self._first[0]), len(source)) if self.stacked else 1
         self.batch_size = source.largest if isinstance(source, _Apart) else self._size
-        self._order: tuple[int, Tensor] | None = None
+        self._orders: dict[int, Tensor] = {}
 
     @classmethod
     def of(
@@ -134,10 +137,22 @@ class Batches:
     def draw(self, step: int) -> Tensor:
         """The indices ``(n,)`` of a step's samples in the source; of samples that cannot be stacked, of their batch."""
         epoch, place = divmod(step, self.steps_an_epoch)
-        if self._order is None or self._order[0] != epoch:
+        return self._order(epoch)[place * self._size : (place + 1) * self._size]
+
+    def _order(self, epoch: int) -> Tensor:
+        """The permutation of an epoch; threads that read ahead may ask for that of the next one beside it."""
+        found = self._orders.get(epoch)
+        if found is None:
             generator = generator_of(self.seed, "epoch", epoch)
-            self._order = epoch, torch.randperm(len(self.source), generator=generator)
-        return self._order[1][place * self._size : (place + 1) * self._size]
+            if self.groups is None:
+                found = torch.randperm(len(self.source), generator=generator)
+            else:
+                found = shuffled_in_turn(self.groups, generator)
+            self._orders = {
+                **{near: kept for near, kept in self._orders.items() if abs(near - epoch) == 1},
+                epoch: found,
+            }
+        return found
 
     @property
     def steps_an_epoch(self) -> int:
@@ -186,7 +201,8 @@ class Batches:
         spread = torch.linspace(0, len(self.source) - 1, min(_LOOKED_AT, len(self.source)), dtype=torch.float64).long()
         rows = [self.source.rows(place[None])[0] for place in spread]
         count = torch.tensor([len(self), len(self.source)], dtype=torch.int64)
-        return fingerprint([count, *tree_leaves(rows), *self.source.labels])
+        groups = [] if self.groups is None else [self.groups]
+        return fingerprint([count, *tree_leaves(rows), *self.source.labels, *groups])
 
 
 class _Held:

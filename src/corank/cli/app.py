@@ -19,6 +19,7 @@ from corank.cli.export import export
 from corank.cli.import_peft import import_peft
 from corank.cli.inspect import inspect
 from corank.cli.invocation import CommandGroup
+from corank.cli.pack import pack
 from corank.cli.predict import predict
 from corank.cli.quantize import quantize
 from corank.cli.recipes import recipes
@@ -52,7 +53,8 @@ def _options(
     """Makes trained networks small, 4 bits to 1, without retraining."""
 
 
-for command in (quantize, train, recipes, evaluate, predict, inspect, compare, export, import_peft, report, demo):
+COMMANDS = (quantize, train, recipes, evaluate, predict, inspect, compare, export, import_peft, pack, report, demo)
+for command in COMMANDS:
     app.command()(reported(command))
 app.command()(reported(diff, failed=USAGE))  # 1 says that the files differ
 

@@ -34,8 +34,8 @@ Data = Annotated[
     str,
     typer.Option(
         "--data",
-        help="A folder, .zip, .npz, digits or file.py:function; a text or .npz of tokens; recordings; a slice may "
-        "follow: [0::2].",
+        help="A folder, .zip, .npz, shards, digits or file.py:function; a text or .npz of tokens; recordings; a slice "
+        "may follow: [0::2].",
         rich_help_panel=INPUT,
     ),
 ]  # fmt: skip

@@ -42,6 +42,7 @@ def train(
     layer: shared.Layer = None,
     all_layers: shared.AllLayers = False,
     parts: asked.Parts = 0,
+    workers: asked.Workers = None,
     recompute: asked.Recompute = False,
     save_recipe: asked.SaveRecipe = None,
     coder: shared.Coder = "auto",
@@ -67,7 +68,7 @@ def train(
     check_distinct((out, save_recipe, record, report), (weights, recipe, model, data, evaluation))
     files = MadeFiles(out, save_recipe, "recipe", record, report).checked()
     request = TrainingRequest(recipe, iterations, batch_size, loss, rate, size, tuple(layer or ()), all_layers, samples,
-                              parts, recompute, seed, model, chosen_device(device), checkpoint)  # fmt: skip
+                              parts, workers, recompute, seed, model, chosen_device(device), checkpoint)  # fmt: skip
     how = request.check(coder)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     if how.start != "scratch":  # which has weights of its own

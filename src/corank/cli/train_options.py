@@ -23,6 +23,7 @@ __all__ = [
     "Samples",
     "SaveRecipe",
     "Size",
+    "Workers",
 ]
 
 HOW = "How it trains"
@@ -61,6 +62,10 @@ Size = Annotated[str | None, typer.Option(help="Of the file, such as 20KB, met b
 Parts = Annotated[
     int,
     typer.Option(help="Samples of a step that pass at once, where memory is short; 0 for all.", rich_help_panel=HOW),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Threads that read the batches of steps to come; 0 for none.", rich_help_panel=HOW),
 ]
 Recompute = Annotated[
     bool,

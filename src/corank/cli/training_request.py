@@ -37,6 +37,7 @@ class TrainingRequest:
     all_layers: bool
     samples: int | None
     parts: int
+    workers: int | None
     recompute: bool
     seed: int
     reference: str
@@ -94,8 +95,9 @@ class TrainingRequest:
         model.to(self.device)
         return corank.train(
             model, data, self.chosen(), rate=self.rate, size=self.size, layers=exceptions_of(self.layers),
-            all_layers=self.all_layers, samples=self.samples, parts=self.parts, recompute=self.recompute,
-            seed=self.seed, device=self.device, reference=self.reference, checkpoint=self.checkpoint, progress=progress,
+            all_layers=self.all_layers, samples=self.samples, parts=self.parts, workers=self.workers,
+            recompute=self.recompute, seed=self.seed, device=self.device, reference=self.reference,
+            checkpoint=self.checkpoint, progress=progress,
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from corank.data.batches import BatchSet
 from corank.data.images import ImageSet, Source
 from corank.data.preprocessing import Preprocessing
 from corank.data.recordings import matching, name_parts
+from corank.data.records import pack
 from corank.data.resolve import load, load_samples, load_sequences
 from corank.data.sampling import Sampling
 from corank.data.tokens import Tokenization, TokenSet
@@ -21,4 +22,5 @@ __all__ = [
     "load_sequences",
     "matching",
     "name_parts",
+    "pack",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain
 
 import numpy as np
@@ -17,10 +18,11 @@ from torch import Tensor
 from corank.data.preprocessing import Preprocessing
 from corank.errors import DataError
 
-__all__ = ["EXTENSIONS", "LARGEST_FILE_BYTES", "decode", "decode_batch", "stack"]
+__all__ = ["EXTENSIONS", "LARGEST_FILE_BYTES", "decode", "decode_batch", "decode_files", "format_of", "stack"]
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+SUFFIXES = {"JPEG": "jpg", "PNG": "png", "BMP": "bmp", "GIF": "gif", "WEBP": "webp", "TIFF": "tif", "PPM": "ppm"}
 LARGEST_FILE_BYTES = 256_000_000
 WORKERS = 4
 
@@ -36,15 +38,49 @@ def decode(data: bytes, name: str, preprocessing: Preprocessing) -> NDArray[np.u
     Raises:
         DataError: not a sound image, or one with more pixels than Pillow's limit for a decompression bomb.
     """
+    with _opened(data, name) as image:
+        return preprocessing(image)
+
+
+def format_of(data: bytes, name: str) -> str:
+    """The suffix that says what format an image file is of, such as "jpg"; its pixels are not decoded.
+
+    Raises:
+        DataError: no image, or one with more pixels than Pillow's limit for a decompression bomb.
+    """
+    with _opened(data, name) as image:
+        return SUFFIXES.get(image.format or "", "jpg")  # several pictures in one JPEG have a name of their own
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise DataError(f"{image.width} x {image.height} pixels, over the limit of {limit} pixels")
-            return preprocessing(image)
+            yield image
     except Exception as error:  # Pillow's decoders raise a dozen different types on hostile bytes
         reason = f"{error}" or type(error).__name__
         raise DataError(f"image {name} cannot be read: {reason}; repair or remove the file") from error
+
+
+def decode_files(
+    read: Callable[[int], bytes],
+    names: Sequence[str],
+    indices: NDArray[np.int64],
+    preprocessing: Preprocessing,
+) -> list[NDArray[np.uint8]]:
+    """Read and decode the images at `indices`, on a few threads: each uint8 (H, W, C)."""
+
+    def some(part: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        return [decode(read(int(index)), names[int(index)], preprocessing) for index in part]
+
+    workers = min(WORKERS, os.cpu_count() or 1, len(indices))
+    if workers <= 1:
+        return some(indices)
+    with ThreadPoolExecutor(workers) as pool:
+        return list(chain.from_iterable(pool.map(some, np.array_split(indices, workers))))
 
 
 def decode_batch(
@@ -54,16 +90,7 @@ def decode_batch(
     preprocessing: Preprocessing,
 ) -> Tensor:
     """Read, decode and stack the images at `indices`, on a few threads: float32 (N, C, H, W)."""
-
-    def some(part: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        return [decode(read(int(index)), names[int(index)], preprocessing) for index in part]
-
-    workers = min(WORKERS, os.cpu_count() or 1, len(indices))
-    if workers <= 1:
-        images = some(indices)
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            images = list(chain.from_iterable(pool.map(some, np.array_split(indices, workers))))
+    images = decode_files(read, names, indices, preprocessing)
     return preprocessing.normalise(stack(images, [names[int(index)] for index in indices]))
 
 

@@ -78,7 +78,7 @@ def array_names(archive: zipfile.ZipFile) -> list[str]:
     return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
-def read_array(archive: zipfile.ZipFile, key: str, known: list[str], path: Path) -> NDArray[np.generic]:
+def read_array(archive: zipfile.ZipFile, key: str, known: list[str], path: Path | str) -> NDArray[np.generic]:
     """One array, its header checked against its size before anything is allocated; never a pickle.
 
     Raises:

@@ -17,14 +17,19 @@ from corank.data.preprocessing import Preprocessing
 from corank.data.python_file import load_function
 from corank.data.python_function import REFERENCE
 from corank.data.recordings import load_recordings, matching
+from corank.data.remote import is_url
 from corank.data.sampling import Sampling
+from corank.data.shards import are_shards, load_shards
 from corank.data.tokens import Tokenization, TokenSet, load_tokens
 from corank.errors import DataError
 
 __all__ = ["load", "load_samples", "load_sequences"]
 
 SLICED = re.compile(r"(?P<place>.+?)(?P<slice>\[[^\[\]]*\])")
-FORMS = "a folder, an image, a .zip or .npz file, digits, digits:train, digits:test or file.py:function"
+FORMS = (
+    "a folder, an image, a .zip, .npz or .tar file, shards or their URL, digits, digits:train, digits:test or "
+    "file.py:function"
+)
 
 
 def load(
@@ -39,7 +44,8 @@ def load(
 
     Args:
         reference: a folder of class folders or of images, a .zip of either, an .npz file, `digits`
-            (`digits:train`, `digits:test`) or `file.py:function`; each with an optional slice, such as
+            (`digits:train`, `digits:test`) or `file.py:function`; shards: a folder or a URL that `corank pack` wrote,
+            or a .tar of another tool, see :func:`corank.data.shards.load_shards`; each with an optional slice, such as
             `photos.zip[0::2]` or `photos[:1000]`. Files are sorted by their path inside the folder or .zip;
             a class's index is the position of its folder in sorted order.
         preprocessing: how each image becomes a network's input; None keeps size and pixels.
@@ -155,7 +161,11 @@ def _split(reference: str) -> tuple[str, str | None]:
 def _load_other(place: str, preprocessing: Preprocessing | None) -> ImageSet:
     if place == "digits" or place.startswith("digits:"):  # a folder of that name is ./digits
         return load_digits(place.partition(":")[2] or "all", preprocessing)
+    if is_url(place):
+        return load_shards(place, preprocessing)
     path = Path(place).expanduser()
+    if place and path.exists() and are_shards(path):
+        return load_shards(path, preprocessing)
     if place and path.is_dir():
         return load_folder(path, preprocessing)
     if path.suffix.lower() == ".zip":

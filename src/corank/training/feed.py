@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from corank.errors import ConfigError
 from corank.processes import number_of_processes, own_part
 from corank.training.state import TrainingState
 
-__all__ = ["Feed", "Part", "Reference", "StepBatches"]
+__all__ = ["Feed", "Part", "Place", "Reference", "Samples", "StepBatches"]
 
 
 class StepBatches(Protocol):
@@ -52,6 +53,17 @@ class Reference(Protocol):
         ...
 
 
+Samples = tuple[Any, Tensor | None]  # inputs and labels
+
+
+class Place(NamedTuple):
+    """``length`` samples of a step's batch from the ``start``-th on."""
+
+    step: int
+    start: int
+    length: int
+
+
 @dataclass(frozen=True)
 class Part:
     """Samples of a step that pass at once.
@@ -80,6 +92,8 @@ class Feed:
         augment: of images; "none" for other samples.
         size: samples of a batch that pass at once, at most; 0 for all of a process's share.
         dtype: of inputs that are floating; None: as they are.
+        workers: threads that read the parts of steps to come while one computes, see
+            :func:`~corank.training.ahead.reading_ahead`; 0 reads each as it is needed.
         even: whether every process has a sample in each of as many parts, as norms that adapt need: they wait for those
             of the others.
 
@@ -94,6 +108,7 @@ class Feed:
     size: int = 0
     dtype: torch.dtype | None = torch.float32
     even: bool = True
+    workers: int = 0
 
     def __post_init__(self) -> None:
         processes = number_of_processes()
@@ -103,16 +118,30 @@ class Feed:
                 f"a batch of {fewest} samples cannot be shared by {processes} processes; give larger ones"
             )
 
-    def parts(self, step: int) -> Iterator[Part]:
+    def places(self, step: int) -> list[Place]:
         """This process's share of a step's batch, part by part; as many in every process that has a sample."""
         count, processes = self.batches.count(step), number_of_processes()
         first, own = own_part(count)
         most = -(-count // processes)
         passes = min(-(-most // (self.size or most)), max(1, count // processes)) if own else 0
-        for place in range(passes):
-            start, stop = first + own * place // passes, first + own * (place + 1) // passes
-            inputs, labels = self.batches.part(step, start, stop - start)
-            inputs = augmented(self.augment, inputs, self.batches.step_seed(step), start, count)
+        cuts = [first + own * place // max(1, passes) for place in range(passes + 1)]
+        return [Place(step, start, stop - start) for start, stop in pairwise(cuts)]
+
+    def read(self, place: Place) -> Samples:
+        """Inputs and labels of a part as the batches give them."""
+        return self.batches.part(place.step, place.start, place.length)
+
+    def parts(self, step: int, read: Callable[[Place], Samples] | None = None) -> Iterator[Part]:
+        """The parts of a step, ready for the network.
+
+        Args:
+            step: its number.
+            read: gives what :meth:`read` would, such as what was read ahead.
+        """
+        count = self.batches.count(step)
+        for place in self.places(step):
+            inputs, labels = (read or self.read)(place)
+            inputs = augmented(self.augment, inputs, self.batches.step_seed(step), place.start, count)
             if self.dtype is not None:
                 inputs = tree_map(lambda leaf: leaf.to(self.dtype) if leaf.is_floating_point() else leaf, inputs)
-            yield Part(inputs, labels, start, (stop - start) / count)
+            yield Part(inputs, labels, place.start, place.length / count)

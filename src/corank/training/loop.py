@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from corank.errors import DataError, TrainingError
 from corank.memory import is_out_of_memory
 from corank.precision import native_bfloat16
 from corank.processes import all_reduce, number_of_processes
+from corank.training.ahead import reading_ahead
 from corank.training.failures import Before, NotFiniteError, all_finite, not_finite, too_large
 from corank.training.feed import Feed, Part
 from corank.training.norms import NormAfter
@@ -54,7 +55,7 @@ def train_steps(
     loop = _Loop(state, norms, feed)
     history = state.history = restored(checkpoint.load(_STEP), state, loop.average)
     state.step = len(history)
-    with state.closing:
+    with state.closing, reading_ahead(feed, range(len(history), recipe.iterations)) as loop.parts:
         for part in (*recipe.penalties, *recipe.callbacks):
             part.start(state)
         for number in range(len(history), recipe.iterations):
@@ -85,6 +86,7 @@ def train_steps(
 class _Loop:
     def __init__(self, state: TrainingState, norms: list[NormAfter], feed: Feed) -> None:
         self._state, self._norms, self._feed = state, norms, feed
+        self.parts: Callable[[int], Iterator[Part]] = feed.parts  # or what reads ahead
         recipe, model = state.recipe, state.model
         model.train(recipe.start == "scratch" or recipe.loss == "labels")
         for module in model.modules():
@@ -159,7 +161,7 @@ class _Loop:
         """Adds the gradients of a step's batch, part by part; returns ``(2,)``: the loss, and without penalties."""
         state = self._state
         total = torch.zeros(2, dtype=torch.float32, device=state.device)
-        for place, part in enumerate(self._feed.parts(state.step)):
+        for place, part in enumerate(self.parts(state.step)):
             state.share, state.first = part.share, place == 0
             self._at_once = len(tree_leaves(part.inputs)[0])
             with _seeded(seed_of(state.seed, "draws", state.step, part.start)):

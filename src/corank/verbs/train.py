@@ -35,7 +35,7 @@ from corank.training.recipe import Recipe
 from corank.training.recompute import check_recomputed, recomputing
 from corank.verbs.arguments import check_kinds, check_numbers
 from corank.verbs.opening import ContextOptions, with_checkpoint
-from corank.verbs.training_data import calibrated_on, feed_of, read_labelled
+from corank.verbs.training_data import calibrated_on, feed_of, read_labelled, reading_threads
 from corank.verbs.training_run import TrainingAsked, TrainingRun
 from corank.verbs.training_size import Sized, asked_recipe
 
@@ -60,6 +60,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     samples: int | None = None,
     parts: int = 0,
+    workers: int | None = None,
     recompute: bool = False,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -90,6 +91,8 @@ def train(
         callbacks: of one's own, run after the recipe's; they are not stored.
         samples: calibration samples that the start is coded from and norms are estimated on; None for 1600.
         parts: samples of a step that pass at once; 0 for all of them. Batch norms that adapt see each part alone.
+        workers: threads that read and decode the batches of steps to come while one computes; 0 for none, None for as
+            many as the machine has room for. The result is the same with any number.
         recompute: hold less of a step for its backward pass, and compute the network's blocks again there: for large
             networks; a step takes about a third longer.
         seed: draws samples, batches and augmentations.
@@ -111,20 +114,19 @@ def train(
     check_progress(progress)
     init_processes()
     how, sized = asked_recipe(recipe, rate, size)
-    how = _counted(how, iterations, batch_size)
-    check_augmentation("none" if how.augment == "auto" else how.augment)
-    if recompute:
-        check_recomputed(how)
+    how = _checked(_counted(how, iterations, batch_size), recompute)
     check_numbers(samples, how.batch_size, seed)
     options = ContextOptions(samples, 32, seed, device, True, None, progress)
     with collected_notes() as notes:
         batches = read_labelled(data, how.batch_size, seed)
         batches.check_labels(how.loss)
+        threads = reading_threads(batches, workers)
         asked = TrainingAsked(how, layers or {}, all_layers, reference)
         work = TrainingRun.of(model, calibrated_on(data, batches, samples), asked, options)
         context = with_checkpoint(work.context, checkpoint, lambda: _identity(work, batches, sized, loss))
         objective = Objective(how.loss, how.temperature, loss, context.samples.are_tokens)
         feed = feed_of(batches, how, objective, replace(context, prepared=work.teacher.prepared), parts)
+        feed = replace(feed, workers=threads)
         state = work.begin(context)
         work = sized.steered(work, state, context)
         own = (*sized.watching(work, context), *callbacks)
@@ -136,13 +138,11 @@ def train(
         settle(state, context)
         sized.keep_within(work, state, context)
         results = convert(state, work.norms, context)
-    if work.ends_in_float:
-        return state.model.to(work.dtype).to(device_of(model))
-    record = work.recorded(results, history, tuple(notes.texts))
-    errors = layer_errors(state.model, work.float_copy(model, options), context.samples.first(32), work.kept_norms)
-    found = {name: replace(one, relative_output_error=errors.get(name, 0.0)) for name, one in record.layers.items()}
-    record = replace(record, layers=found, seconds=time.perf_counter() - started)
-    state.model.__dict__[ATTRIBUTE] = record
+    if not work.ends_in_float:
+        record = work.recorded(results, history, tuple(notes.texts))
+        errors = layer_errors(state.model, work.float_copy(model, options), context.samples.first(32), work.kept_norms)
+        found = {name: replace(one, relative_output_error=errors.get(name, 0.0)) for name, one in record.layers.items()}
+        state.model.__dict__[ATTRIBUTE] = replace(record, layers=found, seconds=time.perf_counter() - started)
     return state.model.to(work.dtype).to(device_of(model))
 
 
@@ -150,6 +150,13 @@ def _counted(recipe: Recipe, iterations: int | None, batch_size: int | None) -> 
     if iterations is not None:
         recipe = replace(recipe, iterations=iterations)
     return recipe if batch_size is None else replace(recipe, batch_size=batch_size)
+
+
+def _checked(recipe: Recipe, recompute: bool) -> Recipe:
+    check_augmentation("none" if recipe.augment == "auto" else recipe.augment)
+    if recompute:
+        check_recomputed(recipe)
+    return recipe
 
 
 def _identity(work: TrainingRun, batches: Batches, sized: Sized, loss: Loss | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from corank.calibration import Batches, Context, augmentation_for
 from corank.data import ImageSet, TokenSet
+from corank.data.shards import shards_in_turn
+from corank.errors import ConfigError
 from corank.memory import free_bytes
 from corank.processes import processes_here
 from corank.training.checks import check_shapes
@@ -20,7 +23,7 @@ from corank.training.objective import Objective
 from corank.training.recipe import Recipe
 from corank.training.teacher_cache import Remembering, TeacherOutputs
 
-__all__ = ["calibrated_on", "feed_of", "read_labelled"]
+__all__ = ["calibrated_on", "feed_of", "read_labelled", "reading_threads"]
 
 _HELD_BYTES = 2_000_000_000  # of decoded images
 _CALIBRATED = 1600  # samples, unless the caller says otherwise
@@ -91,6 +94,21 @@ def feed_of(batches: Batches, recipe: Recipe, objective: Objective, context: Con
     return Feed(batches, outputs, objective, augment, size)
 
 
+def reading_threads(batches: Batches, workers: int | None) -> int:
+    """How many threads read the batches of the steps to come: as many as were asked for, or one for four cores of this
+    process's share where samples are decoded as they are needed. What is in memory is not read ahead.
+
+    Raises:
+        ConfigError: a number that cannot be.
+    """
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or not 0 <= workers <= 64):
+        raise ConfigError(f"workers={workers!r}: threads that read ahead, 0 to 64, e.g. workers=1; None chooses")
+    if not isinstance(batches.source, _Decoded):
+        return 0
+    cores = (os.cpu_count() or 1) // processes_here()
+    return min(4, max(1, cores // 4)) if workers is None else workers
+
+
 def _augmentation(recipe: Recipe, batches: Batches) -> str:
     """Of a recipe that leaves it to us: the float network is best on whole images, and what is distilled from it on
     others is worse; but samples that are seen often are learned by heart."""
@@ -108,15 +126,18 @@ def _is_whole_pair(data: Any) -> bool:
 
 def _images(images: ImageSet, batch_size: int, seed: int) -> Batches:
     first = next(images.select([0]).batches(1))[0]
+    turns = shards_in_turn(images)  # whether or not memory holds them: the order is a function of data and seed
+    groups = None if turns is None else torch.from_numpy(turns)
     free = free_bytes()
     room = _HELD_BYTES if free is None else min(_HELD_BYTES, free / 2 / processes_here())
     if first.nbytes * len(images) > room:
         spread = np.linspace(0, len(images) - 1, min(_LOOKED_AT, len(images))).astype(np.int64)
         for _ in images.select(spread).batches(16):  # raises where sizes differ
             pass
-        return Batches(_Decoded(images), batch_size, seed)
+        return Batches(_Decoded(images), batch_size, seed, groups)
     labels = None if images.labels is None else torch.from_numpy(images.labels)
-    return Batches.of(images.tensor(), labels, batch_size, seed)
+    held = Batches.of(images.tensor(), labels, batch_size, seed)
+    return held if groups is None else Batches(held.source, batch_size, seed, groups)
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,16 +54,16 @@ def test_a_file_gives_the_same_outputs(tied: Any, tmp_path: Path, preset: str) -
 def test_every_linear_layer_is_coded_at_the_bits_asked_for(tied: Any) -> None:
     small = corank.quantize(tied, TokenSet(IDS), bits=3, preset="fast", budget=0.5, search="greedy")
     run = corank.inspect(small)
-    assert len(run["layers"]) == 14 and {layer["bits"] for layer in run["layers"]} == {3}
+    assert len(run["layers"]) == 15 and {layer["bits"] for layer in run["layers"]} == {3}
     assert sum(layer["rank"] for layer in run["layers"]) > 0
-    assert set(run["skipped"]) == {"model.embed_tokens", "lm_head"}
-    assert "tied to that of 'model.embed_tokens'" in run["skipped"]["lm_head"]
+    assert set(run["skipped"]) == {"model.embed_tokens"}
+    assert "tied to that of 'lm_head'" in run["skipped"]["model.embed_tokens"]
 
 
-def test_a_head_of_its_own_is_the_last_layer() -> None:
+def test_embedding_and_head_get_the_bits_of_all_layers() -> None:
     small = corank.quantize(llama(tied=False), IDS, bits=3, preset="nearest")
     bits = {layer["name"]: layer["bits"] for layer in corank.inspect(small)["layers"]}
-    assert bits.pop("lm_head") == 8 and set(bits.values()) == {3}
+    assert {"lm_head", "model.embed_tokens"} <= set(bits) and set(bits.values()) == {3}
 
 
 def test_tied_embeddings_are_stored_once(tied: Any) -> None:
@@ -73,7 +73,7 @@ def test_tied_embeddings_are_stored_once(tied: Any) -> None:
     ]
     embedding = 40 * 32
     assert float_bytes(llama(tied=False)) - float_bytes(tied) == 4 * embedding
-    assert 0.9 * embedding < sizes[1] - sizes[0] < 2 * embedding  # a head of its own is coded in 8 bits
+    assert 0.4 * embedding < sizes[1] - sizes[0] < embedding  # a head of its own is coded in 4 bits
 
 
 def test_adapters_and_search_bring_the_model_nearer(tied: Any) -> None:

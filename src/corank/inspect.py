@@ -15,6 +15,7 @@ from corank.storage.artifact_file import FORMAT
 from corank.storage.coders import entropy
 from corank.storage.contents import ArtifactContents, contents_of, input_codes
 from corank.storage.entropy_coding import CodeStream, encode_contents, relative_codes
+from corank.storage.float_tensors import float_tensors
 from corank.storage.histogram import entropy_bits, histogram
 from corank.storage.model_record import PARTS, ModelRecord, part_of, run_of
 from corank.storage.placement import placed_tensors
@@ -29,9 +30,11 @@ def inspect(model: nn.Module | str | Path, codes: bool = False, coder: str = "au
     Keys: ``model, preset, search, bits, budget, activations, seed, equivalent_bits, stored_bytes, fixed_bytes,
     stored_parts, iterations, layers`` (each with ``name, shape, bits, rank, max_rank, bytes, stored_bits,
     relative_output_error, inputs, input_step, input_offset, coder, bits_per_weight, file_bits_per_weight``),
-    ``folded, skipped, plan, recipe``. ``recipe`` is that of a training, as :meth:`corank.Recipe.to_json` writes it, or
-    None. ``inputs`` are the bits of a layer's inputs; None, and so are step and offset, where they
-    are float. ``stored_bytes`` is the file's size (of a model: that of ``corank.save(model, path, coder)``),
+    ``folded, skipped, float_tensors, plan, recipe``. ``float_tensors`` are what the file holds beside the codes, the
+    largest first (each with ``name, shape, bytes, reason``). ``recipe`` is that of a training, as
+    :meth:`corank.Recipe.to_json` writes it, or None. ``inputs`` are the bits of a layer's inputs; None, and so are step
+    and offset, where they are float. ``stored_bytes`` is the file's size (of a model: that of
+    ``corank.save(model, path, coder)``),
     ``fixed_bytes`` what it would be with all codes at their fixed width; a layer's bits per weight, before and after
     its codes are coded by ``coder``, count all that it stores.
 
@@ -85,6 +88,7 @@ def run_record(run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
         "layers": [{**layer, **_inputs(layer["name"], run, contents)} for layer in run.layer_records()],
         "folded": list(run.folded),
         "skipped": dict(run.skipped),
+        "float_tensors": float_tensors(run, contents.header),
         "search_history": [dict(entry) for entry in run.history],
         "samples": run.samples,
         "notes": list(run.notes),

@@ -17,19 +17,39 @@ from torch import Tensor, nn
 from corank.errors import ModelError
 from corank.transfer import sent
 
-__all__ = ["SUPPORTED", "Geometry"]
+__all__ = ["LOOKED_UP", "SUPPORTED", "Geometry", "MatrixModule"]
 
 _CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED: tuple[type[nn.Module], ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TABLE_ENTRIES = 1 << 20  # of a kept table of what a convolution reads: 8 MB
-SUPPORTED: tuple[type[nn.Module], ...] = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
+LOOKED_UP: tuple[type[nn.Module], ...] = (nn.Embedding, nn.EmbeddingBag)
+_NARROW, _WIDEST = (
+    32,
+    4096,
+)  # columns of a weight whose inputs nobody knows, at least and at most where that is possible
+
+
+class MatrixModule(nn.Module):
+    """A layer that says itself how its weight is a matrix.
+
+    Attributes:
+        geometry: of its ``weight``.
+    """
+
+    geometry: Geometry
+
+
+SUPPORTED: tuple[type[nn.Module], ...] = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear, MatrixModule)
 
 
 @dataclass(frozen=True)
 class Geometry:
     """How one layer's weight is a stack of matrices, and which inputs its columns see.
 
-    ``padding`` holds (before, after) per spatial axis. A linear layer has an empty ``kernel``.
+    ``padding`` holds (before, after) per spatial axis. A linear layer has an empty ``kernel``; where it is
+    ``transposed``, its weight keeps inputs before outputs. ``flat`` are the rows and columns of a weight of any other
+    shape, whose numbers are a matrix in their own order. Where the weight is ``looked_up``, its layer is called with
+    numbers of rows, and no column sees an input.
     """
 
     shape: tuple[int, ...]
@@ -41,16 +61,23 @@ class Geometry:
     output_padding: tuple[int, ...] = ()
     padding_mode: str = "zeros"
     transposed: bool = False
+    flat: tuple[int, ...] = ()
+    looked_up: bool = False
 
     @classmethod
     def of(cls, module: nn.Module) -> Geometry:
-        """The geometry of a ``Conv1d/2d/3d``, ``ConvTranspose1d/2d/3d`` or ``Linear`` layer.
+        """The geometry of a ``Conv1d/2d/3d``, ``ConvTranspose1d/2d/3d``, ``Linear`` or ``Embedding(Bag)`` layer, or of
+        a :class:`MatrixModule`.
 
         Raises:
             ModelError: for any other layer.
         """
         if isinstance(module, nn.Linear):
             return cls((module.out_features, module.in_features))
+        if isinstance(module, MatrixModule):
+            return module.geometry
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            return cls((module.num_embeddings, module.embedding_dim), looked_up=True)
         if not isinstance(module, (nn.modules.conv._ConvNd,)):
             raise ModelError(
                 f"a {type(module).__name__} has no weight matrix known to corank; supported: "
@@ -70,9 +97,28 @@ class Geometry:
             transposed=module.transposed,
         )
 
+    @classmethod
+    def of_shape(cls, shape: tuple[int, ...]) -> Geometry:
+        """The geometry of a weight of two axes or more of which only the shape is known.
+
+        The last axis are the columns; axes before it join them while they are few, and long ones are cut. Where the
+        weight has few columns all the same, it is read the other way round.
+        """
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        for size in reversed(shape[1:-1]):
+            if columns >= _NARROW:
+                break
+            rows, columns = rows // size, columns * size
+        if columns < _NARROW and columns < rows <= _WIDEST:
+            return cls(shape, flat=(columns, rows), transposed=True)
+        part = _divisor(columns)
+        return cls(shape, flat=(rows * (columns // part), part))
+
     @property
     def matrix_shape(self) -> tuple[int, int, int]:
         """``(G, R, C)``."""
+        if self.flat:
+            return 1, self.flat[0], self.flat[1]
         positions = math.prod(self.kernel)
         first, second = self.shape[:2]
         if self.transposed:
@@ -89,7 +135,7 @@ class Geometry:
         groups, rows, columns = self.matrix_shape
         if not self.transposed:
             return weight.reshape(groups, rows, columns)
-        split = weight.reshape(groups, self.shape[0] // groups, rows, -1)
+        split = weight.reshape(groups, -1, rows, math.prod(self.kernel))
         return split.transpose(1, 2).reshape(groups, rows, columns)
 
     def from_matrix(self, matrix: Tensor) -> Tensor:
@@ -97,7 +143,7 @@ class Geometry:
         if not self.transposed:
             return matrix.reshape(self.shape)
         groups, rows, _ = self.matrix_shape
-        split = matrix.reshape(groups, rows, self.shape[0] // groups, -1)
+        split = matrix.reshape(groups, rows, -1, math.prod(self.kernel))
         return split.transpose(1, 2).reshape(self.shape)
 
     def output_positions(self, inputs: Tensor) -> int:
@@ -151,13 +197,14 @@ class Geometry:
         return split.permute(1, 0, 3, 2).reshape(groups, -1, rows)
 
     def _tokens(self, inputs: Tensor, limit: int, generator: torch.Generator, real: Tensor | None) -> Tensor:
-        tokens = inputs.reshape(inputs.shape[0], -1, self.shape[1]) if inputs.dim() > 2 else inputs
+        columns = self.matrix_shape[2]
+        tokens = inputs.reshape(inputs.shape[0], -1, columns) if inputs.dim() > 2 else inputs
         real = None if real is None else real.reshape(tokens.shape[:-1])
         if inputs.dim() > 2 and tokens.shape[1] > limit:
             drawn = torch.randperm(tokens.shape[1], generator=generator)[:limit]
             tokens = tokens[:, sent(drawn, inputs.device)]
             real = None if real is None else real[:, sent(drawn, real.device)]
-        rows = tokens.reshape(1, -1, self.shape[1])
+        rows = tokens.reshape(1, -1, columns)
         return rows if real is None else rows[:, sent(real.flatten().nonzero().flatten(), rows.device)]
 
     def _output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
@@ -219,6 +266,12 @@ def _all_reads(geometry: Geometry, size: tuple[int, ...], device: torch.device) 
 
 def _on(device: torch.device, index: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return sent(index, device), sent(valid, device)
+
+
+def _divisor(columns: int) -> int:
+    """The number itself, or where it is too large its largest divisor that is not; where that is small, itself."""
+    part = next((size for size in range(min(columns, _WIDEST), _NARROW - 1, -1) if columns % size == 0), columns)
+    return part if columns > _WIDEST else columns
 
 
 def _padding(module: nn.modules.conv._ConvNd) -> tuple[tuple[int, int], ...]:

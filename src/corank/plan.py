@@ -19,7 +19,9 @@ from corank.files import read_at_most, write_whole
 from corank.rounding import ROUNDERS, Nearest, Rounder
 from corank.statistics.input_ranges import RANGES as INPUT_RANGES
 
-__all__ = ["LayerPlan", "Plan", "match"]
+__all__ = ["TALLEST", "LayerPlan", "Plan", "match"]
+
+TALLEST = 1 << 14  # outputs of a layer, up to which products of their gradients with each other are looked at
 
 _VERSION = 1
 _MEASURED = ("index",)  # fields of a codec that each fitted one has for itself
@@ -86,9 +88,9 @@ class LayerPlan:
             raise ConfigError(f"input_range={self.input_range!r}: one of {', '.join(INPUT_RANGES)}")
 
     def may_adapt(self, shape: tuple[int, int, int]) -> bool:
-        """Whether an adapter may pay in a layer of that shape ``(G, R, C)``: 8 bits lose nothing to reclaim, and that
-        of a depthwise layer would be larger than its weight."""
-        return self.codec is not None and self.codec.bits < 8 and full_rank(shape) > 0
+        """Whether an adapter may pay in a layer of that shape ``(G, R, C)``: 8 bits lose nothing to reclaim, that of a
+        depthwise layer would be larger than its weight, and of one with very many outputs nothing is measured."""
+        return self.codec is not None and self.codec.bits < 8 and full_rank(shape) > 0 and shape[1] <= TALLEST
 
     def on_layer(self, name: str) -> LayerPlan:
         """The plan as it is carried out on the layer of that name: a rounder that draws has draws of its own there."""

@@ -188,8 +188,8 @@ def test_tied_weights_are_left_alone() -> None:
 
     result = prepared(Tied(), torch.randint(0, 7, (2, 3)))
     assert list(result.targets) == ["body"]
-    assert result.skipped["head"] == "its weight is tied to that of 'words', and stored once"
-    assert "embedding" in result.skipped["words"]
+    assert result.skipped["head"] == "its weight is tied to that of 'words', and stored once"  # so few numbers
+    assert "tied to that of 'head'" in result.skipped["words"]
 
 
 def test_layers_tied_to_each_other_are_left_alone() -> None:
@@ -222,8 +222,8 @@ class Doubles(nn.Linear):
 def test_layers_that_compute_otherwise_are_left_alone() -> None:
     model = nn.Sequential(Doubles(4, 4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4))
     result = prepared(model, torch.randn(2, 4))
-    assert list(result.targets) == ["2"]
-    assert "forward()" in result.skipped["0"] and "parametrization" in result.skipped["1"]
+    assert list(result.targets) == ["1", "2"]  # the second is plain where its weight norm is computed
+    assert "forward()" in result.skipped["0"]
 
 
 def test_training_flags_of_parts_are_kept() -> None:
@@ -288,7 +288,7 @@ def test_edges_are_the_first_and_last_layer_that_ran() -> None:
     assert plain.edges == {"0", "3"}
 
 
-def test_an_embedding_and_a_tied_head_are_edges_but_no_targets() -> None:
+def test_a_network_that_begins_with_an_embedding_has_no_edges() -> None:
     class Language(nn.Module):
         def __init__(self, tied: bool) -> None:
             super().__init__()
@@ -301,7 +301,7 @@ def test_an_embedding_and_a_tied_head_are_edges_but_no_targets() -> None:
 
     ids = torch.tensor([[1, 2, 3]])
     assert prepared(Language(tied=True), ids).edges == frozenset()
-    assert prepared(Language(tied=False), ids).edges == {"head"}
+    assert prepared(Language(tied=False), ids).edges == frozenset()
 
 
 def test_a_model_that_is_one_layer_is_refused() -> None:

@@ -56,7 +56,8 @@ def collect(
     generator = torch.Generator()
     grams = {name: _empty_gram(layer, device) for name, layer in targets.items()}
     total, readers = len(samples), Readers(targets)
-    masks: tuple[Tensor, ...] = ()
+    masks, number = tuple[Tensor, ...](), 0
+    passes: dict[str, set[int]] = {name: set() for name in targets}  # batches that came by the layer
 
     def hook(name: str) -> Callable[..., None]:
         geometry = Geometry.of(targets[name])
@@ -66,12 +67,13 @@ def collect(
             if inputs.numel():
                 limit = position_limit(geometry, total, inputs.shape[0])
                 rows = layer_rows(geometry, inputs, limit, generator, masks)  # also where it draws for nobody
+                passes[name].add(number)
                 if readers.first(name, inputs) == name:
                     grams[name].update(*rows)
 
         return feed
 
-    with watched(targets, hook), torch.no_grad():
+    with watched(_fed(targets), hook), torch.no_grad():
         for number, batch in shard(samples.batches):
             generator.manual_seed((seed << 20) + number)  # the same positions whoever draws them
             masks = masks_of(batch)
@@ -79,6 +81,7 @@ def collect(
             progress("calibrating", number + 1, len(samples.batches))
     shared = readers.shared()
     for name in grams.keys() - shared.keys():
+        grams[name].of_passes(len(passes[name]))
         grams[name].reduce()
         grams[name] = finite_gram(grams[name], name)
     found: dict[str, dict[type[Statistic], Statistic]] = {name: {Gram: grams[shared.get(name, name)]} for name in grams}
@@ -130,7 +133,7 @@ def collect_gradients(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
-        with watched(targets, hook):
+        with watched(_fed(targets), hook):
             for number, batch in shard(samples.batches):
                 generator.manual_seed((seed << 20) + number)
                 masks = masks_of(batch)
@@ -144,6 +147,11 @@ def collect_gradients(
     for statistic in found.values():
         statistic.reduce()
     return found
+
+
+def _fed(targets: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Those that are called with what their weight multiplies."""
+    return {name: layer for name, layer in targets.items() if not Geometry.of(layer).looked_up}
 
 
 def _empty_gram(layer: nn.Module, device: torch.device) -> Gram:

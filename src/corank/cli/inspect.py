@@ -60,6 +60,7 @@ def _show(console: Console, result: Mapping[str, Any], layers: bool) -> None:
         "as the file codes them": _coded(result),
         "file": f"{show_bytes(result['stored_bytes'])}, SHA-256 sound",
         "layers": f"{len(coded)} quantized, {len(result['skipped'])} left in float",
+        "in float": _in_float(result["float_tensors"]),
         "adapters": f"{sum(layer['rank'] > 0 for layer in coded)} of {len(coded)} layers, "
         f"ranks {sum(layer['rank'] for layer in coded)} in all",
         "seed": result["seed"],
@@ -71,6 +72,15 @@ def _show(console: Console, result: Mapping[str, Any], layers: bool) -> None:
         console.print(layer_table(result))
         console.print(_coding_table(coded))
     show_skipped(console, result["skipped"])
+
+
+def _in_float(tensors: Sequence[Mapping[str, Any]]) -> str:
+    """Bytes of what is no code, and the largest of it."""
+    total = show_bytes(sum(one["bytes"] for one in tensors))
+    if not tensors:
+        return total
+    largest = tensors[0]
+    return f"{total}, most of it {largest['name'][:60]!r} ({show_bytes(largest['bytes'])}: {largest['reason'][:80]})"
 
 
 def _recipe(told: Mapping[str, Any] | None) -> str | None:

@@ -48,7 +48,7 @@ def kept_or_coded(
     try:
         with collected_notes(f"layer {name!r}: ") as said:
             result = code(name, plan)
-            if result.unseen:
+            if result.unseen and name not in context.prepared.blind:
                 note(_UNSEEN)
     except Exception as error:
         error.add_note(f"while coding layer {name!r}")

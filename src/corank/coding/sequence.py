@@ -42,23 +42,25 @@ def code_in_sequence(plan: Plan, statistics: Mapping[str, LayerStatistics], cont
     if isinstance(statistics, StreamedStatistics):
         statistics.forget()
     coded, prepared = plan.coded(), context.prepared
+    waited = {name: prepared.targets[name] for name in coded if name not in prepared.first}
     floating = copy.deepcopy(prepared.model)
     modules = dict(floating.named_modules(remove_duplicate=False))
     twins = {name: modules[name] for name in coded}
     apart = replace(context, prepared=replace(prepared, model=floating, targets=twins))
-    context = replace(context, samples=waiting_samples(floating, twins, context))
+    stops = {name: twins[name] for name in waited}
+    context = replace(context, samples=waiting_samples(floating, stops, context))
     batches = [batch for _, batch in shard(context.samples.batches)]
     results: dict[str, LayerResult] = {}
     with (
-        LayerwisePasses(floating, twins, batches) as ideal,
-        LayerwisePasses(prepared.model, {name: prepared.targets[name] for name in coded}, batches) as real,
+        LayerwisePasses(floating, stops, batches) as ideal,
+        LayerwisePasses(prepared.model, waited, batches) as real,
     ):
         sequence = _Sequence(plan, statistics, context, apart, (ideal, real))
-        for number, (name, layer) in enumerate(coded.items()):
-            results[name] = kept_or_coded(context, number, name, layer, sequence.code)
+        for number, name in enumerate(sorted(coded, key=lambda one: one in waited)):
+            results[name] = kept_or_coded(context, number, name, coded[name], sequence.code)
             sequence.go_on(name, results[name])
             context.progress("coding", number + 1, len(coded))
-    return results
+    return {name: results[name] for name in coded}
 
 
 class _Sequence:
@@ -86,6 +88,8 @@ class _Sequence:
     def code(self, name: str, layer: LayerPlan) -> LayerResult:
         """The layer that all batches stand before, coded."""
         prepared = self._context.prepared
+        if name in prepared.first:
+            return self._code_first(name, layer)
         inputs = fitted_here(self._real, name, layer, self._context) if layer.inputs else None
         if layer.inputs and inputs is None:  # the coded network's router sends nothing to it, the float one's does
             inputs = fitted_before(self._apart, {name: layer})[name]
@@ -98,9 +102,23 @@ class _Sequence:
         result = code_layer(weight, bias, layer.on_layer(name), seen, self._plan.has_adapters)
         return replace(result, code=replace(result.code, inputs=inputs))
 
+    def _code_first(self, name: str, layer: LayerPlan) -> LayerResult:
+        """A layer that others read before the passes come by it, coded on what it sees in the float network."""
+        apart, prepared = self._apart, self._apart.prepared
+        inputs = fitted_before(apart, {name: layer})[name] if layer.inputs else None
+        if name in prepared.blind:
+            groups, _, columns = prepared.geometry(name).matrix_shape
+            moments: LayerStatistics = {Gram: Gram(groups, columns, apart.device).unknown()}
+        else:
+            moments = collect(apart.model, {name: prepared.targets[name]}, apart.samples, apart.seed)[name]
+        weight, bias = prepared.weight(name), prepared.bias(name)
+        seen = {**self._further(name), **moments}
+        result = code_layer(weight, bias, layer.on_layer(name), seen, self._plan.has_adapters)
+        return replace(result, code=replace(result.code, inputs=inputs))
+
     def go_on(self, name: str, result: LayerResult) -> None:
         """Gives the layer its coded weight, with which the passes that wait before it go on."""
-        if result.code.inputs is not None:
+        if result.code.inputs is not None and name not in self._context.prepared.first:
             self._real.change(name, result.code.inputs)
         layer = self._context.prepared.targets[name]
         composed = self._context.prepared.geometry(name).from_matrix(result.code.compose())
@@ -118,6 +136,9 @@ class _Sequence:
         """Moments of the layer's inputs in the float network and, if ``crossed``, of the coded network's beside them,
         rounded; the layer's before it, where both read the same."""
         context, geometry = self._context, self._context.prepared.geometry(name)
+        if name in context.prepared.repeated:  # passes wait at the first call of all that there are
+            self._before = None
+            return collect(context.model, {name: context.prepared.targets[name]}, context.samples, context.seed)[name]
         may = rounded is None and may_share(context.prepared.targets[name])
         if may and self._before is not None and self._before.crossed == crossed and self._read_before(name):
             return self._before.moments

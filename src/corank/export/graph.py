@@ -6,6 +6,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,12 @@ import onnx
 import torch
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from corank.errors import ConfigError, ModelError
 from corank.export.example import INPUT, named_inputs, named_outputs, outputs_of
 from corank.export.to_torch import to_float
 from corank.export.traceable import traceable, zero_masked_rows
-from corank.layers import CodedLayer
+from corank.layers import CodedLayer, module_named
 
 __all__ = [
     "coded_layers",
@@ -55,7 +55,7 @@ def coded_layers(model: nn.Module) -> dict[str, CodedLayer]:
 
 def float_model(model: nn.Module) -> nn.Module:
     """A float32 copy of a quantized model on the CPU, in evaluation mode, every coded layer merged into a plain one."""
-    return to_float(model).cpu().float().eval()
+    return to_float(model, held=True).cpu().float().eval()
 
 
 def float_graph(
@@ -148,8 +148,25 @@ class _Traced(nn.Module):
     def forward(self, inputs: list[Tensor], weights: list[Tensor]) -> tuple[Tensor, ...]:
         given = dict(zip(self.inputs, inputs, strict=True))
         args, named = ((given[INPUT],), {}) if self.inputs == (INPUT,) else ((), given)
-        result = functional_call(self.network, dict(zip(self.weights, weights, strict=True)), args, named)
+        with _given(self.network, dict(zip(self.weights, weights, strict=True))):
+            result = self.network(*args, **named)
         return tuple(named_outputs(result).values())
+
+
+@contextmanager
+def _given(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within, layers compute with other weights, by the names of the parameters: as torch's ``functional_call``, which
+    takes a weight that is read from a layer for that layer."""
+    modules = dict(network.named_modules(remove_duplicate=False))
+    places = [(modules[name.rpartition(".")[0]]._parameters, name.rpartition(".")[2]) for name in weights]
+    before = [held[name] for held, name in places]
+    try:
+        for (held, name), weight in zip(places, weights.values(), strict=True):
+            held[name] = weight  # pyright: ignore[reportArgumentType]
+        yield
+    finally:
+        for (held, name), weight in zip(places, before, strict=True):
+            held[name] = weight
 
 
 @dataclass(frozen=True)
@@ -236,8 +253,8 @@ def _inputs_to_initializers(graph: GraphProto, weights: Mapping[str, Tensor]) ->
 
 def _weight(plain: nn.Module, layer: str) -> Tensor:
     try:
-        return plain.get_parameter(weight_name(layer)).detach().contiguous()
-    except AttributeError as error:
+        return module_named(plain, layer).get_parameter("weight").detach().contiguous()
+    except (AttributeError, KeyError) as error:
         raise ModelError(f"the model has no layer {layer!r} with a weight") from error
 
 

@@ -76,7 +76,7 @@ def int8_graph(model: nn.Module, samples: Samples, settings: Int8, kept: Sequenc
     float_bytes = graph.ByteSize()
     _name_nodes(graph.graph)
     _fold_transposes(graph.graph, layers)
-    layers = {name: layer for name, layer in layers.items() if _has_kernel(graph.graph, name)}
+    layers = {name: layer for name, layer in layers.items() if _has_kernel(graph.graph, name, layer)}
     graph = onnx.shape_inference.infer_shapes(graph)
     measured = extremes(graph, _batches(samples), (*_WEIGHTED, *_FOLLOWING))
     ranges = shared(graph.graph, measured | of_layers(graph.graph, layers))
@@ -119,8 +119,11 @@ def _fold_transposes(graph: GraphProto, layers: Mapping[str, CodedLayer]) -> Non
         graph.node.remove(node)
 
 
-def _has_kernel(graph: GraphProto, layer: str) -> bool:
-    nodes = weight_readers(graph, layer)
+def _has_kernel(graph: GraphProto, name: str, layer: CodedLayer) -> bool:
+    """Whether a layer is computed in bytes: a convolution or a linear layer whose weight is a constant."""
+    if not isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
+        return False
+    nodes = weight_readers(graph, name)
     constant = {held.name for held in graph.initializer}
     return bool(nodes) and all(node.op_type in _WEIGHTED and node.input[1] in constant for node in nodes)
 

@@ -139,6 +139,11 @@ def _fits_own_shape(stored: StoredWeight, geometry: Geometry) -> bool:
     """Whether one ``DequantizeLinear`` along one axis of the weight's own shape gives it."""
     if not stored.is_affine or stored.scale.shape[1] > 1:
         return False
+    rows_at = 1 if geometry.transposed else 0
+    if geometry.flat and geometry.shape[rows_at] != geometry.flat[0]:
+        return stored.scale.numel() == 1
+    if geometry.flat and geometry.transposed and len(geometry.shape) > 2:
+        return stored.scale.numel() == 1
     return stored.scale.numel() == 1 or not geometry.transposed or geometry.groups == 1
 
 
@@ -251,12 +256,13 @@ def _product(part: _Part, adapter: CodedLowRank, geometry: Geometry, kinds: Sequ
 
 def _to_own_shape(part: _Part, value: str, geometry: Geometry) -> None:
     """Ends with the weight in the layer's own shape; a linear layer's matrix is that already."""
-    groups, rows, _ = geometry.matrix_shape
-    if not geometry.kernel:
+    groups, rows, columns = geometry.matrix_shape
+    if not geometry.transposed and geometry.shape == (rows, columns):
         return
     # A transposed convolution keeps inputs before outputs: the inverse of ``Geometry.to_matrix`` as nodes.
     if geometry.transposed:
-        inputs, taps = geometry.shape[0] // groups, math.prod(geometry.kernel)
+        taps = math.prod(geometry.kernel)
+        inputs = columns // taps
         value = part.reshape(value, (groups, rows, inputs, taps))
         value = part.node("Transpose", [value], {"perm": [0, 2, 1, 3]})
     part.reshape(value, geometry.shape)

@@ -150,11 +150,10 @@ def _factor(name: str, factor: CodedWeight, shape: Sequence[int], kinds: Sequenc
 
 
 def _own_shape(value: ov.Node, geometry: Geometry) -> ov.Node:
-    groups, rows, _ = geometry.matrix_shape
-    if not geometry.kernel:
-        return value
+    groups, rows, columns = geometry.matrix_shape
     if geometry.transposed:
-        inputs, taps = geometry.shape[0] // groups, math.prod(geometry.kernel)
+        taps = math.prod(geometry.kernel)
+        inputs = columns // taps
         split = _reshape(value, (groups, rows, inputs, taps))
         value = ops.transpose(split, ops.constant(np.array([0, 2, 1, 3], np.int64)))
     return _reshape(value, geometry.shape)

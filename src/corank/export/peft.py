@@ -29,7 +29,7 @@ from corank.export.result import ExportResult
 from corank.export.to_torch import to_float
 from corank.files import staged
 from corank.inspect import inspect
-from corank.layers import CodedLayer, coded_class, names_of, remove_norm, replace_module
+from corank.layers import CodedLayer, coded_class, give_back_float, module_named, names_of, remove_norm, replace_module
 from corank.matrix import Geometry
 from corank.storage.model_record import ATTRIBUTE, run_of
 
@@ -64,7 +64,7 @@ def peft_layers(model: nn.Module) -> PeftLayers:
     held: dict[str, int] = {}
     merged: dict[str, str] = {}
     for name in run.layers:
-        layer = model.get_submodule(name)
+        layer = module_named(model, name)
         assert isinstance(layer, CodedLayer)
         reason = refusal(layer, names[id(layer)])
         if layer.rank and reason is None:
@@ -79,6 +79,7 @@ def refusal(layer: CodedLayer, names: list[str]) -> str | None:
     geometry = layer.geometry
     dilated = any(step > 1 and size > 1 for step, size in zip(geometry.dilation, geometry.kernel, strict=True))
     reasons = {
+        "peft adapts linear layers and convolutions alone": not isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)),
         "peft has no adapters of transposed convolutions": geometry.transposed,
         "peft's adapters of convolutions have no groups": geometry.groups > 1,
         "peft's adapters of convolutions have no dilation": dilated and not geometry.transposed,
@@ -109,6 +110,7 @@ def peft_base(model: nn.Module) -> nn.Module:
             values = layer.geometry.from_matrix(layer.code().weight.decode()).contiguous()
             float_layer.register_parameter("weight", nn.Parameter(values))
         replace_module(plain, layer, float_layer)
+    give_back_float(plain)
     plain.__dict__.pop(ATTRIBUTE, None)
     plain.__dict__["name_or_path"] = name
     return plain
@@ -124,7 +126,7 @@ def base_name(model: nn.Module) -> str:
     plain = copy.deepcopy(model).cpu().float()
     apart = set()
     for name in run.layers:
-        layer = model.get_submodule(name)
+        layer = module_named(model, name)
         if isinstance(layer, CodedLayer) and refusal(layer, names[id(layer)]) is None:
             apart |= {f"{name}.{slot}" for slot in layer.slots() if slot.startswith(("left_", "right_"))}
     for name, tensor in sorted(plain.state_dict().items()):
@@ -233,7 +235,7 @@ def _adapters(model: nn.Module, held: Mapping[str, int]) -> dict[str, Tensor]:
     """The checkpoint's tensors; a row of ``lora_A`` and a column of ``lora_B`` for each direction."""
     tensors = {}
     for name, rank in held.items():
-        layer = model.get_submodule(name)
+        layer = module_named(model, name)
         assert isinstance(layer, CodedLayer)
         adapter = layer.code().adapter
         assert adapter is not None

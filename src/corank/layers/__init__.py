@@ -1,6 +1,7 @@
 """Model surgery without tracing: observe, fold, code, replace."""
 
 from corank.layers.activation import InputQuantizer, InputRounder, fit_inputs
+from corank.layers.attention import AttentionReader
 from corank.layers.binary_inputs import BinaryInputs
 from corank.layers.coded import (
     CodedConv1d,
@@ -13,19 +14,27 @@ from corank.layers.coded import (
     CodedLinear,
 )
 from corank.layers.find_structure import find_structure
-from corank.layers.folding import remove_norm, replace_module
+from corank.layers.folding import remove_norm
+from corank.layers.held import CodedHeldWeight, HeldWeight
+from corank.layers.hold_weights import as_held, give_back_float
 from corank.layers.kinds import coded_class
-from corank.layers.observe import Observation, names_of, observe
+from corank.layers.lookup import CodedEmbedding, CodedEmbeddingBag
+from corank.layers.observe import Observation, module_named, names_of, observe
 from corank.layers.prepare import PreparedModel, prepare
+from corank.layers.recurrent import CellReader, RecurrentReader
+from corank.layers.replace import replace_module
 from corank.layers.rprelu import RPReLU
 from corank.layers.shortcut import Shortcut
 from corank.layers.split import CoarseFineConv2d, centre_codecs, split_centres
 from corank.layers.state import CodedLayerState, LayerFormat, TensorSpec
 from corank.layers.structure import KINDS, Structure, apply_structure, read_structure
+from corank.layers.transposed import CodedTransposedLinear, TransposedLinear
 
 __all__ = [
     "KINDS",
+    "AttentionReader",
     "BinaryInputs",
+    "CellReader",
     "CoarseFineConv2d",
     "CodedConv1d",
     "CodedConv2d",
@@ -33,23 +42,33 @@ __all__ = [
     "CodedConvTranspose1d",
     "CodedConvTranspose2d",
     "CodedConvTranspose3d",
+    "CodedEmbedding",
+    "CodedEmbeddingBag",
+    "CodedHeldWeight",
     "CodedLayer",
     "CodedLayerState",
     "CodedLinear",
+    "CodedTransposedLinear",
+    "HeldWeight",
     "InputQuantizer",
     "InputRounder",
     "LayerFormat",
     "Observation",
     "PreparedModel",
     "RPReLU",
+    "RecurrentReader",
     "Shortcut",
     "Structure",
     "TensorSpec",
+    "TransposedLinear",
     "apply_structure",
+    "as_held",
     "centre_codecs",
     "coded_class",
     "find_structure",
     "fit_inputs",
+    "give_back_float",
+    "module_named",
     "names_of",
     "observe",
     "prepare",

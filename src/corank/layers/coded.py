@@ -15,11 +15,10 @@ from corank.errors import ConfigError
 from corank.layers.activation import InputRounder
 from corank.layers.binary_inputs import BinaryInputs
 from corank.layers.state import CodedLayerState, LayerFormat, TensorSpec
-from corank.matrix import Geometry
+from corank.matrix import Geometry, MatrixModule
 from corank.storage.bits import pack, packed_bytes, unpack
 
 __all__ = [
-    "CODED",
     "CodedConv1d",
     "CodedConv2d",
     "CodedConv3d",
@@ -32,7 +31,9 @@ __all__ = [
 
 _GEOMETRY = (
     "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "transposed", "output_padding",
-    "groups", "padding_mode", "_reversed_padding_repeated_twice", "in_features", "out_features",
+    "groups", "padding_mode", "_reversed_padding_repeated_twice", "in_features", "out_features", "nx", "nf",
+    "num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse", "mode",
+    "include_last_offset",
 )  # fmt: skip
 
 _COMPOSED = "_composed_before"  # in a pickled state: whether the weight, which is not pickled, was composed
@@ -80,7 +81,7 @@ class CodedLayer(nn.Module):
             size = slot.count if slot.scale else packed_bytes(slot.count, slot.bits)
             dtype = torch.float16 if slot.scale else torch.uint8
             self.register_buffer(name, torch.full((size,), name == "input_step", dtype=dtype, device=reference.device))
-        self.keep_bias(layer.bias is not None)
+        self.keep_bias(layer._parameters.get("bias") is not None)
         self._cache: Tensor | None = None
         self._feed: Callable[[Tensor], Tensor] | None = None
         self.register_load_state_dict_post_hook(_forget)
@@ -200,9 +201,13 @@ class CodedLayer(nn.Module):
 
     def to_float(self) -> nn.Module:
         """A plain torch layer with the composed weight, which takes its inputs as they come: in float."""
-        kind = next(plain for plain, coded in CODED.items() if coded is type(self))
+        kind = next(
+            kind for kind in type(self).__mro__ if issubclass(kind, nn.Module) and not issubclass(kind, CodedLayer)
+        )
         plain = kind.__new__(kind)
         nn.Module.__init__(plain)
+        if isinstance(plain, MatrixModule):
+            plain.geometry = self.geometry
         for name in _GEOMETRY:
             if name in self.__dict__:
                 plain.__dict__[name] = self.__dict__[name]
@@ -298,14 +303,3 @@ class CodedConvTranspose2d(CodedLayer, nn.ConvTranspose2d):  # pyright: ignore[r
 
 class CodedConvTranspose3d(CodedLayer, nn.ConvTranspose3d):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A ``ConvTranspose3d`` layer with a coded weight."""
-
-
-CODED: dict[type[nn.Module], type[CodedLayer]] = {
-    nn.Linear: CodedLinear,
-    nn.Conv1d: CodedConv1d,
-    nn.Conv2d: CodedConv2d,
-    nn.Conv3d: CodedConv3d,
-    nn.ConvTranspose1d: CodedConvTranspose1d,
-    nn.ConvTranspose2d: CodedConvTranspose2d,
-    nn.ConvTranspose3d: CodedConvTranspose3d,
-}

@@ -11,21 +11,14 @@ from torch.utils._pytree import tree_leaves
 
 from corank.errors import ModelError
 from corank.layers.observe import names_of
+from corank.layers.replace import replace_module
 from corank.matrix import Geometry
 
-__all__ = ["agree", "fold_all", "fold_norm", "is_foldable", "remove_norm", "replace_module"]
+__all__ = ["agree", "fold_all", "fold_norm", "is_foldable", "remove_norm"]
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _NORMS_WITH_ACTIVATION = "BatchNormAct2d"  # timm's: a norm whose forward() also drops and activates
 _ALLOWED = {torch.float16: 4e-3, torch.bfloat16: 3e-2}  # difference by folding, of the outputs' norm; else 2e-3
-
-
-def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Puts ``new`` wherever ``old`` stands, under every name it goes by."""
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child is old:
-                parent._modules[name] = new
 
 
 def fold_norm(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:

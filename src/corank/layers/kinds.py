@@ -5,9 +5,36 @@ from __future__ import annotations
 from torch import nn
 
 from corank.errors import ModelError
-from corank.layers.coded import CODED, CodedLayer
+from corank.layers.coded import (
+    CodedConv1d,
+    CodedConv2d,
+    CodedConv3d,
+    CodedConvTranspose1d,
+    CodedConvTranspose2d,
+    CodedConvTranspose3d,
+    CodedLayer,
+    CodedLinear,
+)
+from corank.layers.held import CodedHeldWeight, HeldWeight
+from corank.layers.lookup import CodedEmbedding, CodedEmbeddingBag
+from corank.layers.transposed import CodedTransposedLinear, TransposedLinear
 
-__all__ = ["base_class", "coded_class"]
+__all__ = ["CODED", "base_class", "coded_class"]
+
+CODED: dict[type[nn.Module], type[CodedLayer]] = {
+    nn.Linear: CodedLinear,
+    nn.Conv1d: CodedConv1d,
+    nn.Conv2d: CodedConv2d,
+    nn.Conv3d: CodedConv3d,
+    nn.ConvTranspose1d: CodedConvTranspose1d,
+    nn.ConvTranspose2d: CodedConvTranspose2d,
+    nn.ConvTranspose3d: CodedConvTranspose3d,
+    TransposedLinear: CodedTransposedLinear,
+    nn.Embedding: CodedEmbedding,
+    nn.EmbeddingBag: CodedEmbeddingBag,
+    HeldWeight: CodedHeldWeight,
+}
+"""The coded counterpart of each kind of layer."""
 
 
 def base_class(layer: nn.Module) -> type[nn.Module] | None:

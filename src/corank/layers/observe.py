@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 import corank.watching as watching
 from corank.layers.kinds import base_class
 
-__all__ = ["Observation", "fed", "names_of", "observe"]
+__all__ = ["Observation", "fed", "module_named", "names_of", "observe"]
 
 _OUTSIDE = -1
 
@@ -122,6 +122,15 @@ def _alike(module: nn.Module, inputs: tuple[object, ...], output: object) -> set
         return set()
     same = isinstance(expected, Tensor) and expected.shape == output.shape and torch.equal(expected, output)
     return {id(module)} if same else set()
+
+
+def module_named(model: nn.Module, name: str) -> nn.Module:
+    """The module of that name: of torch's own look-up, attributes are in the way that read a weight from a layer.
+
+    Raises:
+        KeyError: where there is none.
+    """
+    return dict(model.named_modules(remove_duplicate=False))[name]
 
 
 def names_of(model: nn.Module) -> dict[int, list[str]]:

@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from corank.errors import ModelError
+from corank.layers.effective import computed_before, make_effective
 from corank.layers.folding import agree, fold_all, is_foldable
+from corank.layers.hold_weights import hold_weights
 from corank.layers.kinds import coded_class
 from corank.layers.observe import Observation, names_of, observe
 from corank.layers.reach import reach
-from corank.matrix import SUPPORTED, Geometry
+from corank.layers.targets import edges_of, find_targets, own_weight, told_apart
+from corank.layers.transposed import transpose_linears
+from corank.matrix import LOOKED_UP, SUPPORTED, Geometry, MatrixModule
 
 __all__ = ["PreparedModel", "prepare"]
 
@@ -34,7 +38,15 @@ class PreparedModel:
         edges: the targets that are the first and the last layer of the network. A language model's are its embedding
             and its head, which are no targets where they share one weight.
         outputs: what the float model gave for the few samples it was watched with.
-        unseen: the targets that no sample reaches, as happens to experts that tokens are routed to.
+        unseen: the targets of whose inputs nothing is known: those that no sample reaches, as happens to experts that
+            tokens are routed to, and the ``blind`` ones.
+        blind: the targets whose inputs cannot be seen: tables that are looked up, and weights that a module's own code
+            computes with. They come first.
+        first: the targets that are coded before any other: the blind ones, and weights that another module reads too,
+            such as a head's that is tied to an embedding.
+        repeated: the targets that run several times a pass, such as recurrent weights, once a step.
+        weight_only: the targets that do not compute the network's outputs themselves, so that their inputs stay float:
+            a module reads their weight.
         unrounded: name to weight and bias of targets that a norm was folded into, in float32, where the model's own
             dtype holds them in fewer digits.
     """
@@ -46,6 +58,10 @@ class PreparedModel:
     edges: frozenset[str] = frozenset()
     outputs: Any = None
     unseen: frozenset[str] = frozenset()
+    blind: frozenset[str] = frozenset()
+    first: frozenset[str] = frozenset()
+    repeated: frozenset[str] = frozenset()
+    weight_only: frozenset[str] = frozenset()
     unrounded: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     folded_into: Mapping[str, str] = field(default_factory=dict)
 
@@ -55,7 +71,7 @@ class PreparedModel:
 
     def weight(self, name: str) -> Tensor:
         """The weight of a target as matrices ``(G, R, C)`` float32, detached."""
-        weight = _weight(self.targets[name]).detach()
+        weight = own_weight(self.targets[name]).detach()
         if name in self.unrounded:
             weight = self.unrounded[name][0].to(weight.device)
         return self.geometry(name).to_matrix(weight.float())
@@ -95,18 +111,12 @@ def prepare(
         ModelError: when no layer can be coded, the model is itself one layer, cannot be copied, or has a weight or
             gives an output that is not finite.
     """
-    if isinstance(model, SUPPORTED):
+    if isinstance(model, (*SUPPORTED, *LOOKED_UP)):
         kind = type(model).__name__
         raise ModelError(
             f"the model is a single {kind}, which has no parent to replace it in; wrap it: Sequential({kind})"
         )
-    try:
-        copied = copy.deepcopy(model).eval()
-    except (RuntimeError, TypeError) as error:
-        raise ModelError(
-            f"the model cannot be copied ({str(error).splitlines()[0]}); give one that copy.deepcopy copies: take old "
-            "weight norms off with torch.nn.utils.remove_weight_norm, and drop graphs by tensor.detach()"
-        ) from error
+    copied = _copy(model)
     seen = observe(copied, run, SUPPORTED)
     folded: tuple[str, ...] = ()
     unrounded: dict[str, tuple[Tensor, Tensor]] = {}
@@ -120,26 +130,49 @@ def prepare(
             into = {name: names[id(layer)][0] for layer, _, name in pairs}
             copied, folded, unrounded = trial, tuple(into), computed
             seen = observe(copied, run, SUPPORTED)
+    if hold_weights(copied, seen, run):
+        seen = replace(observe(copied, run, SUPPORTED), outputs=seen.outputs)
     reach(copied, seen, SUPPORTED, further)
-    targets, skipped = _find(copied, seen)
+    targets, skipped = find_targets(copied, seen)
+    _check(copied, targets, skipped, seen.outputs)
+    about = told_apart(targets, copied, seen)
+    edges = edges_of(targets, copied, seen)
+    return PreparedModel(
+        copied, targets, skipped, folded, edges, seen.outputs, unrounded=unrounded, folded_into=into, **about
+    )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, whose weights are parameters of layers of known kinds where that can be."""
+    try:
+        copied = copy.deepcopy(model, dict[int, Any](computed_before(model))).eval()
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(
+            f"the model cannot be copied ({str(error).splitlines()[0]}); give one that copy.deepcopy copies: drop "
+            "graphs by tensor.detach()"
+        ) from error
+    make_effective(copied)
+    transpose_linears(copied)
+    return copied
+
+
+def _check(model: nn.Module, targets: dict[str, nn.Module], skipped: dict[str, str], outputs: Any) -> None:
+    """Raises ModelError where nothing can be coded, or a weight or an output is not finite."""
     if not targets:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:8])
         raise ModelError(
             "the model has no layer that corank codes ("
-            + ", ".join(kind.__name__ for kind in SUPPORTED)
+            + ", ".join(kind.__name__ for kind in (*SUPPORTED, *LOOKED_UP) if kind is not MatrixModule)
             + ")"
             + (f"; passed over: {reasons}" if reasons else "")
         )
     for name, layer in targets.items():
-        if not bool(torch.isfinite(_weight(layer)).all()):
+        if not bool(torch.isfinite(own_weight(layer)).all()):
             raise ModelError(f"layer {name!r} has NaN or infinite weights; corank needs a trained, finite model")
-    if any(bool(value.isnan().any()) for value in tree_leaves(seen.outputs) if _is_float(value)):
-        cause = _cause(copied)
+    if any(bool(value.isnan().any()) for value in tree_leaves(outputs) if _is_float(value)):
+        cause = _cause(model)
         if cause is not None:
             raise ModelError(f"the model's outputs are NaN on the calibration data, as {cause}")
-    unseen = frozenset(name for name, layer in targets.items() if id(layer) not in seen.fed)
-    edges = _edges(targets, copied, seen)
-    return PreparedModel(copied, targets, skipped, folded, edges, seen.outputs, unseen, unrounded, into)
 
 
 def _twin_norms(model: nn.Module, trial: nn.Module, seen: Observation) -> list[tuple[nn.Module, nn.Module, str]]:
@@ -158,63 +191,6 @@ def _twin_norms(model: nn.Module, trial: nn.Module, seen: Observation) -> list[t
         ):
             pairs.append((twins[layer_id], twins[norm_id], names[norm_id][0]))
     return pairs
-
-
-def _find(model: nn.Module, seen: Observation) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    names = names_of(model)
-    holders: dict[int, list[int]] = {}
-    for module in model.modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                holders.setdefault(id(parameter), []).append(id(module))
-    targets: dict[str, nn.Module] = {}
-    skipped: dict[str, str] = {}
-    for module in _in_order(model, seen):
-        name = names[id(module)][0]
-        if isinstance(module, nn.Embedding):
-            skipped[name] = "an embedding: its rows are looked up, not multiplied"
-            continue
-        try:
-            coded_class(module, id(module) in seen.alike)
-        except ModelError as error:
-            skipped[name] = str(error)
-            continue
-        if not _weight(module).numel():
-            skipped[name] = "it has no weights"
-        elif id(module) not in seen.calls:
-            skipped[name] = "it was never called (its weight may be read by its parent)"
-        elif others := [holder for holder in holders[id(_weight(module))] if holder != id(module)]:
-            skipped[name] = f"its weight is tied to that of {names[others[0]][0]!r}, and stored once"
-        else:
-            targets[name] = module
-    return targets, {**skipped, **_other_weights(model, {*targets, *skipped}, names)}
-
-
-def _other_weights(model: nn.Module, known: set[str], names: dict[int, list[str]]) -> dict[str, str]:
-    """Modules that keep a hundredth of the model's weights or more, and are no layers that could be coded."""
-    whole = sum(parameter.numel() for parameter in model.parameters())
-    found: dict[str, str] = {}
-    for module in model.modules():
-        name, held = names[id(module)][0], dict(module.named_parameters(recurse=False))
-        count = sum(parameter.numel() for parameter in held.values())
-        if name not in known and 100 * count >= whole and any(parameter.dim() > 1 for parameter in held.values()):
-            shown = ", ".join(list(held)[:3]) + (", ..." if len(held) > 3 else "")
-            kind = type(module).__name__
-            found[name] = f"not a kind of layer that corank codes ({kind}: {shown}; {count:,} numbers)"
-    return found
-
-
-def _in_order(model: nn.Module, seen: Observation) -> list[nn.Module]:
-    """The modules that hold a matrix, in the order they ran; those that did not, last."""
-    order = {identity: place for place, identity in enumerate(seen.calls)}
-    holders = [module for module in model.modules() if isinstance(module, (*SUPPORTED, nn.Embedding))]
-    return sorted(holders, key=lambda one: order.get(id(one), len(order)))
-
-
-def _edges(targets: dict[str, nn.Module], model: nn.Module, seen: Observation) -> frozenset[str]:
-    ran = [module for module in _in_order(model, seen) if id(module) in seen.calls]
-    ends = {id(ran[0]), id(ran[-1])}
-    return frozenset(name for name, module in targets.items() if id(module) in ends)
 
 
 def _codable(layer: nn.Module, alike: bool) -> bool:
@@ -242,10 +218,3 @@ def _cause(model: nn.Module) -> str | None:
 def _run(model: nn.Module, run: Callable[[nn.Module], Any]) -> Any:
     with torch.no_grad():
         return run(model)
-
-
-def _weight(layer: nn.Module) -> Tensor:
-    weight = layer._parameters.get("weight")
-    if weight is None:
-        raise ModelError(f"{type(layer).__name__} has no weight of its own")
-    return weight

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from corank.layers.held import HeldWeight
 from corank.layers.observe import Observation, fed
 from corank.watching import evaluating, watched
 
@@ -31,6 +32,7 @@ def reach(
         further: each calls the model on other samples.
     """
     read = {id(part) for one in model.modules() if isinstance(one, nn.MultiheadAttention) for part in one.modules()}
+    read |= {id(part) for part in model.modules() if isinstance(part, HeldWeight) and id(part) not in seen.calls}
     layers = {id(part): part for part in model.modules() if isinstance(part, kinds) and id(part) not in read}
     left = layers.keys() - seen.fed
     order = list(seen.calls)

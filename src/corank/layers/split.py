@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from corank.codecs import Codec, Uniform
 from corank.errors import ConfigError, ModelError
-from corank.layers.folding import replace_module
+from corank.layers.replace import replace_module
 
 __all__ = ["CoarseFineConv2d", "centre_codecs", "split_centres"]
 

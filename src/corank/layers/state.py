@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -64,6 +64,10 @@ class LayerFormat:
     inputs: int | None = None
     shifts: int = 0
     axes: int = 0
+
+    def with_shape(self, shape: tuple[int, int, int]) -> LayerFormat:
+        """The same for a weight of another shape, whose inputs stay float."""
+        return replace(self, shape=shape, inputs=None, shifts=0)
 
     def tensors(self) -> dict[str, TensorSpec]:
         """Name to :class:`TensorSpec`, in the order of the file."""

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from corank.errors import ConfigError, ModelError
-from corank.layers.folding import replace_module
+from corank.layers.replace import replace_module
 from corank.layers.rprelu import replace_relus
 from corank.layers.shortcut import Shortcut
 

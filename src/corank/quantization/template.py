@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from corank.codecs import Codec
 from corank.errors import ConfigError, ModelError
 from corank.layers import PreparedModel
-from corank.plan import LayerPlan, Plan, match
+from corank.plan import TALLEST, LayerPlan, Plan, match
 from corank.presets import Preset, chosen_codec
 
 __all__ = ["LayerOverride", "PlanTemplate", "check_fitted", "check_plan"]
@@ -62,6 +62,7 @@ class PlanTemplate:
         names = list(prepared.targets)
         decided = frozenset[str]() if self.all_layers or len(names) <= 2 else prepared.edges
         decided |= prepared.unseen  # nothing tells what another codec would lose there
+        decided |= {name for name in names if prepared.geometry(name).matrix_shape[1] > TALLEST}
         return set(names) - decided.union(*(match(pattern, names) for pattern in self.layers))
 
     def _layer(self, bits: int) -> LayerPlan:
@@ -114,9 +115,16 @@ def check_fitted(plan: Plan) -> None:
 
 
 def _with_shared(plan: Plan, prepared: PreparedModel) -> Plan:
-    """The plan with what layers of the same codec share found in all of them, and unseen layers' inputs in float."""
-    float_inputs = {name: replace(plan.layers[name], inputs=None) for name in prepared.unseen & plan.layers.keys()}
-    plan = Plan({**plan.layers, **float_inputs})
+    """The plan with what layers of the same codec share found in all of them. Inputs of layers that nothing is known
+    of, or that a module reads the weight of alone, stay float; and where nothing tells which errors matter, they all
+    do alike."""
+    changed = dict(plan.layers)
+    for name in plan.layers:
+        if name in prepared.unseen | prepared.weight_only:
+            changed[name] = replace(changed[name], inputs=None)
+        if name in prepared.blind or prepared.geometry(name).matrix_shape[1] > TALLEST:
+            changed[name] = replace(changed[name], fit="svd")
+    plan = Plan(changed)
     users: dict[Codec, list[str]] = {}
     for name, layer in plan.layers.items():
         if layer.codec is not None and type(layer.codec).for_network is not Codec.for_network:

@@ -8,7 +8,7 @@ from corank.adapters import full_rank
 from corank.errors import BudgetError
 from corank.layers import PreparedModel
 from corank.plan import Plan
-from corank.quantization.float_parts import float_parts
+from corank.quantization.float_parts import BY_PLAN, float_parts
 from corank.quantization.template import PlanTemplate
 from corank.search import Allocation
 from corank.sizes import format_size
@@ -24,7 +24,7 @@ FRAME_BYTES = 32  # a margin: the budget's digits, steps taken and the commonest
 def left_in_float(prepared: PreparedModel, plan: Plan) -> dict[str, str]:
     """Name to reason of all that stays in float."""
     chosen = (name for name in prepared.targets if name not in plan.coded())
-    return {**prepared.skipped, **dict.fromkeys(chosen, "the plan leaves it in float")}
+    return {**prepared.skipped, **dict.fromkeys(chosen, BY_PLAN)}
 
 
 def bits_for_size(prepared: PreparedModel, template: PlanTemplate, size: int, known: ModelRecord) -> int:

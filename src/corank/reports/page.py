@@ -33,6 +33,7 @@ __all__ = ["PageView", "RunView", "page_of"]
 Row = tuple[str, ...]
 LONG_PLAN = 400_000
 MOST_FRAGILE = 6
+MOST_FLOATS = 8
 FRAGILE_COLUMNS = ("layer", "output error", "of the median", "bits", "8 bits would add", "option of corank quantize")
 
 
@@ -47,6 +48,7 @@ class RunView:
     fragile: list[Row]
     layers: list[Row]
     skipped: list[tuple[str, str]]
+    floats: list[Row]
     plan: str | None
     reproduce: str | None
 
@@ -132,6 +134,7 @@ def _run_view(run: Record, place: int, alone: bool) -> RunView:
         fragile=[_fragile_cells(layer, times) for layer, times in fragile_layers(run)[:MOST_FRAGILE]],
         layers=[layer_cells(layer) for layer in entries(run, "layers")],
         skipped=_skipped(run),
+        floats=_floats(run),
         plan=_plan(run),
         reproduce=text(run, "reproduce", 4000),
     )
@@ -182,6 +185,14 @@ def _skipped(run: Record) -> list[tuple[str, str]]:
     if not isinstance(skipped, Mapping):
         return []
     return [(clean(str(name)) or "(model)", clean(str(reason), 500)) for name, reason in skipped.items()]
+
+
+def _floats(run: Record) -> list[Row]:
+    """The largest tensors that the file holds in float."""
+    return [
+        (text(one, "name") or NOTHING, text(one, "reason", 500) or NOTHING, show_bytes(number(one, "bytes")))
+        for one in entries(run, "float_tensors")[:MOST_FLOATS]
+    ]
 
 
 def _plan(run: Record) -> str | None:

@@ -15,6 +15,7 @@ from corank.adapters import bits_per_rank, lost_energy
 from corank.calibration import Context, mean_loss, outputs_of
 from corank.codecs import Codec
 from corank.coding.layer import LayerResult, code_layer, layer_view
+from corank.layers import module_named
 from corank.plan import LayerPlan, Plan
 from corank.search.allocation import Allocation
 from corank.search.posed import extra_bits, problem_of, sensitivity
@@ -85,7 +86,7 @@ class _Codings:
     def _divergence(self, name: str, result: LayerResult) -> float:
         """Mean loss when this layer alone is coded."""
         model, batches, references = self._measured
-        layer = model.get_submodule(name)
+        layer = module_named(model, name)
         given = {"weight": self.context.prepared.geometry(name).from_matrix(result.code.compose()), "bias": result.bias}
         with torch.no_grad():
             kept = {key: layer.get_parameter(key).detach().clone() for key, value in given.items() if value is not None}
@@ -127,7 +128,8 @@ def candidate_problem(
     shapes: dict[str, tuple[int, int, int]] = {}
     for name, layer in plan.coded().items():
         shape = context.prepared.geometry(name).matrix_shape
-        if layer.codec is not None and (name in free or layer.may_adapt(shape)):
+        adapts = layer.may_adapt(shape) and name not in context.prepared.blind
+        if layer.codec is not None and (name in free or adapts):
             codecs[name], shapes[name] = layer.codec, shape
     codings = _Codings(plan, statistics, context)
     known = CodecCandidates(codecs, shapes, free, codings.lost, codings.curve, codings.recoded, over)

@@ -35,7 +35,7 @@ def problem_of(
     coded, prepared = plan.coded(), context.prepared
     for number, (name, layer) in enumerate(coded.items()):
         geometry = prepared.geometry(name)
-        adaptable = layer.may_adapt(geometry.matrix_shape)
+        adaptable = layer.may_adapt(geometry.matrix_shape) and name not in prepared.blind
         cost = bits_per_rank(geometry.matrix_shape, layer.adapter_bits)
         if statistics is None:
             if adaptable:
@@ -89,7 +89,7 @@ def _cheapest(prepared: PreparedModel, plan: Plan) -> int:
     costs = [
         bits_per_rank(shapes[name], layer.adapter_bits)
         for name, layer in plan.coded().items()
-        if layer.may_adapt(shapes[name])
+        if layer.may_adapt(shapes[name]) and name not in prepared.blind
     ]
     return min(costs, default=0)
 

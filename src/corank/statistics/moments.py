@@ -73,6 +73,12 @@ class _Moments(Statistic):
         self.samples += 1
         self._positions += positions
 
+    def of_passes(self, count: int) -> None:
+        """Says in how many passes of a batch the rows came: a layer that is called several times has the positions of
+        all its calls."""
+        if self.samples:
+            self.samples = count
+
     def shifted(self, rows: Tensor) -> Tensor:
         """Rows ``(G, N, C)`` less the shift."""
         return rows if self.shift is None else rows - self.shift[:, None]

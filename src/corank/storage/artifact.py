@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -19,7 +20,8 @@ from torch import nn
 from corank.autograd import recording
 from corank.errors import ArtifactError, ConfigError, ModelError
 from corank.files import write_whole
-from corank.layers import CodedLayer, coded_class, remove_norm, replace_module
+from corank.layers import CodedLayer, as_held, coded_class, remove_norm, replace_module
+from corank.layers.effective import computed_before
 from corank.layers.meta import materialise
 from corank.layers.structure import apply_structure
 from corank.matrix import Geometry
@@ -117,9 +119,15 @@ def load(
         raise ConfigError(
             f"load(path, model): a torch.nn.Module or a function that makes one, not {type(model).__name__}"
         )
-    built = copy.deepcopy(given).eval() if isinstance(model, nn.Module) else given.eval()
+    built = (
+        copy.deepcopy(given, dict[int, Any](computed_before(given))).eval()
+        if isinstance(model, nn.Module)
+        else given.eval()
+    )
     try:
         apply_structure(built, run.structure)
+        tensors = read_tensors(stored.header)
+        as_held(built, run.layers, {name for shapes in tensors.values() for name in shapes})
         _check_layers(built, run)  # before any code is unpacked: a small file may tell of layers of any size
     except (ArtifactError, ModelError) as error:
         raise _misfit(path, given, error) from error

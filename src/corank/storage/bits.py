@@ -7,7 +7,7 @@ from torch import Tensor
 
 from corank.errors import ArtifactError
 
-__all__ = ["pack", "packed_bytes", "unpack"]
+__all__ = ["pack", "packed_bytes", "unpack", "unpack_at"]
 
 
 def packed_bytes(count: int, bits: int) -> int:
@@ -57,6 +57,15 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     for place in range(8):
         codes[:, place] = (words >> (7 - place) * bits) & ((1 << bits) - 1)
     return codes.reshape(-1)[:count].clone()
+
+
+def unpack_at(packed: Tensor, bits: int, places: Tensor) -> Tensor:
+    """The codes at ``places`` (any shape, whole numbers from 0) of what :func:`pack` gave: uint8, in that shape."""
+    bit = places * bits
+    first = bit // 8
+    second = (first + 1).clamp(max=packed.numel() - 1)  # of a code that ends in the first byte its bits are shifted out
+    words = (packed[first].to(torch.int32) << 8) | packed[second].to(torch.int32)
+    return ((words >> (16 - bits - bit % 8)) & ((1 << bits) - 1)).to(torch.uint8)
 
 
 def _word(bits: int) -> torch.dtype:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from corank.errors import ConfigError, CorankWarning
+from corank.layers import module_named
 
 __all__ = ["check_dtype", "take_dtype", "wrapping"]
 
@@ -34,7 +35,7 @@ def take_dtype(model: nn.Module, layer: str, stored: torch.dtype, asked: torch.d
         stored: the precision in the file.
         asked: what the caller wants; None for the file's, with a warning where the network has another one.
     """
-    weight = model.get_submodule(layer).weight
+    weight = module_named(model, layer).weight
     assert isinstance(weight, Tensor)
     if asked is not None:
         model.to(asked)

@@ -16,7 +16,7 @@ from corank.coded_weight import CodedWeight
 from corank.coding.install import coded_module
 from corank.coding.layer import LayerResult
 from corank.errors import TrainingError
-from corank.layers import CodedLayerState, RPReLU, replace_module
+from corank.layers import CodedLayerState, RPReLU, module_named, replace_module
 from corank.layers.folding import remove_norm
 from corank.training.norms import NormAfter, scaled_rows, takes_row_scales
 from corank.training.state import TrainedLayer, TrainingState
@@ -77,7 +77,7 @@ def convert(state: TrainingState, norms: Sequence[NormAfter], context: Context) 
     if not rounded:
         _compare("network", before, run(state.model, probe, device), _APART)
     for name, (fed, expected) in shown.items():
-        _compare(f"layer {name!r}", expected, state.model.get_submodule(name)(fed), _APART_ROUNDED)
+        _compare(f"layer {name!r}", expected, module_named(state.model, name)(fed), _APART_ROUNDED)
     state.model.requires_grad_(False)
     return results
 

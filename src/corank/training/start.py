@@ -23,7 +23,7 @@ __all__ = ["LayerStart", "anew", "begin"]
 
 _SMALLEST_GAIN = 1e-12
 _DRAWN = (
-    *(nn.Linear, nn.Embedding, nn.modules.conv._ConvNd),
+    *(nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase),
     *(nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm),
 )
 

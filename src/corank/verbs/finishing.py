@@ -10,6 +10,7 @@ from torch import nn
 from corank.calibration import Context
 from corank.notes import collected_notes
 from corank.quantization.encode import CodedModel
+from corank.quantization.float_parts import warn_of_float
 from corank.refine import PostTraining, Refinement, reconstruct, refine
 from corank.storage.model_record import ATTRIBUTE
 
@@ -39,4 +40,5 @@ def finish(coded: CodedModel, teacher: nn.Module, how: PostTraining, context: Co
     told = tuple(dict.fromkeys((*record.notes, *notes.texts)))
     record = replace(record, seconds=time.perf_counter() - started, notes=told)
     coded.model.__dict__[ATTRIBUTE] = record
+    warn_of_float(coded.model, record)
     return coded.model

@@ -16,7 +16,7 @@ from corank.coding.layer_inputs import fitted_before
 from corank.coding.plan import code_plan
 from corank.devices import device_of
 from corank.errors import ConfigError
-from corank.layers import Structure, apply_structure, find_structure, prepare
+from corank.layers import Structure, apply_structure, as_held, find_structure, prepare
 from corank.plan import LayerPlan, Plan
 from corank.presets import PRESETS, Preset
 from corank.processes import alone
@@ -94,6 +94,7 @@ class TrainingRun:
             apply_structure(own, structure)
             context = open_context(own, data, options)
         draft = replace(drafted(request, context), structure=structure, recipe=stored_recipe(recipe))
+        as_held(own, list(draft.plan.coded()))
         own.to(context.device)
         if recipe.start == "scratch":
             anew(own, options.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,7 @@ __all__ = ["LayerOverride", "PlanTemplate", "check_fitted", "check_plan"]
 
 LayerOverride = int | str | Codec | LayerPlan
 FLOAT = "float"
+_FEW = 0.05  # of the numbers that are coded
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class PlanTemplate:
         plans = dict.fromkeys(names, self._layer(bits))
         if not self.all_layers and len(names) > 2:
             edge = self.recipe.edge if self.activations is None else replace(self.recipe.edge, inputs=8)
-            plans.update(dict.fromkeys(prepared.edges, edge))
+            plans.update(dict.fromkeys(prepared.edges | _small_blind(prepared), edge))
         for pattern, choice in self.layers.items():
             for name in match(pattern, names):
                 plans[name] = self._exception(choice, pattern)
@@ -89,6 +91,14 @@ class PlanTemplate:
             f"layers={{{pattern!r}: {choice!r}}}: give 1 to 8 bits, 'float', a codec, its name or a LayerPlan, "
             'e.g. layers={"conv1": 8, "*.downsample.*": "float"}'
         )
+
+
+def _small_blind(prepared: PreparedModel) -> frozenset[str]:
+    """Weights rounded without their inputs that are no tables, such as a transformer's positions, where they are so few
+    that the bits of the first and last layer cost nothing."""
+    sizes = {name: math.prod(prepared.geometry(name).matrix_shape) for name in prepared.targets}
+    found = frozenset(name for name in prepared.blind if not prepared.geometry(name).looked_up)
+    return found if sum(sizes[name] for name in found) <= _FEW * sum(sizes.values()) else frozenset()
 
 
 def check_plan(plan: Plan, prepared: PreparedModel) -> Plan:

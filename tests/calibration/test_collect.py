@@ -58,7 +58,7 @@ def test_gram_of_tokens_and_of_a_layer_called_twice() -> None:
     gram = gram_of(collect(model, {"layer": model.layer}, Samples.of(inputs, 5, 2))["layer"])
     rows = torch.cat([inputs, model.layer(inputs).detach()]).reshape(-1, 4)
     assert torch.allclose(gram.matrix[0], rows.T @ rows / len(rows), atol=1e-5)
-    assert gram.positions == 3
+    assert gram.positions == 6, "3 tokens of a sample, in each of two calls"
 
 
 def test_moments() -> None:

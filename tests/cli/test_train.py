@@ -86,21 +86,21 @@ def refused(result: Result, said: str, folder: Path) -> None:
 def test_the_whole_run(invoke: Invoke, tmp_path: Path) -> None:
     out, page = tmp_path / "model.safetensors", tmp_path / "page"
     result = invoke(
-        "train", "digits", "--data", "digits:train", "--eval", "digits:test", "--recipe", "stats-2bit", *FEW,
+        "train", "digits", "--data", "digits:train", "--eval", "digits:test", "--recipe", "lsq-2bit", *FEW,
         "--out", out, "--record", tmp_path / "record.json", "--save-recipe", tmp_path / "recipe.json",
     )  # fmt: skip
     record = done(result, tmp_path)
-    assert [record[key] for key in ("command", "label", "model", "iterations")] == ["train", "stats-2bit", "digits", 2]
+    assert [record[key] for key in ("command", "label", "model", "iterations")] == ["train", "lsq-2bit", "digits", 2]
     assert record["float_value"] > 95 and record["quantized_value"] > 80 and record["agreement"] > 80
     assert record["stored_bytes"] == out.stat().st_size < record["float_bytes"] / 12
     assert [step["iteration"] for step in record["search_history"]] == [1, 2]
     assert record["recipe"] == json.loads((tmp_path / "recipe.json").read_text())
-    assert corank.recipe_of(out) == chosen_recipe("stats-2bit").replaced(iterations=2, batch_size=16)
+    assert corank.recipe_of(out) == chosen_recipe("lsq-2bit").replaced(iterations=2, batch_size=16)
     assert "top-1 of 449 images" in result.stdout and f"wrote {out}" in result.stdout
     assert corank.load(out, digits_net()) is not None
     pytest.importorskip("matplotlib")
     shown = invoke("report", tmp_path / "record.json", "--out", page)
-    assert shown.exit_code == 0 and "stats-2bit" in (page / "index.html").read_text()
+    assert shown.exit_code == 0 and "lsq-2bit" in (page / "index.html").read_text()
 
 
 def test_inspect_says_the_recipe_in_a_line(invoke: Invoke, train: Invoke, tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ import corank
 from corank.quantization.float_parts import float_parts, format_size
 
 
+FLOAT = {"table": "float"}
+
+
 class Reader(nn.Module):
-    """A table that is looked up and is far larger than all that is coded."""
+    """A table that is far larger than all that is coded, where it is left in float."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,17 +28,17 @@ def test_a_size_that_cannot_be_names_what_is_in_float(options: dict[str, object]
     with pytest.raises(
         corank.BudgetError, match=r"of it 64\.1 KB stay in float: table\.weight 64\.0 KB, a\.bias 64 bytes"
     ):
-        corank.quantize(Reader(), ids, size="5KB", preset="fast", **options)  # pyright: ignore[reportArgumentType]
+        corank.quantize(Reader(), ids, size="5KB", preset="fast", layers=FLOAT, **options)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_lowest_rate_names_them_too() -> None:
     """A size that what has no rate leaves room in, but not for codes at the lowest rate."""
     ids = torch.randint(500, (32, 8))
     with pytest.raises(corank.BudgetError, match="what has no rate") as caught:
-        corank.quantize(Reader(), ids, size="5KB", rate="auto")
+        corank.quantize(Reader(), ids, size="5KB", rate="auto", layers=FLOAT)
     least = int(str(caught.value).partition("takes ")[2].split()[0])
     with pytest.raises(corank.BudgetError, match=r"lowest rate.*; of it 64\.1 KB stay in float: table\.weight"):
-        corank.quantize(Reader(), ids, size=least + 10, rate="auto")
+        corank.quantize(Reader(), ids, size=least + 10, rate="auto", layers=FLOAT)
 
 
 def test_little_is_not_named() -> None:

@@ -232,8 +232,8 @@ def test_which_layers_are_coded() -> None:
         coded_class(OwnForward(1, 1))
     with pytest.raises(ModelError, match="OwnConvolution"):
         coded_class(OwnConvolution(1, 1, 1))
-    with pytest.raises(ModelError, match="Embedding"):
-        coded_class(nn.Embedding(2, 2))
+    with pytest.raises(ModelError, match="Bilinear"):
+        coded_class(nn.Bilinear(2, 2, 2))
     with pytest.raises(ModelError, match="coded already"):
         coded_class(coded("linear")[2])
     with pytest.raises(ModelError, match="parametrization"):

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 import corank
 from corank.quantization.float_parts import float_parts, format_size
 
-
 FLOAT = {"table": "float"}
 
 

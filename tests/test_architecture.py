@@ -71,7 +71,7 @@ INSIDE = {
         ("joint",),
     ),
     "refine": (
-        ("block_inputs", "draws", "held_back", "refinement"),
+        ("block_inputs", "draws", "refinement"),
         ("judge", "trainable_layer"),
         ("trainable_model",),
         ("features", "blocks"),

@@ -133,5 +133,5 @@ def test_columns_order_is_channel_then_kernel_position() -> None:
 
 
 def test_other_layers_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"Embedding.*supported: Conv1d"):
-        Geometry.of(nn.Embedding(3, 4))
+    with pytest.raises(ModelError, match=r"Bilinear.*supported: Conv1d"):
+        Geometry.of(nn.Bilinear(3, 4, 5))

@@ -337,7 +337,7 @@ def spoken(dtype: torch.dtype = torch.float32, **asked: Any) -> None:
     assert found.nats is not None and found.kl is not None and devices(small) == {PRETEND}
     path = SCRATCH / "language.safetensors"
     corank.save(small, path)
-    close(outputs(corank.load(path, model, device=PRETEND), TOKENS), outputs(small, TOKENS), 1e-6)
+    close(outputs(corank.load(path, there(model), device=PRETEND), TOKENS), outputs(small, TOKENS), 1e-6)
 
 
 def masked() -> None:

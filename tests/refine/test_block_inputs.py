@@ -24,7 +24,7 @@ class Fed:
 
 def found(given: Sequence[Tensor | None], expected: Sequence[Tensor | None], batches: Any = None) -> BlockInputs | None:
     real, ideal = (cast(LayerwisePasses, Fed(side)) for side in (given, expected))
-    return block_inputs("it", real, ideal, dict(enumerate(batches or [None] * len(given))))
+    return block_inputs("it", real, ideal, batches or [None] * len(given))
 
 
 def test_pairs_and_rows_without_a_pair() -> None:

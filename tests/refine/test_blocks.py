@@ -13,10 +13,7 @@ import corank
 from corank.calibration import Context, Samples
 from corank.layers import CodedLayer, PreparedModel
 from corank.models.digits import digits_net
-from corank.notes import collected_notes
-from corank.refine import blocks
 from corank.refine.blocks import BlockReconstruction, _Soft, _wide, blocks_of, reconstruct
-from corank.refine.held_back import held_back
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +91,7 @@ def test_scales_and_biases_stay_and_seeds_decide(rough: nn.Module, teacher: nn.M
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"iterations": 0},
-        {"batch_size": 1.5},
-        {"learning_rate": 0.0},
-        {"warm_start": 1.0},
-        {"drop": -0.1},
-        {"held_back": 1.0},
-    ],
+    "wrong", [{"iterations": 0}, {"batch_size": 1.5}, {"learning_rate": 0.0}, {"warm_start": 1.0}, {"drop": -0.1}]
 )
 def test_bad_numbers_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(corank.ConfigError):
@@ -129,39 +118,6 @@ def test_quantized_inputs_keep_their_steps(images: Tensor, drop: float) -> None:
     assert steps[0] and all(torch.equal(steps[0][name], steps[1][name]) for name in steps[0])
     with torch.no_grad():
         assert not torch.equal(plain(images), learned(images))
-
-
-def test_a_network_that_is_not_nearer_is_left_as_it_was(
-    rough: nn.Module, teacher: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Worse:
-        held_back = 64
-
-        def __init__(self, *_: object) -> None:
-            self.left = [(1.0, 1.0), (2.0, 2.0)]
-
-        def __call__(self, model: nn.Module) -> tuple[float, float]:
-            return self.left.pop(0)
-
-    monkeypatch.setattr(blocks, "Judge", Worse)
-    model, how = copy.deepcopy(rough), BlockReconstruction(10, 32, learning_rate=5e-2)
-    with collected_notes() as notes:
-        history = reconstruct(model, teacher, how, Context(PreparedModel(teacher), Samples.of(images, 256)))
-    assert any(entry["after"] < entry["before"] for entry in history) and history[-1]["kept"] == 0
-    assert any("led the network away" in text for text in notes.texts)
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in rough.state_dict().items())
-
-
-def test_samples_held_back_do_not_teach_blocks(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:
-    held = held_back(Samples.of(images, 256), 0.125, 0)
-    others = images.clone()
-    others[held] = images[held].flip(0)
-    how = BlockReconstruction(10, 32, learning_rate=5e-2)
-    models = [copy.deepcopy(rough), copy.deepcopy(rough)]
-    for model, some in zip(models, (images, others), strict=True):
-        history = reconstruct(model, teacher, how, Context(PreparedModel(teacher), Samples.of(some, 256)))
-        assert history[-1]["held_back"] == 64 and history[-1]["kept"] == 1
-    assert torch.equal(models[0](images), models[1](images))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -20,7 +20,6 @@ from corank.losses import output_distance
 from corank.models.digits import digits_net
 from corank.notes import collected_notes
 from corank.refine import Refinement, loop, refine
-from corank.refine.held_back import chosen, held_back
 
 
 @pytest.fixture(scope="module")
@@ -73,68 +72,21 @@ def test_a_result_that_is_worse_is_not_kept(rough: nn.Module, teacher: nn.Module
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in rough.state_dict().items())
 
 
-@pytest.mark.parametrize("share", [0.0, 0.125])
 @pytest.mark.parametrize("augment", [False, True])
 def test_the_last_step_says_how_the_result_was_judged(
-    rough: nn.Module, teacher: nn.Module, images: Tensor, augment: bool, share: float
+    rough: nn.Module, teacher: nn.Module, images: Tensor, augment: bool
 ) -> None:
     model, samples = copy.deepcopy(rough), Samples.of(images, len(images))
-    how = Refinement(12, 32, precision="float32", augment=augment, held_back=share)
+    how = Refinement(12, 32, precision="float32", augment=augment)
     course = refine(model, teacher, how, Context(PreparedModel(teacher), samples, seed=3))
     assert [step["iteration"] for step in course] == list(range(1, 13))
     assert all(set(step) == {"iteration", "divergence"} for step in course[:-1])
     views = torch.Generator().manual_seed(3)
-    judging = chosen(samples, held_back(samples, share, 3)) if share else samples.take(512)
-    turned = torch.cat([flip_and_shift(batch, views) for batch in judging.batches])
-    judged = [torch.cat(judging.batches), turned] if augment else [torch.cat(judging.batches)]
-    assert course[-1]["held_back"] == (64 if share else 0) and course[-1]["kept"] == 1
+    turned = torch.cat([flip_and_shift(batch, views) for batch in samples.take(512).batches])
+    judged = [images[:512], turned] if augment else [images[:512]]
     for key, judged_model in (("before", rough), ("after", model)):
         expected = sum(distance(judged_model, teacher, some) for some in judged) / len(judged)
         assert course[-1][key] == pytest.approx(expected, rel=1e-4)
-
-
-def test_samples_held_back_do_not_train(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:
-    held = held_back(Samples.of(images, len(images)), 0.125, 0)
-    others = images.clone()
-    others[held] = images[held].flip(0)  # the same ones to judge by, so that both runs keep what they find
-    assert not torch.equal(others, images)
-    how = Refinement(5, 32, precision="float32", near=0.0)
-    models = [tuned(rough, teacher, some, how) for some in (images, others)]
-    assert torch.equal(models[0](images), models[1](images)) and not torch.equal(models[0](images), rough(images))
-    models = [tuned(rough, teacher, some, dataclasses.replace(how, held_back=0.0)) for some in (images, others)]
-    assert not torch.equal(models[0](images), models[1](images))
-
-
-@pytest.mark.parametrize(
-    ("distances", "kept", "after"),
-    [
-        *(((0.5, 0.4, 0.3), 0.25, 0.3), ((0.2, 0.3, 0.4), 1.0, 0.2)),
-        *(((float("nan"), 0.3, 0.4), 0.5, 0.3), ((2.0, 1.5, 1.0), 0.0, 2.0)),
-    ],
-)
-def test_the_part_of_the_way_that_is_nearest_ships(
-    rough: nn.Module, teacher: nn.Module, images: Tensor, distances: tuple[float, ...], kept: float, after: float
-) -> None:
-    class Scripted:
-        held_back = 64
-
-        def __init__(self) -> None:
-            self.left, self.seen = [1.0, *distances], list[Tensor]()
-
-        def __call__(self, model: nn.Module) -> tuple[float, float]:
-            self.seen.append(model(images[:4]).detach().clone())
-            return 1.0, self.left.pop(0)
-
-    judge, model = Scripted(), copy.deepcopy(rough)
-    with pytest.MonkeyPatch.context() as patched, collected_notes() as notes:
-        patched.setattr(loop, "Judge", lambda *_: judge)
-        context = Context(PreparedModel(teacher), Samples.of(images, len(images)))
-        last = refine(model, teacher, Refinement(5, 32, precision="float32"), context)[-1]
-    assert (last["kept"], last["before"], last["after"]) == (kept, 1.0, after)
-    shipped = [0.0, 1.0, 0.5, 0.25].index(kept)
-    assert torch.equal(model(images[:4]), judge.seen[shipped])
-    assert all(not torch.equal(one, judge.seen[0]) for one in judge.seen[1:])
-    assert any("led away" in text for text in notes.texts) == (kept == 0)
 
 
 def test_equal_seeds_give_equal_models(rough: nn.Module, teacher: nn.Module, images: Tensor) -> None:

@@ -23,8 +23,6 @@ from corank.refine import Refinement
         {"bias_rate": float("nan")},
         {"features": -1.0},
         {"features": float("inf")},
-        {"held_back": 0.5},
-        {"held_back": -0.1},
         {"precision": "float16"},
     ],
 )

@@ -43,6 +43,8 @@ NAMES = {
     "refine": "refine-w2a4",
     "roq": "roq-w2a4",
     "s3": "s3-3bit",
+    "shift-speech": "shift-speech-3bit",
+    "shift-speech-s3": "shift-speech-s3-3bit",
     "stats": "stats-2bit",
     "ternary": "ternary-2bit",
 }

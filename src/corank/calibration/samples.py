@@ -120,18 +120,19 @@ class Samples:
         starts = range(0, len(self), size)
         return Samples(tuple(tree_map(lambda leaf, at=at: leaf[at : at + size], whole) for at in starts), True)
 
-    def draws(self, size: int, generator: torch.Generator, among: Tensor | None = None) -> Iterator[Tensor]:
+    def draws(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Endless shuffled draws for :meth:`loader`: sample indices ``(size,)``, or one batch's number.
 
-        Of token sequences as many as hold ``64 * size`` tokens: every position gives an output of its own. ``among``
-        are the indices, or numbers of batches, that are drawn from; None: all.
+        Of token sequences as many as hold ``64 * size`` tokens: every position gives an output of its own.
         """
-        size = sequences(size, self.batches[0]) if self.stacked else 1
-        if among is None:
-            among = torch.arange(len(self) if self.stacked else len(self.batches))
+        size = sequences(size, self.batches[0])
         while True:
-            order = among[torch.randperm(len(among), generator=generator)]
-            yield from order[: max(size, len(order) - len(order) % size)].split(size)
+            if self.stacked:
+                order = torch.randperm(len(self), generator=generator)
+                whole = order[: max(size, len(order) - len(order) % size)]
+                yield from whole.split(size)
+            else:
+                yield from torch.randperm(len(self.batches), generator=generator).split(1)
 
     def loader(self) -> _Loader:
         """What gives the batch of a draw; holds one stacked copy of the samples."""

@@ -33,7 +33,7 @@ class ProximalAverage(nn.Module):
         if not threshold > 0:
             raise ModelError(f"threshold={threshold!r}: a positive number, e.g. 0.05")
         self.penalties = tuple(penalties)
-        start = torch.tensor(threshold).expm1().log()  # softplus gives the threshold back
+        start = torch.tensor(threshold, dtype=torch.float32).expm1().log()  # softplus gives the threshold back
         self.scale = nn.Parameter(start.repeat(len(self.penalties)))
         self.share = nn.Parameter(torch.zeros(len(self.penalties)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,15 +39,15 @@ class BlockInputs:
 
 
 def block_inputs(
-    name: str, real: LayerwisePasses, ideal: LayerwisePasses, batches: Mapping[int, Any]
+    name: str, real: LayerwisePasses, ideal: LayerwisePasses, batches: Sequence[Any]
 ) -> BlockInputs | None:
-    """What the block is fed on batches, by their numbers; None where none comes by it in the coded network.
+    """What the block is fed on all batches; None where none of them comes by it in the coded network.
 
     Where a router sends other rows to it in the one network than in the other, the block is learned on the coded
     network's rows alone. Of batches of several lengths those of the most frequent one are taken.
     """
     found: list[tuple[Tensor, Tensor, Tensor | None]] = []
-    for number, batch in batches.items():
+    for number, batch in enumerate(batches):
         given, expected = real.inputs(number, name), ideal.inputs(number, name)
         if given is None:
             continue

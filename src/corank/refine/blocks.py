@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +17,7 @@ from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
 from corank.layers import CodedLayer, CodedLayerState
 from corank.matrix import Geometry
-from corank.notes import note
 from corank.refine.block_inputs import BlockInputs, block_inputs
-from corank.refine.held_back import MOST_JUDGED, chosen, held_back, others
-from corank.refine.judge import Judge
-from corank.refine.refinement import check_share
 from corank.refine.trainable_model import coded_layers
 from corank.transfer import sent
 from corank.watching import watched
@@ -33,6 +28,7 @@ _LOW, _HIGH = -0.1, 1.1  # of the stretched sigmoid
 _SHARPEST, _SOFTEST = 20.0, 2.0
 _CACHED_BYTES = 1 << 30  # of block inputs and outputs
 _LARGEST = 8  # coded layers of one block; larger modules are taken layer by layer
+_JUDGED = 256
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,6 @@ class BlockReconstruction:
         learning_rate: Adam's.
         warm_start: part of the iterations before the regulariser sets in.
         regularisation: weight of ``sum(1 - |2h - 1|^b)``.
-        held_back: share of the samples that is not learned from and judges the results; as of a
-            :class:`~corank.refine.Refinement`.
         drop: chance that an element of a block's input is the float network's (QDrop; 0 for BRECQ, 0.5 for QDrop).
     """
 
@@ -61,7 +55,6 @@ class BlockReconstruction:
     warm_start: float = 0.2
     regularisation: float = 0.01
     drop: float = 0.0
-    held_back: float = 0.125
 
     def __post_init__(self) -> None:
         whole = (self.iterations, self.batch_size)
@@ -71,7 +64,6 @@ class BlockReconstruction:
             raise ConfigError("learning_rate is positive and regularisation is not negative, e.g. 1e-3 and 0.01")
         if not (0 <= self.warm_start < 1 and 0 <= self.drop <= 1):
             raise ConfigError(f"warm_start={self.warm_start!r}, drop={self.drop!r}: parts of one, e.g. 0.2 and 0.5")
-        check_share(self.held_back)
 
 
 def blocks_of(model: nn.Module) -> dict[str, list[str]]:
@@ -92,9 +84,6 @@ def reconstruct(
 ) -> tuple[Mapping[str, float], ...]:
     """Learns a coded model's codes in place; a block that does not come nearer to the float one is left as it was.
 
-    A part of the samples is held back, on which blocks are judged, and in the end the network: if it is not nearer to
-    the float one it is left as it was, with a note.
-
     Args:
         model: holds :class:`~corank.layers.CodedLayer` modules.
         teacher: the float model, norms folded as in ``model``.
@@ -102,16 +91,11 @@ def reconstruct(
         context: of the run: its samples, and a seed that draws the batches.
 
     Returns:
-        One entry for each block: iteration (of all blocks), error before and after, relative to the float output;
-        the last one also has whether the result was kept (1 or 0) and how many samples were held back.
+        One entry for each block: iteration (of all blocks), error before and after, relative to the float output.
     """
     device = next(iter(coded_layers(model).values())).weight.device
     order, size = _observe(model, blocks_of(model), context.samples, device)
-    context = replace(context, samples=context.samples.take(max(1, _CACHED_BYTES // (4 * size))))
-    trained, held = _divided(how, context)
-    batches = [*trained.values(), *held.values()]
-    judge, unlearned = Judge(teacher, how.held_back, "none", context), copy.deepcopy(model.state_dict())
-    network_before, _ = judge(model)
+    batches = context.samples.take(max(1, _CACHED_BYTES // (4 * size))).batches
     students, teachers = (dict(one.named_modules(remove_duplicate=False)) for one in (model, teacher))
     history: list[Mapping[str, float]] = []
     with (
@@ -119,28 +103,13 @@ def reconstruct(
         LayerwisePasses(teacher, {name: teachers[name] for name in order}, batches) as ideal,
     ):
         for number, name in enumerate(order):
-            inputs, judging = (block_inputs(name, real, ideal, part) for part in (trained, held))
+            inputs = block_inputs(name, real, ideal, batches)
             if inputs is not None:
-                block = _Block(students[name], teachers[name], inputs, judging or inputs, how)
+                block = _Block(students[name], teachers[name], inputs, how)
                 before, after = block.learn(context.seed + number)
                 history.append({"iteration": (number + 1) * how.iterations, "before": before, "after": after})
             context.progress("reconstructing blocks", number + 1, len(order))
-    network_after, _ = judge(model)
-    kept = network_after < network_before
-    if not kept:
-        model.load_state_dict(unlearned)
-        change = f"from {network_before:.4g} to {network_after:.4g}"
-        note(f"block reconstruction led the network away from the float one ({change}), and was left out")
-    judged = {"held_back": float(judge.held_back), "kept": float(kept)}
-    return (*history[:-1], *({**last, **judged} for last in history[-1:]))
-
-
-def _divided(how: BlockReconstruction, context: Context) -> tuple[dict[int, Any], dict[int, Any]]:
-    """Batches to learn from and batches to judge by, numbered on."""
-    held = held_back(context.samples, how.held_back, context.seed)
-    trained = chosen(context.samples, others(context.samples, held)).batches
-    judging = chosen(context.samples, held).batches if len(held) else ()
-    return dict(enumerate(trained)), dict(enumerate(judging, len(trained)))
+    return tuple(history)
 
 
 def _observe(
@@ -165,22 +134,17 @@ def _observe(
 class _Block:
     """One block under way."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        teacher: nn.Module,
-        inputs: BlockInputs,
-        judging: BlockInputs,
-        how: BlockReconstruction,
-    ) -> None:
-        self._module, self._how, self._inputs, self._judging = module, how, inputs, judging
+    def __init__(self, module: nn.Module, teacher: nn.Module, inputs: BlockInputs, how: BlockReconstruction) -> None:
+        self._module, self._how, self._inputs = module, how, inputs
         floats = dict(teacher.named_modules(remove_duplicate=False))
         self._soft = {
             inner: _Soft(layer, cast(Tensor, floats[inner]._parameters["weight"]))
             for inner, layer in module.named_modules()
             if isinstance(layer, CodedLayer)
         }
-        self._targets, self._due = (self._outputs(teacher, one.expected) for one in (inputs, judging))
+        with torch.no_grad():
+            parts = [teacher(part) for part in inputs.expected.split(how.batch_size)]
+        self._targets = torch.cat(parts)
 
     def learn(self, seed: int) -> tuple[float, float]:
         """Error before and after; the better codes are kept."""
@@ -214,10 +178,6 @@ class _Block:
                 soft.layer.fill(codes[inner], cast(Tensor | None, soft.layer.bias))
         return before, after
 
-    @torch.no_grad()
-    def _outputs(self, teacher: nn.Module, expected: Tensor) -> Tensor:
-        return torch.cat([teacher(part) for part in expected.split(self._how.batch_size)])
-
     def _draws(self, generator: torch.Generator) -> Iterator[Tensor]:
         count = len(self._inputs.given)
         size = min(self._how.batch_size, count)
@@ -227,13 +187,13 @@ class _Block:
 
     def _error(self) -> float:
         with torch.no_grad():
-            count, size = min(MOST_JUDGED, len(self._due)), self._how.batch_size
+            count, size = min(_JUDGED, len(self._targets)), self._how.batch_size
             lost = whole = 0.0
             for rows in (slice(start, min(start + size, count)) for start in range(0, count, size)):
-                targets = _wide(self._due[rows])
-                error = self._judging.lost(_wide(self._module(self._judging.given[rows])), targets, rows)
+                targets = _wide(self._targets[rows])
+                error = self._inputs.lost(_wide(self._module(self._inputs.given[rows])), targets, rows)
                 lost += float(error.square().sum())
-                whole += float(self._judging.lost(targets, torch.zeros_like(targets), rows).square().sum())
+                whole += float(self._inputs.lost(targets, torch.zeros_like(targets), rows).square().sum())
         return lost / max(whole, 1e-30)
 
 

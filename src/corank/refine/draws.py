@@ -18,25 +18,19 @@ class Draws:
 
     Args:
         samples: to draw from.
-        places: of the samples, or of batches where they cannot be stacked, that are drawn.
         size: samples a batch; of token sequences, as many as hold ``64 * size`` tokens.
         seed: of the order and of augmentations.
     """
 
-    def __init__(self, samples: Samples, places: Tensor, size: int, seed: int) -> None:
-        most = len(places) if samples.stacked else size
-        self._draws = samples.draws(min(size, most), torch.Generator().manual_seed(seed), places)
-        self._samples, self._places, self._load, self._seed = samples, places, samples.loader(), seed
+    def __init__(self, samples: Samples, size: int, seed: int) -> None:
+        self._draws = samples.draws(min(size, len(samples)), torch.Generator().manual_seed(seed))
+        self._samples, self._load, self._seed = samples, samples.loader(), seed
         self._read, self._batch = 0, None
 
     @property
     def smallest(self) -> int:
         """Samples of the smallest batch, over all processes."""
-        return (
-            self.count(0)
-            if self._samples.stacked
-            else min(_count(self._samples.batches[place]) for place in self._places.tolist())
-        )
+        return self.count(0) if self._samples.stacked else min(map(_count, self._samples.batches))
 
     def count(self, step: int) -> int:
         """Samples of a step's batch, over all processes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +18,6 @@ from corank.notes import note
 from corank.processes import number_of_processes
 from corank.refine.draws import Draws
 from corank.refine.features import FeatureDistance
-from corank.refine.held_back import held_back, others
 from corank.refine.judge import Judge
 from corank.refine.refinement import Refinement
 from corank.refine.trainable_model import TrainableModel, coded_layers
@@ -32,7 +30,6 @@ from corank.training.state import TrainingState
 __all__ = ["begun", "refine"]
 
 _STEP = "refinement"
-_PARTS = (1.0, 0.5, 0.25)  # of the way, that are judged
 _LIVE_BYTES = 3 << 30  # of activations that wait for the backward pass
 
 
@@ -41,10 +38,9 @@ def refine(
 ) -> tuple[Mapping[str, float], ...]:
     """Tunes a coded model in place: scales, biases, norms, adapter factors and, if asked, the codes themselves.
 
-    Norm statistics stay as they are. A part of the samples is held back from the steps. What ships is the end of the
-    steps, half or a quarter of the way there, or, with a note, the model as it was, whichever is nearest on them; with
-    ``augment`` by the mean of those samples as they are and flipped and shifted. Batches too large for memory are run
-    in parts. A loss that is not finite ends the steps before it, with a note.
+    Norm statistics stay as they are. If the distance on (up to 512 of) the samples is not smaller afterwards, the
+    model is left as it was; with ``augment`` it is the mean of those as they are and flipped and shifted. Batches too
+    large for memory are run in parts. A loss that is not finite ends the steps before it, with a note.
 
     Args:
         model: holds :class:`~corank.layers.CodedLayer` modules.
@@ -55,12 +51,11 @@ def refine(
 
     Returns:
         One entry for each step: iteration, divergence; the last one also has the distances before and after on the
-        samples that judge the result, how many of them were held back, and the part of the way that was kept (0 to 1).
+        samples that judge the result.
     """
     if refinement.iterations == 0:
         return ()
-    student = TrainableModel(model, refinement)
-    judge = Judge(teacher, refinement.held_back, refinement.augmentation, context)
+    student, judge = TrainableModel(model, refinement), Judge(teacher, refinement, context)
     plain, before = judge(model)
     state, feed = begun(student, teacher, refinement, context, pace=refinement.pace(plain))
     try:
@@ -69,36 +64,13 @@ def refine(
         if not isinstance(error.__cause__, NotFiniteError):
             raise error.__cause__ or error from None  # too little memory, for which it has advice for a training
         note(f"the refinement ended before step {state.step + 1}, whose numbers are not finite; lower its rates")
-    after, kept = _settle(model, student, judge, before)
-    if not kept:
-        note(f"the refinement led away from the float network (from {before:.4g} to {after:.4g}), and was left out")
-    history = [{"iteration": one["iteration"], "divergence": one.get("task", one["loss"])} for one in state.history]
-    judged = {"before": before, "after": after, "held_back": float(judge.held_back), "kept": kept}
-    return (*history[:-1], *({**last, **judged} for last in history[-1:]))
-
-
-def _settle(model: nn.Module, student: TrainableModel, judge: Judge, before: float) -> tuple[float, float]:
-    """Puts what was trained into ``model``, or the part of the way there that comes nearest, or nothing of it.
-
-    Adam's steps are as long where a gradient is mostly noise, so that many scales and biases may each have moved a
-    little too far: parts of the way are looked at as well, at the cost of a few steps.
-
-    Returns:
-        The distance at what ships, or where that is the start at the end of the way; and the part of the way, 0 to 1.
-    """
-    unrefined, ends = copy.deepcopy(model.state_dict()), student.trained_values()
-    found: dict[float, float] = {}
-    for part in _PARTS:
-        student.go(ends, part)
-        student.harden_into(model)
-        found[part] = judge(model)[1]
-    best = min(found, key=lambda part: (math.inf if math.isnan(found[part]) else found[part], -part))
-    if not found[best] < before:
-        model.load_state_dict(unrefined)
-        return found[_PARTS[0]], 0.0
-    student.go(ends, best)
+    unrefined = copy.deepcopy(model.state_dict())
     student.harden_into(model)
-    return found[best], best
+    _, after = judge(model)
+    if not after < before:
+        model.load_state_dict(unrefined)
+    history = [{"iteration": one["iteration"], "divergence": one.get("task", one["loss"])} for one in state.history]
+    return (*history[:-1], *({**last, "before": before, "after": after} for last in history[-1:]))
 
 
 def begun(
@@ -106,16 +78,15 @@ def begun(
 ) -> tuple[TrainingState, Feed]:
     """The training that a refinement is, before its first step; ``pace`` is a factor of all learning rates."""
     samples, device = context.samples, next(iter(coded_layers(student.network).values())).weight.device
-    places = others(samples, held_back(samples, how.held_back, context.seed))
     by_rate: dict[float, list[Tensor]] = {}  # all of a rate together: a step takes one pass over each group
     for _, parameter, rate in student.trained():
         by_rate.setdefault(rate, []).append(parameter)
-    even = -(-min(how.batch_size, len(places)) // number_of_processes())
+    even = -(-min(how.batch_size, len(samples)) // number_of_processes())
     size = max(1, min(_LIVE_BYTES // (8 * live_numbers(student.network, samples.first(1), device)), even))
     bfloat16 = _runs_in_bfloat16(how, teacher, samples.first(size), device)
     state = TrainingState(_recipe(how, bfloat16), student, teacher, {}, context.seed)
     state.groups = [{"params": own, "lr": rate * pace} for rate, own in by_rate.items()]
-    draws = Draws(samples, places, how.batch_size, context.seed)
+    draws = Draws(samples, how.batch_size, context.seed)
     outputs, objective = _Computed(teacher, device), _Objective(context.loss)
     return state, Feed(draws, outputs, objective, how.augmentation, size, dtype=None, even=False)
 

@@ -9,7 +9,7 @@ import torch
 from corank.errors import ConfigError
 from corank.precision import native_bfloat16
 
-__all__ = ["Refinement", "check_share"]
+__all__ = ["Refinement"]
 
 _PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -36,8 +36,6 @@ class Refinement:
             output; 0 for the model's output alone.
         near: distance from the float network (nats of KL, for a classifier) below which all rates shrink in proportion:
             a network that starts near is only led away by large steps. 0 never shrinks them.
-        held_back: share of the samples that is not trained on and judges the result: at least 64, at most 512 and no
-            more than a quarter of them; none of fewer than 16. 0 trains on all, which then judge as well.
         augment: flip and shift images at random, where the samples are images.
         precision: of the passes: "float32", "bfloat16" (autocast), or "auto": bfloat16 where the device computes in
             it natively.
@@ -53,7 +51,6 @@ class Refinement:
     drop: float = 0.0
     features: float = 0.0
     near: float = 0.12
-    held_back: float = 0.125
     augment: bool = True
     precision: str = "auto"
 
@@ -71,7 +68,6 @@ class Refinement:
             raise ConfigError(f"features={self.features!r}: a weight, 0 for the model's output alone")
         if not 0 <= self.near < float("inf"):
             raise ConfigError(f"near={self.near!r}: a distance, 0 for rates that do not depend on it")
-        check_share(self.held_back)
         if self.precision not in _PRECISIONS:
             raise ConfigError(f"precision={self.precision!r}: one of {', '.join(_PRECISIONS)}")
 
@@ -89,9 +85,3 @@ class Refinement:
         if self.precision != "auto":
             return self.precision == "bfloat16"
         return native_bfloat16(device)
-
-
-def check_share(held_back: float) -> None:
-    """Raises ConfigError for what is no share of samples to hold back."""
-    if not 0 <= held_back <= 0.25:
-        raise ConfigError(f"held_back={held_back!r}: a share of the samples, from 0 (none) to 0.25, e.g. 0.125")

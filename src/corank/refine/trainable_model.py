@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, cast
 
@@ -53,7 +53,6 @@ class TrainableModel(nn.Module):
             parameter.requires_grad_(True)
         for name, parameter, _ in self.trained():
             self.register_parameter(name.replace(".", "/"), cast(nn.Parameter, parameter))
-        self._starts = self.trained_values()
 
     def trained(self) -> Iterator[tuple[str, Tensor, float]]:
         """Name, parameter and learning rate of all that trains, in a fixed order."""
@@ -84,16 +83,6 @@ class TrainableModel(nn.Module):
             return torch.where(kept, given, inputs(given))
 
         return some
-
-    def trained_values(self) -> list[Tensor]:
-        """Copies of all that trains, as it is now."""
-        return [parameter.detach().clone() for _, parameter, _ in self.trained()]
-
-    @torch.no_grad()
-    def go(self, ends: Sequence[Tensor], part: float) -> None:
-        """Puts all that trains on that part of the straight way from where it started to ``ends``."""
-        for (_, parameter, _), start, end in zip(self.trained(), self._starts, ends, strict=True):
-            parameter.copy_(end if part == 1 else torch.lerp(start, end, part))
 
     def harden_into(self, model: nn.Module) -> None:
         """Puts what was trained into ``model`` as it ships: whole codes, fp16 scales and biases, coded factors."""

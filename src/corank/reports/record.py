@@ -41,7 +41,7 @@ LAYER_NUMBERS = (
 LAYER_LISTS = ("shape", "spectrum", "code_counts", "weight_range", "coded_counts", "float_counts")
 HISTORY_NUMBERS = (
     "iteration", "loss", "divergence", "extra_bits", "budget_bits", "before", "after",
-    "held_back", "kept", "score", "oscillations", "moved", "norm", "rate", "rate_bits",
+    "score", "oscillations", "moved", "norm", "rate", "rate_bits",
 )  # fmt: skip
 
 

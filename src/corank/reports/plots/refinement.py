@@ -54,11 +54,7 @@ def describe(run: Record) -> str:
     first, last = line.ends()
     said = f"The divergence goes from {first:.3g} to {last:.3g} in {len(line.values)} steps"
     pair = judged(run)
-    if pair is None:
-        return f"{said}."
-    left_out = any(number(step, "kept") == 0 for step in _steps(run))
-    end = ", so the steps were left out." if left_out else "."
-    return f"{said}; on the samples that judge it, from {pair[0]:.3g} to {pair[1]:.3g}{end}"
+    return said + ("." if pair is None else f"; on the samples that judge it, from {pair[0]:.3g} to {pair[1]:.3g}.")
 
 
 def draw(run: Record) -> Figure:

@@ -80,7 +80,7 @@ def collect(
             run(model, batch, device)
             progress("calibrating", number + 1, len(samples.batches))
     shared = readers.shared()
-    for name in grams.keys() - shared.keys():
+    for name in (one for one in grams if one not in shared):  # in one order in all processes
         grams[name].of_passes(len(passes[name]))
         grams[name].reduce()
         grams[name] = finite_gram(grams[name], name)

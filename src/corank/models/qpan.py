@@ -35,7 +35,7 @@ class ProximalAverage(nn.Module):
         self.penalties = tuple(penalties)
         start = torch.tensor(threshold, dtype=torch.float32).expm1().log()  # softplus gives the threshold back
         self.scale = nn.Parameter(start.repeat(len(self.penalties)))
-        self.share = nn.Parameter(torch.zeros(len(self.penalties)))
+        self.share = nn.Parameter(torch.zeros(len(self.penalties), dtype=torch.float32))
 
     def forward(self, values: Tensor) -> Tensor:
         """``(N, P)`` to ``(N, P)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,19 @@ def test_what_cannot_be_is_said_first() -> None:
         corank.train(network(), images(), "stat-2bit")
     with pytest.raises(ConfigError, match="iterations"):
         corank.train(network(), images(), "stats-2bit", iterations=-1)
+
+
+def test_of_weights_from_scratch_no_error_is_known() -> None:
+    """The float network that was given is another one: how far a layer is from its own tells nothing."""
+    labels = torch.arange(96) % 4
+    recipe = Recipe(
+        StraightThrough(StatsQ(2)),
+        edge=StraightThrough(Uniform(8)),
+        loss="labels",
+        start="scratch",
+        iterations=2,
+        batch_size=16,
+    )
+    small = corank.train(network(), (images(), labels), recipe)
+    errors = [layer.relative_output_error for layer in small.__dict__["corank_run"].layers.values()]
+    assert len(errors) == 4 and all(math.isnan(error) for error in errors)

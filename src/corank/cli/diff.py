@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,7 +84,7 @@ def _layer_cells(layer: Mapping[str, Any]) -> tuple[str, ...]:
         _codec(a, b),
         _change(str(a["rank"]), str(b["rank"])),
         _change(show_bytes(a["bytes"]), show_bytes(b["bytes"])),
-        _change(*(f"{100 * side['relative_output_error']:.3g} %" for side in (a, b))),
+        _change(*(_error(side["relative_output_error"]) for side in (a, b))),
         _percent(layer["codes_differ"]),
         _percent(layer["weight_change"]),
     )
@@ -120,6 +121,11 @@ def _list(console: Console, what: str, names: Sequence[str], counted: bool = Fal
 
 def _change(a: str, b: str) -> str:
     return a if a == b else f"{a} → {b}"
+
+
+def _error(error: float) -> str:
+    """Of a layer; not known of weights that trained from scratch."""
+    return _percent(error if math.isfinite(error) else None)
 
 
 def _percent(share: float | None) -> str:

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 from importlib import resources
 
-import torch
 from safetensors.torch import load
 from torch import Tensor, nn
+
+from corank.models.residual import ResidualBlock
 
 __all__ = ["DigitsNet", "digits_net"]
 
 WIDTHS = (16, 32, 64)
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
 class DigitsNet(nn.Module):
@@ -39,9 +21,9 @@ class DigitsNet(nn.Module):
         super().__init__()
         small, middle, large = WIDTHS
         self.stem = nn.Sequential(nn.Conv2d(1, small, 3, padding=1, bias=False), nn.BatchNorm2d(small), nn.ReLU())
-        self.stage1 = nn.Sequential(Block(small, small, 1), Block(small, small, 1))
-        self.stage2 = nn.Sequential(Block(small, middle, 2), Block(middle, middle, 1))
-        self.stage3 = nn.Sequential(Block(middle, large, 2), Block(large, large, 1))
+        self.stage1 = nn.Sequential(ResidualBlock(small, small, 1), ResidualBlock(small, small, 1))
+        self.stage2 = nn.Sequential(ResidualBlock(small, middle, 2), ResidualBlock(middle, middle, 1))
+        self.stage3 = nn.Sequential(ResidualBlock(middle, large, 2), ResidualBlock(large, large, 1))
         self.head = nn.Linear(large, 10)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,31 +14,12 @@ from corank.data.sampling import Sampling
 from corank.errors import ConfigError, ModelError
 from corank.models.loader import LoadedModel, Request
 from corank.models.log_mel import LogMel
+from corank.models.residual import ResidualBlock
 
 __all__ = ["SpeechResNet", "load_speech_resnet"]
 
 EXAMPLE = "speech-resnet:10, or speech-resnet:10,rate=8000,seconds=1,mels=40,width=16"
 MOST_CLASSES, MOST_WIDTH = 100_000, 1024
-
-
-class SpeechBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; padded frames are zero before each, as beyond the picture's edge."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``(N, inputs, M, L)`` and the mask ``(N, 1, 1, L')`` of what is returned, ``(N, outputs, M', L')``."""
-        y = torch.relu(self.bn1(self.conv1(x))) * mask
-        return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x)) * mask
 
 
 class SpeechResNet(nn.Module):
@@ -68,7 +49,7 @@ class SpeechResNet(nn.Module):
         self.conv1 = nn.Conv2d(1, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         widths = (width, width, 2 * width, 4 * width)
-        self.blocks = nn.ModuleList(SpeechBlock(widths[place], widths[place + 1], 2) for place in range(3))
+        self.blocks = nn.ModuleList(ResidualBlock(widths[place], widths[place + 1], 2) for place in range(3))
         self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, sound: Tensor) -> Tensor:

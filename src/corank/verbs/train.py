@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from corank.autograd import recording
+from corank.calibration import Context
 from corank.calibration.augment import check_augmentation
 from corank.calibration.batches import Batches
 from corank.compiled import uncompiled
@@ -33,6 +35,7 @@ from corank.training.loop import train_steps
 from corank.training.objective import Objective
 from corank.training.recipe import Recipe
 from corank.training.recompute import check_recomputed, recomputing
+from corank.training.state import TrainingState
 from corank.verbs.arguments import check_kinds, check_numbers
 from corank.verbs.opening import ContextOptions, with_checkpoint
 from corank.verbs.training_data import calibrated_on, feed_of, read_labelled, reading_threads
@@ -140,10 +143,19 @@ def train(
         results = convert(state, work.norms, context)
     if not work.ends_in_float:
         record = work.recorded(results, history, tuple(notes.texts))
-        errors = layer_errors(state.model, work.float_copy(model, options), context.samples.first(32), work.kept_norms)
-        found = {name: replace(one, relative_output_error=errors.get(name, 0.0)) for name, one in record.layers.items()}
+        errors = _errors(work, state, lambda: work.float_copy(model, options), context)
+        found = {name: replace(one, relative_output_error=errors.get(name, nan)) for name, one in record.layers.items()}
         state.model.__dict__[ATTRIBUTE] = replace(record, layers=found, seconds=time.perf_counter() - started)
     return state.model.to(work.dtype).to(device_of(model))
+
+
+def _errors(
+    work: TrainingRun, state: TrainingState, floating: Callable[[], nn.Module], context: Context
+) -> dict[str, float]:
+    """How far each layer is from the float network's; of weights from scratch, which are another network's, nothing."""
+    if state.recipe.start == "scratch":
+        return {}
+    return layer_errors(state.model, floating(), context.samples.first(32), work.kept_norms)
 
 
 def _counted(recipe: Recipe, iterations: int | None, batch_size: int | None) -> Recipe:

@@ -23,9 +23,10 @@ demo: $(STAMP)
 	mkdir -p build
 	$(BIN)/corank demo --report build/demo --record build/demo.json
 
-# One torch thread in each of two workers beats two threads in one.
+# One torch thread in each of two workers beats two threads in one. Some hundred tests start a process of their own,
+# which would compile the package anew where Python is told to keep no bytecode.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(if $(SHARED),--shared=$(SHARED))
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(if $(SHARED),--shared=$(SHARED))
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -105,7 +105,7 @@ _FAST = LayerPlan(
     sequential=True,
 )
 
-_BEST = replace(_FAST, rounder=AdaRound(500, learning_rate=0.05), rounds=2)
+_BEST = replace(_FAST, rounder=AdaRound(500, learning_rate=0.05, sweeps=3), rounds=2)
 _EDGE = replace(_FAST, codec=Uniform(8, range="mse"), fit="svd", rounds=1)
 
 PRESETS: dict[str, Preset] = {
@@ -118,8 +118,8 @@ PRESETS: dict[str, Preset] = {
 }
 """``nearest``: rounding alone. ``paper``: CoRa as published (nearest, plain SVD, Butterworth search from 0.9).
 ``fast``: GPTQ layer after layer, loss-weighted adapters alternated with the rounding, Butterworth search from the
-closed form. ``best``: AdaRound layer after layer, then at most 250 steps of
-distillation over scales, biases and adapters."""
+closed form. ``best``: AdaRound layer after layer, or GPTQ for the rows on which that loses less, then at most 250
+steps of distillation over scales, biases and adapters."""
 
 
 def chosen_preset(

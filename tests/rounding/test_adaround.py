@@ -115,3 +115,25 @@ def test_layers_are_compared_without_learning() -> None:
     assert AdaRound().comparison_stand_in() == Gptq()
     assert Gptq(damping=0.02, sweeps=3).comparison_stand_in() == Gptq(damping=0.02)
     assert Nearest().comparison_stand_in() == Nearest()
+
+
+def test_with_sweeps_no_row_loses_more_than_by_gptq_or_nearest() -> None:
+    # Inputs much alike: AdaRound alone is stuck far above GPTQ.
+    few = Gram(1, 60)
+    few.update(torch.randn(1, 400, 4) @ torch.randn(1, 4, 60) + 0.05 * torch.randn(1, 400, 60), 400)
+    weight = torch.randn(24, 60)
+    codebook = Uniform(3, range="mse").fit(weight)
+    rounders = {
+        "own": AdaRound(100, learning_rate=0.05, sweeps=3),
+        "plain": AdaRound(100, learning_rate=0.05),
+        "gptq": Gptq(sweeps=3),
+        "nearest": Nearest(),
+    }
+    left = {
+        name: lost(weight - codebook.values(one(weight, codebook, {Gram: few})), few) for name, one in rounders.items()
+    }
+    for name in ("plain", "gptq", "nearest"):
+        assert (left["own"] <= left[name] * 1.0001).all(), name
+    assert left["gptq"].sum() < left["plain"].sum()
+    with pytest.raises(ConfigError, match=r"AdaRound\(sweeps=-1\)"):
+        AdaRound(sweeps=-1)

@@ -23,7 +23,7 @@ ORDER = (
         *("processes", "compiled", "autograd", "devices", "files", "memory", "notes", "padding", "precision"),
         *("transfer", "watching"),
     ),
-    ("matrix",),
+    ("kernels", "matrix"),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),

@@ -16,6 +16,7 @@ from corank.errors import (
     TrainingError,
 )
 from corank.evaluation import Evaluation, evaluate
+from corank.export.to_packed import to_packed
 from corank.export.to_torch import to_float
 from corank.hub import from_pretrained, push_to_hub, save_pretrained
 from corank.inspect import inspect
@@ -79,5 +80,6 @@ __all__ = [
     "save",
     "save_pretrained",
     "to_float",
+    "to_packed",
     "train",
 ]

@@ -148,12 +148,21 @@ def test_every_method_is_measured(script: Any) -> None:
     training = script("training")
     from corank.training.recipes import RECIPES, chosen_recipe
 
-    own = {"rate", *script("training_digits")["METHODS"]}  # measured at sizes, and on speech
+    # measured at sizes, on a network of its own (bench/binary_vit.py), and on speech
+    own = {"rate", "binary-vit", *script("training_digits")["METHODS"]}
     assert set(RECIPES) <= set(training["METHODS"]) | set(training["ENDING_IN_FLOAT"]) | own
     for name in ("training", "training_digits", "training_language"):
         for case in script(name)["cases"]().values():
             assert case.recipe is None or chosen_recipe(case.recipe).to_json()
     assert list(training["cases"](56))[:3] == ["float", "float, labels", "float, scratch"]
+
+
+def test_the_table_of_the_binary_transformer(script: Any) -> None:
+    bench = script("binary_vit")
+    row = {"top1": 48.164, "bytes": 5_015_724, "train_cpu_seconds": 84.1}
+    lines = bench["table"]({"float": row, "binary": {**row, "packed_top1": 42.0}}).splitlines()
+    assert lines[2:] == ["| float | 48.16 |  | 5,015,724 | 84 |", "| binary | 48.16 | 42.00 | 5,015,724 | 84 |"]
+    assert bench["SHAPE"].grid(2) == 2
 
 
 def test_spoken_digits_are_split_and_placed(script: Any, tmp_path: Path) -> None:

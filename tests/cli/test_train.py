@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 import corank
@@ -237,3 +237,45 @@ def test_one_recipe_is_printed_for_its_file(invoke: Invoke, tmp_path: Path) -> N
         assert found == chosen_recipe(name) if name != "rate" else found.penalties
     result = invoke("recipes", "stast-2bit")
     assert result.exit_code == 2 and "did you mean 'stats-2bit'" in " ".join(result.output.split())
+
+
+COLOURS = """
+import torch
+from torch import nn
+
+
+def colours():
+    images = torch.rand(48, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(48) % 3
+    return images + 2 * nn.functional.one_hot(labels)[:, :, None, None], labels
+
+
+def images():
+    return colours()[0]
+
+
+def means():
+    torch.manual_seed(torch.seed() % 1000)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)), {"mean": (0.0, 0.0, 0.0)}
+"""
+VIT = "binary-vit:3,size=8,patch=2,width=8,depths=1,ratios=2,reductions=1"
+
+
+def test_a_binary_transformer_learns_from_labels_and_from_a_teacher(invoke: Invoke, tmp_path: Path) -> None:
+    path, weights = tmp_path / "colours.py", tmp_path / "means.safetensors"
+    path.write_text(COLOURS)
+    save_file({"2.weight": torch.eye(3), "2.bias": torch.zeros(3)}, weights)
+    out = ("--recipe", "binary-vit-w1a1", "--out", tmp_path / "model.safetensors", "--record", tmp_path / "record.json")
+    record = done(invoke("train", VIT, "--data", f"{path}:colours", *FEW, *out), tmp_path)
+    assert record["recipe"]["loss"] == "labels" and len([one for one in record["layers"] if one["bits"] == 1]) == 6
+    taught = ("--teacher", f"{path}:means", "--teacher-weights", weights)
+    record = done(invoke("train", VIT, "--data", f"{path}:images", *taught, *FEW, *out), tmp_path)
+    assert record["recipe"].get("loss", "distil") == "distil" and any("teacher" in text for text in record["notes"])
+    assert corank.recipe_of(tmp_path / "model.safetensors").loss == "distil"
+    (tmp_path / "model.safetensors").unlink()
+    for words, said in (
+        (("--teacher", VIT), "has random weights; give its own by --teacher-weights FILE"),
+        (taught[2:], "--teacher-weights are those of --teacher, which is missing"),
+        ((*taught, "--loss", "labels"), "--loss labels learns nothing from --teacher"),
+    ):
+        refused(invoke("train", VIT, "--data", f"{path}:colours", *words, *FEW, *out), said, tmp_path)

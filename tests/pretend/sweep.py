@@ -33,6 +33,7 @@ from corank.calibration import Context, Samples, collect  # isort: skip
 from corank.coding import place  # isort: skip
 from corank.coding.layer import code_layer  # isort: skip
 from corank.layers import CodedLayer, prepare  # isort: skip
+from corank.models import BinaryViT, BinaryViTShape  # isort: skip
 from corank.presets import PRESETS  # isort: skip
 from corank.refine import refine  # isort: skip
 from corank.rounding import ROUNDERS  # isort: skip
@@ -345,7 +346,14 @@ def masked() -> None:
     corank.quantize(there(language_model()), batches, rate=2.0, **{**COMMON, "search": None, "preset": "fast"})
 
 
-WIDTHS = {"dense-shift": "3bit", "s3": "3bit", "binary": "w1a1", "power-of-two": "w3a4", "random-bias": "1bit"}
+WIDTHS = {
+    "dense-shift": "3bit",
+    "s3": "3bit",
+    "binary": "w1a1",
+    "binary-vit": "w1a1",
+    "power-of-two": "w3a4",
+    "random-bias": "1bit",
+}
 
 
 def trainings() -> Iterator[tuple[str, Case]]:
@@ -371,6 +379,8 @@ def trainings() -> Iterator[tuple[str, Case]]:
     yield "penalties", partial(trained, corank.Recipe(penalties=both, loss="both"))
     yield "norms frozen, in parts", partial(trained, corank.Recipe(norms="frozen", augment="none"), parts=3)
     yield "labels", partial(trained, corank.Recipe(loss="labels", start="float"))
+    yield "taught by another", partial(trained, "lsq-w4a4", teacher=convolutional())
+    yield "signs that are counted", counted_signs
     yield "language model", language_model_trained
     yield "killed", training_resumed
 
@@ -404,6 +414,17 @@ def trained(recipe: Any, model: nn.Module | None = None, data: Any = None, **ask
         path = SCRATCH / "trained.safetensors"
         corank.save(small, path)
         close(outputs(corank.load(path, model, device=PRETEND), probe), outputs(small, probe), 1e-6)
+
+
+def counted_signs() -> None:
+    model = BinaryViT(4, BinaryViTShape(8, 2, 8, (1, 1), (2, 2), (2, 1)))
+    images = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    data = (images, LABELS % 4)
+    small = corank.train(there(model), data, "binary-vit-w1a1", iterations=1, batch_size=6, samples=8, device=PRETEND)
+    packed = corank.to_packed(small)
+    assert devices(packed) == {PRETEND}, devices(packed)
+    close(outputs(packed, images), outputs(small, images), 1e-3)
+    close(outputs(packed.cpu(), images), outputs(small, images), 1e-3)
 
 
 def language_model_trained() -> None:

@@ -28,6 +28,7 @@ NAMES = {
     "bcgd": "bcgd-w1a4",
     "binary": "binary-w1a1",
     "binary-relax": "binary-relax-1bit",
+    "binary-vit": "binary-vit-w1a1",
     "bitat": "bitat-1bit",
     "cga": "cga-2bit",
     "compander": "compander",
@@ -114,6 +115,18 @@ def test_a_killed_run_ends_in_the_same_file(name: str, tmp_path: Path) -> None:
 def test_a_killed_run_keeps_to_its_rate_and_size(aim: dict[str, Any], tmp_path: Path) -> None:
     whole = trained(None, None, **aim)
     assert killed_at(STOPS, lambda stop: trained(None, tmp_path, stop, **aim)) == whole
+
+
+def test_a_killed_run_goes_on_with_its_teacher_alone(tmp_path: Path) -> None:
+    teacher = network()
+    torch.nn.init.normal_(teacher[11].weight)
+    asked: dict[str, Any] = {"teacher": teacher}
+    whole = trained("lsq-2bit", None, **asked)
+    assert whole != trained("lsq-2bit", None)
+    assert killed_at(STOPS, lambda stop: trained("lsq-2bit", tmp_path, stop, **asked)) == whole
+    for other in ({}, {"teacher": network()}):
+        with pytest.raises(corank.ConfigError, match="teacher"):
+            trained("lsq-2bit", tmp_path, **other)
 
 
 def test_averages_and_parts_of_batches_go_on(tmp_path: Path) -> None:

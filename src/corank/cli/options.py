@@ -16,7 +16,9 @@ INPUT = "Images, or tokens"
 OUTPUT = "Output"
 MODEL = "Model"
 
-MODELS = "torchvision:NAME, timm:NAME, hf:NAME_OR_DIR, file.py:factory, speech-resnet:CLASSES or digits."
+MODELS = (
+    "torchvision:NAME, timm:NAME, hf:NAME_OR_DIR, file.py:factory, speech-resnet:CLASSES, binary-vit:CLASSES or digits."
+)
 
 Model = Annotated[
     str,

@@ -37,6 +37,8 @@ def train(
     iterations: asked.Iterations = None,
     batch_size: asked.BatchSize = None,
     loss: asked.Loss = None,
+    teacher: asked.Teacher = None,
+    teacher_weights: asked.TeacherWeights = None,
     rate: asked.Rate = None,
     size: asked.Size = None,
     layer: shared.Layer = None,
@@ -65,14 +67,13 @@ def train(
     quiet: options.Quiet = False,
 ) -> None:
     """Train a network while its weights are low-bit codes; labels only where --loss asks for them."""
-    check_distinct((out, save_recipe, record, report), (weights, recipe, model, data, evaluation))
+    check_distinct((out, save_recipe, record, report), (weights, recipe, model, data, evaluation, teacher_weights))
     files = MadeFiles(out, save_recipe, "recipe", record, report).checked()
     request = TrainingRequest(recipe, iterations, batch_size, loss, rate, size, tuple(layer or ()), all_layers, samples,
-                              parts, workers, recompute, seed, model, chosen_device(device), checkpoint)  # fmt: skip
+                              parts, workers, recompute, seed, model, chosen_device(device), checkpoint, teacher,
+                              teacher_weights)  # fmt: skip
     how = request.check(coder)
-    source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
-    if how.start != "scratch":  # which has weights of its own
-        warn_if_random(source)
+    source = _float_network(how, resolve(model, pretrained=pretrained, weights=weights, seed=seed))
     view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
     with progress_bar(quiet) as progress:
@@ -81,14 +82,19 @@ def train(
     if not is_main():  # of several processes one writes and speaks
         return
     made = Made("train", command_line(context), request.label)
-    if how.ends_in_float:
-        result = _of_float(made, scores, source, how, seed)
-    else:
-        result = record_of(made, corank.inspect(trained, True, coder), scores, source)
+    seen = None if how.ends_in_float else corank.inspect(trained, True, coder)
+    result = record_of(made, seen, scores, source) if seen else _of_float(made, scores, source, how, seed)
     result |= files.heard(trained, (scored or [images])[0])
     written = files.write(lambda path: _save(trained, result, path, coder), result)
     if not quiet:
         show_made(result, written, "trained")
+
+
+def _float_network(how: corank.Recipe, source: ResolvedModel) -> ResolvedModel:
+    """The network as it was asked for; says so where its weights are random and count."""
+    if how.start != "scratch":  # which has weights of its own
+        warn_if_random(source)
+    return source
 
 
 def _of_float(made: Made, scores: Scores, source: ResolvedModel, how: corank.Recipe, seed: int) -> dict[str, Any]:

@@ -23,6 +23,8 @@ __all__ = [
     "Samples",
     "SaveRecipe",
     "Size",
+    "Teacher",
+    "TeacherWeights",
     "Workers",
 ]
 
@@ -48,6 +50,17 @@ Loss = Annotated[
         rich_help_panel=HOW,
         autocompletion=names(LOSSES),
     ),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Another trained network to distil from, with its published weights, or --teacher-weights.",
+        rich_help_panel=HOW,
+    ),
+]
+TeacherWeights = Annotated[
+    str | None, typer.Option(metavar="FILE", help="The teacher's weights file or folder.", rich_help_panel=HOW)
 ]
 Rate = Annotated[
     float | None,

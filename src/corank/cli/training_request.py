@@ -11,7 +11,8 @@ from torch import nn
 import corank
 from corank.cli.request import exceptions_of
 from corank.data import BatchSet, ImageSet, TokenSet
-from corank.errors import ConfigError
+from corank.errors import ConfigError, ModelError
+from corank.models import resolve
 from corank.progress import Progress
 from corank.storage.entropy_coding import check_coder
 from corank.training.recipe import LOSSES
@@ -43,6 +44,8 @@ class TrainingRequest:
     reference: str
     device: torch.device
     checkpoint: Path | None = None
+    teacher: str | None = None
+    teacher_weights: str | None = None
 
     @property
     def label(self) -> str:
@@ -74,6 +77,10 @@ class TrainingRequest:
             raise ConfigError(f"--size is that of the file that the coder auto makes; leave --coder {coder} out")
         if self.loss is not None and self.loss not in LOSSES:
             raise ConfigError(f"--loss {self.loss}: one of {', '.join(LOSSES)}; only distil needs no labels")
+        if self.teacher is None and self.teacher_weights is not None:
+            raise ConfigError("--teacher-weights are those of --teacher, which is missing: --teacher timm:NAME")
+        if self.teacher is not None and self.loss == "labels":
+            raise ConfigError("--loss labels learns nothing from --teacher; leave one of them out, or --loss both")
         if self.recipe == _RATED and not self._is_rated:
             raise ConfigError("--recipe rate needs what to meet; add --rate 0.5, or --size 20KB")
         return self.chosen()
@@ -87,6 +94,8 @@ class TrainingRequest:
         """
         named = None if self.recipe in (None, _RATED) else _read(self.recipe)
         found = asked_recipe(named, self.rate, self.size)[0]
+        if self.teacher is not None and found.loss == "labels":
+            found = found.replaced(loss="distil")
         asked = {"loss": self.loss, "iterations": self.iterations, "batch_size": self.batch_size}
         return found.replaced(**{name: value for name, value in asked.items() if value is not None})
 
@@ -95,10 +104,24 @@ class TrainingRequest:
         model.to(self.device)
         return corank.train(
             model, data, self.chosen(), rate=self.rate, size=self.size, layers=exceptions_of(self.layers),
-            all_layers=self.all_layers, samples=self.samples, parts=self.parts, workers=self.workers,
-            recompute=self.recompute, seed=self.seed, device=self.device, reference=self.reference,
-            checkpoint=self.checkpoint, progress=progress,
+            all_layers=self.all_layers, teacher=self._taught_by(), samples=self.samples, parts=self.parts,
+            workers=self.workers, recompute=self.recompute, seed=self.seed, device=self.device,
+            reference=self.reference, checkpoint=self.checkpoint, progress=progress,
         )  # fmt: skip
+
+    def _taught_by(self) -> nn.Module | None:
+        """The teacher, trained, where it is to be trained.
+
+        Raises:
+            ModelError: for one whose weights are random.
+        """
+        if self.teacher is None:
+            return None
+        published = self.teacher_weights is None
+        found = resolve(self.teacher, pretrained=published, weights=self.teacher_weights, seed=self.seed)
+        if found.random:
+            raise ModelError(f"the teacher {self.teacher} has random weights; give its own by --teacher-weights FILE")
+        return found.model.to(self.device)
 
 
 def _read(recipe: str) -> corank.Recipe:

@@ -15,11 +15,13 @@ from corank.layers.coded import (
 )
 from corank.layers.find_structure import find_structure
 from corank.layers.folding import remove_norm
+from corank.layers.half import HalfParameters
 from corank.layers.held import CodedHeldWeight, HeldWeight
 from corank.layers.hold_weights import as_held, give_back_float
 from corank.layers.kinds import coded_class
 from corank.layers.lookup import CodedEmbedding, CodedEmbeddingBag
 from corank.layers.observe import Observation, module_named, names_of, observe
+from corank.layers.packed import PackedConv2d, PackedLinear, is_packable, packed_layer
 from corank.layers.prepare import PreparedModel, prepare
 from corank.layers.recurrent import CellReader, RecurrentReader
 from corank.layers.replace import replace_module
@@ -49,11 +51,14 @@ __all__ = [
     "CodedLayerState",
     "CodedLinear",
     "CodedTransposedLinear",
+    "HalfParameters",
     "HeldWeight",
     "InputQuantizer",
     "InputRounder",
     "LayerFormat",
     "Observation",
+    "PackedConv2d",
+    "PackedLinear",
     "PreparedModel",
     "RPReLU",
     "RecurrentReader",
@@ -68,9 +73,11 @@ __all__ = [
     "find_structure",
     "fit_inputs",
     "give_back_float",
+    "is_packable",
     "module_named",
     "names_of",
     "observe",
+    "packed_layer",
     "prepare",
     "read_structure",
     "remove_norm",

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from corank.errors import ModelError
+from corank.layers.half import HalfParameters, half
 
 __all__ = ["NAME", "RELUS", "RPReLU", "replace_relus"]
 
 NAME = "rprelu"
 """Under which a module holds those that it uses."""
-_LARGEST = 65504.0  # of fp16
 RELUS = (torch.relu, F.relu, Tensor.relu)
 
 
-class RPReLU(nn.Module):
+class RPReLU(HalfParameters):
     """``x - shift + lift`` where ``x > shift``, else ``slope * (x - shift) + lift``: of each channel, axis 1.
 
     Computes with what fp16 holds of the three, as biases are stored; their gradients pass the rounding.
@@ -37,31 +37,23 @@ class RPReLU(nn.Module):
 
     def __init__(self, channels: int, like: Tensor) -> None:
         super().__init__()
-        zeros = torch.zeros(channels, dtype=like.dtype, device=like.device)
-        self.shift, self.lift = nn.Parameter(zeros), nn.Parameter(zeros.clone())
-        self.slope = nn.Parameter(torch.full_like(zeros, 0.25))
+        empty = torch.empty(channels, dtype=like.dtype, device=like.device)
+        self.shift, self.lift = nn.Parameter(empty), nn.Parameter(empty.clone())
+        self.slope = nn.Parameter(empty.clone())
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        with torch.no_grad():
+            self.shift.zero_()
+            self.lift.zero_()
+            self.slope.fill_(0.25)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs ``(N, channels, ...)``."""
         shape = (-1, *(1 for _ in inputs.shape[2:]))
-        shift, slope, lift = map(_half, (self.shift, self.slope, self.lift))
+        shift, slope, lift = map(half, (self.shift, self.slope, self.lift))
         shifted = inputs - shift.reshape(shape)
         return F.prelu(shifted, slope.to(shifted.dtype)) + lift.reshape(shape)
-
-    def settle(self) -> None:
-        """Rounds the parameters to what is computed with, so that a file holds them in fp16."""
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.copy_(_half(parameter))
-
-
-def _half(value: Tensor) -> Tensor:
-    if value.dtype != torch.float32:
-        return value
-    with torch.no_grad():
-        stored = value.clamp(-_LARGEST, _LARGEST).to(torch.float16).float()
-    # The difference is a small multiple of the value's last place, so that the sum is the stored value exactly.
-    return value + (stored - value).detach() if torch.is_grad_enabled() and value.requires_grad else stored
 
 
 def replace_relus(module: nn.Module, channels: Sequence[int], like: Tensor) -> None:

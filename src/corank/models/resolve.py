@@ -15,6 +15,7 @@ from corank.data.python_function import REFERENCE
 from corank.data.sampling import Sampling
 from corank.data.tokens import Tokenization
 from corank.errors import ConfigError, ModelError
+from corank.models.binary_vit import load_binary_vit
 from corank.models.digits import digits_net
 from corank.models.from_hf import load_hf
 from corank.models.from_python_file import load_python_file
@@ -40,6 +41,7 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
         "hf": load_hf,
         "digits": _load_digits,
         "speech-resnet": load_speech_resnet,
+        "binary-vit": load_binary_vit,
     }
 )
 
@@ -81,8 +83,9 @@ def resolve(
 
     Args:
         reference: `torchvision:NAME`, `timm:NAME`, `hf:NAME_OR_DIR` (a folder loads its own weights), `digits`,
-            `speech-resnet:CLASSES` (:class:`~corank.models.speech_resnet.SpeechResNet`) or `file.py:factory` (a
-            function without arguments that returns an `nn.Module`, or one and how it reads images; the file is run).
+            `speech-resnet:CLASSES` (:class:`~corank.models.speech_resnet.SpeechResNet`), `binary-vit:CLASSES`
+            (:class:`~corank.models.binary_vit.BinaryViT`) or `file.py:factory` (a function without arguments that
+            returns an `nn.Module`, or one and how it reads images; the file is run).
         pretrained: use the published weights, which may be downloaded; for `file.py:factory`, says that
             the factory loads trained weights itself. Otherwise it is called twice: weights that differ are random.
         weights: a file or folder to load instead, as for :func:`~corank.models.weights.load_weights`.

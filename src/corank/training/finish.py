@@ -16,7 +16,7 @@ from corank.coded_weight import CodedWeight
 from corank.coding.install import coded_module
 from corank.coding.layer import LayerResult
 from corank.errors import TrainingError
-from corank.layers import CodedLayerState, RPReLU, module_named, replace_module
+from corank.layers import CodedLayerState, HalfParameters, module_named, replace_module
 from corank.layers.folding import remove_norm
 from corank.training.norms import NormAfter, scaled_rows, takes_row_scales
 from corank.training.state import TrainedLayer, TrainingState
@@ -36,7 +36,7 @@ def settle(state: TrainingState, context: Context) -> None:
     activations the numbers that a file holds."""
     state.model.eval()
     for module in state.model.modules():
-        if isinstance(module, RPReLU):
+        if isinstance(module, HalfParameters):
             module.settle()
     if state.recipe.norms == "adapt" and state.recipe.iterations:
         reestimate_norms(state.model, list(context.samples.batches), len(context.samples))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from corank.codecs import RowLevels
 from corank.coded_weight import CodedWeight
-from corank.layers import CodedLayerState, InputRounder
+from corank.layers import CodedLayerState, HalfParameters, InputRounder
 from corank.matrix import Geometry
 from corank.training.inputs import InputStart, InputTraining
 from corank.training.norms import NormAfter, scaled_rows
@@ -24,7 +24,7 @@ __all__ = ["LayerStart", "anew", "begin"]
 _SMALLEST_GAIN = 1e-12
 _DRAWN = (
     *(nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase),
-    *(nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm),
+    *(nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, HalfParameters),
 )
 
 
@@ -71,7 +71,7 @@ def begin(
         matrix = layer.geometry.to_matrix(module.get_parameter("weight").detach()).flatten(0, 1).clone()
         if start.weight is not None:
             codes, fresh = _unfolded(start, after.get(id(module)), matrix), recipe.start == "scratch"
-            given = WeightStart(matrix, codes, (seed << 10) + number, fresh)
+            given = WeightStart(matrix, codes, (seed << 10) + number, fresh, layer.geometry)
             layer.weight, latent = start.weight.start(given)
             layer.weight.to(matrix.device)
             parametrized(layer)

@@ -17,9 +17,11 @@ from corank.autograd import recording
 from corank.calibration import Context
 from corank.calibration.augment import check_augmentation
 from corank.calibration.batches import Batches
+from corank.checkpoint import fingerprint
 from corank.compiled import uncompiled
 from corank.config import check_progress
 from corank.devices import device_of
+from corank.errors import ConfigError
 from corank.identity import function_identity
 from corank.losses import Loss
 from corank.notes import collected_notes
@@ -60,6 +62,7 @@ def train(
     layers: Mapping[str, LayerOverride] | None = None,
     all_layers: bool = False,
     loss: Loss | None = None,
+    teacher: nn.Module | None = None,
     callbacks: Sequence[Callback] = (),
     samples: int | None = None,
     parts: int = 0,
@@ -91,6 +94,8 @@ def train(
         all_layers: also give the first and the last layer the recipe's weights.
         loss: of one's own, ``(output, target) -> scalar``: the target is the float network's output, or the labels
             where the recipe's loss is "labels".
+        teacher: a trained network of any kind for the same inputs and outputs, to be distilled from in the place of the
+            float network; a recipe's loss "labels" becomes "distil".
         callbacks: of one's own, run after the recipe's; they are not stored.
         samples: calibration samples that the start is coded from and norms are estimated on; None for 1600.
         parts: samples of a step that pass at once; 0 for all of them. Batch norms that adapt see each part alone.
@@ -117,16 +122,16 @@ def train(
     check_progress(progress)
     init_processes()
     how, sized = asked_recipe(recipe, rate, size)
-    how = _checked(_counted(how, iterations, batch_size), recompute)
+    how = _checked(_taught(_counted(how, iterations, batch_size), teacher), recompute)
     check_numbers(samples, how.batch_size, seed)
     options = ContextOptions(samples, 32, seed, device, True, None, progress)
     with collected_notes() as notes:
         batches = read_labelled(data, how.batch_size, seed)
         batches.check_labels(how.loss)
         threads = reading_threads(batches, workers)
-        asked = TrainingAsked(how, layers or {}, all_layers, reference)
+        asked = TrainingAsked(how, layers or {}, all_layers, reference, teacher)
         work = TrainingRun.of(model, calibrated_on(data, batches, samples), asked, options)
-        context = with_checkpoint(work.context, checkpoint, lambda: _identity(work, batches, sized, loss))
+        context = with_checkpoint(work.context, checkpoint, lambda: _identity(asked, work, batches, sized, loss))
         objective = Objective(how.loss, how.temperature, loss, context.samples.are_tokens)
         feed = feed_of(batches, how, objective, replace(context, prepared=work.teacher.prepared), parts)
         feed = replace(feed, workers=threads)
@@ -164,6 +169,14 @@ def _counted(recipe: Recipe, iterations: int | None, batch_size: int | None) -> 
     return recipe if batch_size is None else replace(recipe, batch_size=batch_size)
 
 
+def _taught(recipe: Recipe, teacher: nn.Module | None) -> Recipe:
+    if teacher is None:
+        return recipe
+    if not isinstance(teacher, nn.Module):
+        raise ConfigError(f"teacher={teacher!r:.60}: a network, e.g. train(model, data, teacher=trained)")
+    return replace(recipe, loss="distil") if recipe.loss == "labels" else recipe
+
+
 def _checked(recipe: Recipe, recompute: bool) -> Recipe:
     check_augmentation("none" if recipe.augment == "auto" else recipe.augment)
     if recompute:
@@ -171,8 +184,12 @@ def _checked(recipe: Recipe, recompute: bool) -> Recipe:
     return recipe
 
 
-def _identity(work: TrainingRun, batches: Batches, sized: Sized, loss: Loss | None) -> dict[str, Any]:
+def _identity(
+    asked: TrainingAsked, work: TrainingRun, batches: Batches, sized: Sized, loss: Loss | None
+) -> dict[str, Any]:
+    teacher = asked.teacher
     return {
         "verb": "train", "recipe": work.recipe.to_json(), "plan": work.draft.plan.to_json(), "size": sized.size,
         "samples": batches.identity, "own loss": None if loss is None else function_identity(loss),
+        **({} if teacher is None else {"teacher": fingerprint([*teacher.parameters(), *teacher.buffers()])}),
     }  # fmt: skip

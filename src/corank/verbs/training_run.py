@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from corank.calibration import Context, run
 from corank.coding.layer import LayerResult
 from corank.coding.layer_inputs import fitted_before
 from corank.coding.plan import code_plan
 from corank.devices import device_of
-from corank.errors import ConfigError
+from corank.errors import ConfigError, ModelError
 from corank.layers import Structure, apply_structure, as_held, find_structure, prepare
+from corank.notes import note
 from corank.plan import LayerPlan, Plan
 from corank.presets import PRESETS, Preset
 from corank.processes import alone
@@ -48,6 +50,7 @@ class TrainingAsked:
     layers: Mapping[str, LayerOverride]
     all_layers: bool = False
     reference: str | None = None
+    teacher: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class TrainingRun:
     Attributes:
         context: of the float network, norms folded, its structure changed as the recipe says: what the start is coded
             from.
-        teacher: of the float network as it was given.
+        teacher: of what is distilled from: the float network as it was given, or another.
         recipe: to carry out.
         draft: the record without results.
         model: that will train: float32, its norms apart.
@@ -93,6 +96,8 @@ class TrainingRun:
             structure = find_structure(own, lambda one: run(one, probe, device_of(one)), recipe.structure)
             apply_structure(own, structure)
             context = open_context(own, data, options)
+        if asked.teacher is not None:
+            teacher = _taught_by(asked.teacher, context)
         draft = replace(drafted(request, context), structure=structure, recipe=stored_recipe(recipe))
         as_held(own, list(draft.plan.coded()))
         own.to(context.device)
@@ -213,6 +218,25 @@ class TrainingRun:
         if plan.inputs == recipe.inputs.bits or recipe.edge_inputs is None:
             return recipe.inputs
         return recipe.edge_inputs.with_bits(plan.inputs)
+
+
+def _taught_by(teacher: nn.Module, context: Context) -> Context:
+    """The context with another network, of any kind, to learn outputs from.
+
+    Raises:
+        ModelError: where its outputs are not of the shape of the network's own.
+    """
+    note(f"learned from a teacher that was given, a {type(teacher).__name__}")
+    own = copy.deepcopy(teacher).float().eval().to(context.device)
+    with torch.no_grad():
+        outputs = run(own, context.samples.first(2), context.device)
+    given, expected = ([tuple(one.shape) for one in tree_leaves(each)] for each in (outputs, context.prepared.outputs))
+    if given != expected:
+        raise ModelError(
+            f"the teacher gives outputs of shapes {str(given)[:100]} where the network gives {str(expected)[:100]}; "
+            "a teacher has the network's classes"
+        )
+    return replace(context, prepared=replace(context.prepared, model=own, outputs=outputs))
 
 
 def _copied(bias: Tensor | None) -> Tensor | None:

@@ -107,3 +107,18 @@ def test_settings() -> None:
         SignInputs().with_bits(4)
     with pytest.raises(ConfigError, match=r"1 bit are trained by SignInputs\(\)"):
         LearnedStepInputs(4).start(InputStart(BinaryInputs(torch.tensor(1.0)), 1.0))
+
+
+@pytest.mark.parametrize("quantizer", [SIGNED, POSITIVE])
+def test_a_unit_step_stays_one_and_shifts_start_at_zero(quantizer: InputQuantizer) -> None:
+    running = start(how=SignInputs(unit=True), quantizer=quantizer)
+    assert [name for name, _ in running.named_parameters()] == ["moved"]
+    inputs, given = torch.randn(2, 6, 5, 5, requires_grad=True), torch.randn(2, 6, 5, 5)
+    found = running(inputs)
+    assert torch.equal(found, torch.where(inputs >= 0, 1.0, -1.0))
+    (found * given).sum().backward()
+    assert inputs.grad is not None
+    torch.testing.assert_close(inputs.grad, given * (2 - 2 * inputs.detach().abs()).clamp(min=0))
+    shipped = running.quantizer()
+    assert isinstance(shipped, BinaryInputs) and float(shipped.step) == 1
+    assert read(described(SignInputs(unit=True)), InputTraining) == SignInputs(unit=True)

@@ -31,11 +31,14 @@ class SignInputs(InputTraining):
         shift: whether shifts are learned and stored, 2 bytes a channel.
         gradient: of an input, in units of the step: "polynomial", ``2 - 2 |u|`` (Bi-Real Net, arXiv 1808.00278), or
             "clip", 1; zero beyond one step.
+        unit: the step is 1 and stays so, and shifts start at zero, for networks whose norms come to that by themselves
+            (BinaryViT, arXiv 2306.16678).
     """
 
     bits: int = 1
     shift: bool = True
     gradient: str = "polynomial"
+    unit: bool = False
 
     def __post_init__(self) -> None:
         if type(self.bits) is not int or self.bits != 1:
@@ -45,6 +48,8 @@ class SignInputs(InputTraining):
 
     def start(self, given: InputStart) -> TrainableInputs:
         found = given.quantizer
+        if self.unit:
+            return _Signs(self, BinaryInputs(torch.ones_like(found.step)), given)
         if not isinstance(found, BinaryInputs):
             size = torch.full_like(found.step, given.mean_size).clamp(_SMALLEST, _LARGEST)
             # Of inputs that are never negative the mean magnitude is the mean; all would have one sign above zero.
@@ -58,7 +63,7 @@ class _Signs(TrainableInputs):
     def __init__(self, how: SignInputs, found: BinaryInputs, given: InputStart) -> None:
         super().__init__()
         self._gradient = how.gradient
-        self.growth = nn.Parameter(torch.zeros_like(found.step))
+        self.growth = None if how.unit else nn.Parameter(torch.zeros_like(found.step))
         self.register_buffer("step", found.step.clone())
         start = found.shift
         if how.shift:
@@ -80,7 +85,9 @@ class _Signs(TrainableInputs):
         shift = self._buffers["shift"]
         if shift is not None:
             shift = _half(shift if self.moved is None else shift + step * self.moved)
-        return BinaryInputs(_half((step * self.growth.exp()).clamp(min=_SMALLEST)), shift, self._gradient)
+        if self.growth is not None:
+            step = _half((step * self.growth.exp()).clamp(min=_SMALLEST))
+        return BinaryInputs(step, shift, self._gradient)
 
 
 def _half(value: Tensor) -> Tensor:

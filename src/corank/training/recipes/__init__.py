@@ -13,6 +13,7 @@ from corank.training.recipes.apot import apot
 from corank.training.recipes.bcgd import bcgd
 from corank.training.recipes.binary import binary
 from corank.training.recipes.binary_relax import binary_relax
+from corank.training.recipes.binary_vit import binary_vit
 from corank.training.recipes.bitat import bitat
 from corank.training.recipes.cga import cga
 from corank.training.recipes.compander import compander
@@ -40,6 +41,7 @@ RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
     "bcgd": bcgd,
     "binary": binary,
     "binary-relax": binary_relax,
+    "binary-vit": binary_vit,
     "bitat": bitat,
     "cga": cga,
     "compander": compander,

@@ -2,6 +2,7 @@
 
 from corank.registry import Registry
 from corank.training.weights.base import STARTS, TrainableWeight, WeightStart, WeightTraining, straight_through
+from corank.training.weights.centred_signs import CentredSigns
 from corank.training.weights.compander import Compander
 from corank.training.weights.dense_shift import DenseShiftLatents
 from corank.training.weights.direct_levels import DirectLevels
@@ -14,6 +15,7 @@ from corank.training.weights.scales import Scales
 from corank.training.weights.straight_through import StraightThrough
 
 _OWN: dict[str, type[WeightTraining]] = {
+    "centred-signs": CentredSigns,
     "compander": Compander,
     "dense-shift": DenseShiftLatents,
     "direct-levels": DirectLevels,
@@ -31,6 +33,7 @@ WEIGHTS: Registry[WeightTraining] = Registry("weight-training", WeightTraining, 
 __all__ = [
     "STARTS",
     "WEIGHTS",
+    "CentredSigns",
     "Compander",
     "DenseShiftLatents",
     "DirectLevels",

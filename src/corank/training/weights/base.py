@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from corank.codecs import Codec
 from corank.coded_weight import CodedWeight
+from corank.matrix import Geometry
 
 __all__ = ["STARTS", "TrainableWeight", "WeightStart", "WeightTraining"]
 
@@ -26,12 +27,14 @@ class WeightStart:
         coded: as ``quantize`` codes it where the start is "codes"; None otherwise.
         seed: of draws, one for each layer.
         fresh: whether the weight holds fresh numbers, for ways that draw something else from scratch.
+        geometry: of the layer; None where that is not known.
     """
 
     weight: Tensor
     coded: CodedWeight | None = None
     seed: int = 0
     fresh: bool = False
+    geometry: Geometry | None = None
 
 
 class TrainableWeight(nn.Module, ABC):

@@ -80,11 +80,13 @@ INSIDE = {
     ),
     "training": (
         ("weights", "inputs", "penalties", "callbacks", "errors_of_layers", "norms", "synchronized", "teacher_cache"),
-        ("described",),
+        ("described", "shared_step"),
+        ("elastic",),
+        ("subnets",),
         ("recipe",),
         ("recipes", "state", "checks"),
         ("failures", "methods", "objective", "optimizers", "recompute", "restored", "start"),
-        ("feed", "finish"),
+        ("feed", "finish", "supernet"),
         ("ahead",),
         ("loop",),
     ),
@@ -94,8 +96,8 @@ INSIDE = {
         ("opening", "scoring", "stored_recipe"),
         ("finishing", "training_run"),
         ("training_size",),
-        ("quantize", "train"),
-        ("smallest", "compare"),
+        ("quantize", "train", "supernet"),
+        ("smallest", "compare", "subnet_search"),
     ),
 }
 TIERS = {name: tier for tier, names in enumerate(ORDER) for name in names}
@@ -134,6 +136,8 @@ PUBLIC_CALLS = {
     ("verbs/compare.py", "compare"),
     ("verbs/quantize.py", "quantize"),
     ("verbs/smallest.py", "quantize_smallest"),
+    ("verbs/subnet_search.py", "search_subnets"),
+    ("verbs/supernet.py", "train_supernet"),
     ("verbs/train.py", "train"),
     *(
         (f"cli/{name}.py", name)
@@ -142,6 +146,7 @@ PUBLIC_CALLS = {
             "train",
         )
     ),
+    *(("cli/supernet.py", name) for name in ("train", "search", "extract")),
 }
 
 

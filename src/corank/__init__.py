@@ -27,11 +27,14 @@ from corank.refine import BlockReconstruction, Refinement
 from corank.rounding import Gptq, Nearest, Rounder
 from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 from corank.storage.artifact import load, save
+from corank.storage.supernet_file import load_supernet, save_supernet
 from corank.training import Recipe
 from corank.verbs.compare import Case, cases, compare
 from corank.verbs.quantize import quantize
 from corank.verbs.smallest import quantize_smallest
 from corank.verbs.stored_recipe import recipe_of
+from corank.verbs.subnet_search import search_subnets
+from corank.verbs.supernet import extract_subnet, train_supernet
 from corank.verbs.train import train
 
 __version__ = version("corank")
@@ -69,9 +72,11 @@ __all__ = [
     "diff",
     "evaluate",
     "exact_float32",
+    "extract_subnet",
     "from_pretrained",
     "inspect",
     "load",
+    "load_supernet",
     "push_to_hub",
     "quantize",
     "quantize_smallest",
@@ -79,7 +84,10 @@ __all__ = [
     "register_codec",
     "save",
     "save_pretrained",
+    "save_supernet",
+    "search_subnets",
     "to_float",
     "to_packed",
     "train",
+    "train_supernet",
 ]

@@ -33,7 +33,7 @@ from corank.calibration import Context, Samples, collect  # isort: skip
 from corank.coding import place  # isort: skip
 from corank.coding.layer import code_layer  # isort: skip
 from corank.layers import CodedLayer, prepare  # isort: skip
-from corank.models import BinaryViT, BinaryViTShape  # isort: skip
+from corank.models import BinaryViT, BinaryViTShape, resolve  # isort: skip
 from corank.presets import PRESETS  # isort: skip
 from corank.refine import refine  # isort: skip
 from corank.rounding import ROUNDERS  # isort: skip
@@ -219,10 +219,26 @@ def verbs() -> Iterator[tuple[str, Case]]:
     yield "inspect and diff", inspected
     yield "norms estimated anew", norms
     yield "hub", hub
+    yield "supernet", supernet
     yield "language model", partial(spoken, bits=4, budget=0.5)
     yield "language model, masked", masked
     yield "language model, refined", partial(spoken, bits=3, preset=BEST, refinement=FEW)
     yield "language model in bfloat16", partial(spoken, torch.bfloat16, bits=4, budget=0.5)
+
+
+def supernet() -> None:
+    torch.manual_seed(0)
+    net = resolve("elastic:10,width=4-4-8,depth=1+2,kernel=3+5,expansion=1+2,resolution=8+10").model
+    floating = corank.train_supernet(there(net), (IMAGES, LABELS), None, iterations=2, batch_size=8, device=PRETEND)
+    four = corank.train_supernet(floating, (IMAGES, LABELS), 4, iterations=2, batch_size=8, device=PRETEND)
+    three = corank.train_supernet(four, (IMAGES, LABELS), 3, iterations=1, batch_size=8, device=PRETEND)
+    found = corank.search_subnets([four, three], IMAGES, [(IMAGES, LABELS)], trials=3)
+    small = corank.extract_subnet(four, IMAGES, found.trials[0].chosen)
+    assert devices(four) == devices(three) == devices(small) == {PRETEND}, [
+        devices(one) for one in (four, three, small)
+    ]
+    corank.save_supernet(three, SCRATCH / "supernet.safetensors")
+    assert devices(corank.load_supernet(SCRATCH / "supernet.safetensors")) == {torch.device("cpu")}
 
 
 def small_model(**asked: Any) -> nn.Module:

@@ -24,6 +24,7 @@ from corank.cli.predict import predict
 from corank.cli.quantize import quantize
 from corank.cli.recipes import recipes
 from corank.cli.report import report
+from corank.cli.supernet import SUPERNET_COMMANDS
 from corank.cli.train import train
 
 __all__ = ["app", "main"]
@@ -56,6 +57,10 @@ def _options(
 COMMANDS = (quantize, train, recipes, evaluate, predict, inspect, compare, export, import_peft, pack, report, demo)
 for command in COMMANDS:
     app.command()(reported(command))
+supernet = typer.Typer(no_args_is_help=True, help="One network that holds many: train, search, take one out.")
+for command in SUPERNET_COMMANDS:
+    supernet.command()(reported(command))
+app.add_typer(supernet, name="supernet")
 app.command()(reported(diff, failed=USAGE))  # 1 says that the files differ
 
 

@@ -17,7 +17,8 @@ OUTPUT = "Output"
 MODEL = "Model"
 
 MODELS = (
-    "torchvision:NAME, timm:NAME, hf:NAME_OR_DIR, file.py:factory, speech-resnet:CLASSES, binary-vit:CLASSES or digits."
+    "torchvision:NAME, timm:NAME, hf:NAME_OR_DIR, file.py:factory, speech-resnet:CLASSES, binary-vit:CLASSES, "
+    "elastic:CLASSES or digits."
 )
 
 Model = Annotated[

@@ -13,6 +13,7 @@ from corank.training.recipe import LOSSES
 from corank.training.recipes import RECIPES
 
 __all__ = [
+    "HOW",
     "BatchSize",
     "Iterations",
     "Loss",

@@ -17,6 +17,7 @@ from corank.data.tokens import Tokenization
 from corank.errors import ConfigError, ModelError
 from corank.models.binary_vit import load_binary_vit
 from corank.models.digits import digits_net
+from corank.models.elastic import load_elastic
 from corank.models.from_hf import load_hf
 from corank.models.from_python_file import load_python_file
 from corank.models.from_timm import load_timm
@@ -42,6 +43,7 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
         "digits": _load_digits,
         "speech-resnet": load_speech_resnet,
         "binary-vit": load_binary_vit,
+        "elastic": load_elastic,
     }
 )
 
@@ -84,7 +86,8 @@ def resolve(
     Args:
         reference: `torchvision:NAME`, `timm:NAME`, `hf:NAME_OR_DIR` (a folder loads its own weights), `digits`,
             `speech-resnet:CLASSES` (:class:`~corank.models.speech_resnet.SpeechResNet`), `binary-vit:CLASSES`
-            (:class:`~corank.models.binary_vit.BinaryViT`) or `file.py:factory` (a function without arguments that
+            (:class:`~corank.models.binary_vit.BinaryViT`), `elastic:CLASSES`
+            (:class:`~corank.models.elastic.MobileSupernet`) or `file.py:factory` (a function without arguments that
             returns an `nn.Module`, or one and how it reads images; the file is run).
         pretrained: use the published weights, which may be downloaded; for `file.py:factory`, says that
             the factory loads trained weights itself. Otherwise it is called twice: weights that differ are random.

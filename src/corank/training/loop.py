@@ -104,7 +104,7 @@ class _Loop:
         self.average = [one.detach().clone() for one in self._trained] if recipe.average else []
         twice = any(penalty.differentiates_twice() for penalty in recipe.penalties)
         wanted = recipe.precision == "bfloat16" or (recipe.precision == "auto" and native_bfloat16(state.device))
-        self._bfloat16 = wanted and not twice
+        self._bfloat16 = state.bfloat16 = wanted and not twice
         self._moves, self._at_once = False, 1
         self._turns: bool | None = None  # images' channels last; None until a pass was tried
 

@@ -120,6 +120,7 @@ class TrainingState:
         groups: what trains, and at which peak rates, as torch's optimizers take it; empty: all that the recipe's
             weights, inputs and norms have, at the rates of its optimizer.
         history: one entry for each step so far.
+        bfloat16: whether passes are in it, by autocast.
     """
 
     recipe: Any  # a Recipe, whose callbacks and penalties import this file
@@ -141,6 +142,7 @@ class TrainingState:
     measured: dict[str, float] = field(default_factory=dict)
     groups: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
+    bfloat16: bool = False
 
     @property
     def place(self) -> float:

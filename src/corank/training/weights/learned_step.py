@@ -70,14 +70,15 @@ class LearnedStepWeight(TrainableWeight):
         return self._codec
 
     def book(self, weight: Tensor | None = None) -> ScalarCodebook:
-        """The codebook with the scales as they are now, differentiable in them."""
+        """The codebook with the scales as they are now, differentiable in them, for a ``weight`` of any shape that they
+        fit."""
         start = self.get_buffer("scale")
         moved = self._book
         return replace(moved, scale=start * self.growth.exp(), levels=moved.levels.to(start.device),
                        offset=moved.offset.to(start.device))  # fmt: skip
 
     def forward(self, weight: Tensor) -> Tensor:
-        book = self.book()
+        book = self.book(weight)
         if torch.is_grad_enabled() and (weight.requires_grad or self.growth.requires_grad):
             return _Rounded.apply(weight, book.scale, book)
         return book.values(book.nearest(weight))

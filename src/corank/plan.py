@@ -51,7 +51,8 @@ class LayerPlan:
         refits: times that codes and scales are fitted to each other by the output they give, before the codes are
             rounded; the scales are then fitted to the codes once more. 0 leaves scales as the codec fits them. For
             codecs with scales of fp16; see ``docs/rounding.md``.
-        input_shifts: of inputs of 1 bit: one for each of their channels, 1 for all, or 0 for none.
+        input_shifts: of rounded inputs: one for each of their channels, 1 for all, or 0 for none. They come from
+            training alone.
     """
 
     codec: Codec | None
@@ -221,8 +222,8 @@ def _check_inputs(bits: object, shifts: object) -> None:
         raise ConfigError(f"inputs={bits!r}: 1 to 8 bits, or none for inputs in float")
     if type(shifts) is not int or not 0 <= shifts < 1 << 31:
         raise ConfigError(f"input_shifts={shifts!r}: a whole number, 0 for none")
-    if shifts and bits != 1:
-        raise ConfigError(f"input_shifts={shifts}: inputs of 1 bit alone are shifted, not those of {bits}")
+    if shifts and bits is None:
+        raise ConfigError(f"input_shifts={shifts}: inputs in float are not shifted")
 
 
 def _common(value: Any) -> Any:

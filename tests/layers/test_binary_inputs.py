@@ -153,9 +153,9 @@ def test_shifts_that_no_plan_has(value: object) -> None:
         LayerPlan(None, inputs=1, input_shifts=value)  # pyright: ignore[reportArgumentType]
 
 
-def test_other_inputs_have_no_shifts() -> None:
-    with pytest.raises(ConfigError, match="inputs of 1 bit alone are shifted"):
-        LayerPlan(None, inputs=4, input_shifts=3)
+def test_inputs_in_float_have_no_shifts() -> None:
+    with pytest.raises(ConfigError, match="inputs in float are not shifted"):
+        LayerPlan(None, inputs=None, input_shifts=3)
     layer = next(one for one in sample_model(SAMPLES["activations"]).modules() if isinstance(one, CodedLayer))
     with pytest.raises(ConfigError, match="3 shifts of inputs of 8 bits"):
         layer.keep_shifts(3)

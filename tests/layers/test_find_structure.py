@@ -102,7 +102,7 @@ def test_a_network_without_relus_gets_none() -> None:
 
 
 def test_what_cannot_be_found() -> None:
-    with pytest.raises(ConfigError, match="structure='prelu': of rprelu, shortcut"):
+    with pytest.raises(ConfigError, match="structure='prelu': of products, query-key, rprelu, shortcut"):
         found(Odd(), torch.randn(2, 4, 6), ["prelu"])
 
     class Now(nn.Module):

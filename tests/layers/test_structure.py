@@ -118,15 +118,16 @@ def test_a_file_without_is_as_it_was() -> None:
     assert run.structure == () and "structure" not in header_of(run, {}, "float32")
 
 
-RELU, SHORT = (
+RELU, SHORT, PRODUCT = (
     {"kind": "rprelu", "module": "2", "channels": [8, 8]},
     {"kind": "shortcut", "module": "2.conv2", "norm": None},
+    {"kind": "query-key", "module": "2.conv2", "bits": 4},
 )
 LISTS: list[tuple[Any, str]] = [
     (3, "a structure is a list of at most 10000 entries, not '3'"),
     ([RELU] * 10_001, "a list of at most 10000 entries"),
-    ([3], "its kind is one of rprelu, shortcut"),
-    ([{"kind": "exec", "module": "2"}], "its kind is one of rprelu, shortcut"),
+    ([3], "its kind is one of products, query-key, rprelu, shortcut"),
+    ([{"kind": "exec", "module": "2"}], "its kind is one of products, query-key, rprelu, shortcut"),
     ([{"kind": ["rprelu"], "module": "2"}], "its kind is one of"),
     ([{**RELU, "more": 1}], "a structure's rprelu has the fields channels, kind, module"),
     ([{"kind": "shortcut", "module": "2.conv2"}], "a structure's shortcut has the fields kind, module, norm"),
@@ -139,6 +140,9 @@ LISTS: list[tuple[Any, str]] = [
     ([{**RELU, "channels": [1 << 23]}], "whole numbers"),
     ([{**RELU, "channels": [1 << 22, 1]}], "more than 4194304 channels in all"),
     ([{**SHORT, "norm": 3}], "a module's name or null, not '3'"),
+    *(([{**PRODUCT, "bits": bits}], "bits are 2 to 8, or null for float") for bits in (1, 9, 4.0, True, "4", [4])),
+    ([{**PRODUCT, "kind": "products", "bits": 0}], "bits are 2 to 8"),
+    ([{"kind": "query-key", "module": "2"}], "a structure's query-key has the fields bits, kind, module"),
     ([RELU, RELU], "changes one module twice in the same way"),
 ]
 
@@ -167,6 +171,8 @@ MISFITS = [
     ({**SHORT, "norm": "2.conv1"}, "a Conv2d is no norm"),
     ({**SHORT, "norm": "2.bn9"}, "no module '2.bn9'"),
     ({**RELU, "module": ""}, "runs all that it holds"),
+    (PRODUCT, "a Conv2d is no attention of a kind that is known"),
+    ({**PRODUCT, "kind": "products", "module": "7"}, "no module '7'"),
 ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from layers.tiny_vit import timm_vit
 from torch import Tensor, nn
 
 import corank
@@ -37,6 +38,7 @@ NAMES = {
     "dorefa": "dorefa-w2a4",
     "gradient-l1": "gradient-l1",
     "lsq": "lsq-w4a4",
+    "ofq": "ofq-w3a3",
     "pact": "pact-w3a3",
     "parq": "parq-2bit",
     "power-of-two": "power-of-two-w3a4",
@@ -66,6 +68,11 @@ def network() -> nn.Sequential:
     ).eval()  # fmt: skip
 
 
+def network_for(recipe: object) -> nn.Module:
+    """The network, or one with the attention that a recipe asks for."""
+    return timm_vit(depth=1) if isinstance(recipe, str) and recipe.startswith("ofq") else network()
+
+
 def samples() -> tuple[Tensor, Tensor]:
     labels = torch.arange(32) % 4
     noise = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float32)
@@ -81,7 +88,7 @@ def trained(recipe: str | corank.Recipe | None, folder: Path | None, stop: int |
 
     torch.manual_seed(torch.seed() % 2**32)  # nothing hangs on what was drawn before
     asked = {"iterations": STEPS, "batch_size": 12, "progress": progress, **asked}
-    model = corank.train(network(), samples(), recipe, checkpoint=folder, **asked)
+    model = corank.train(network_for(recipe), samples(), recipe, checkpoint=folder, **asked)
     if ATTRIBUTE in model.__dict__:
         return bytes(serialized(model))
     return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from corank.calibration import Context, LayerwisePasses, run
 from corank.errors import ModelError
-from corank.layers import InputRounder, fit_inputs
+from corank.layers import InputRounder, RoundedOperand, fit_inputs
 from corank.padding import masks_of, real_rows
 from corank.plan import LayerPlan
 from corank.processes import shard
 from corank.statistics import InputValues
 from corank.watching import input_of, watched
 
-__all__ = ["fitted_before", "fitted_here"]
+__all__ = ["fit_operands", "fitted_before", "fitted_here"]
 
 
 def fitted_before(context: Context, plans: Mapping[str, LayerPlan]) -> dict[str, InputRounder]:
@@ -61,6 +61,39 @@ def fitted_here(stream: LayerwisePasses, name: str, plan: LayerPlan, context: Co
         if inputs is not None:
             values.update(number, _real(layer, inputs, masks_of(batch)), _draws(context.seed, number))
     return _fitted(name, values, plan)
+
+
+def fit_operands(context: Context, model: nn.Module) -> None:
+    """Fits what rounds operands in ``model``, in place, to what the float model multiplies, from one pass through it.
+
+    Args:
+        context: its model has the same operands, which are not active.
+        model: whose operands are then active.
+    """
+    watchable, samples = _operands(context.prepared.model), context.samples
+    if not watchable:
+        return
+    found = {name: InputValues(len(samples.batches), context.device) for name in watchable}
+    batch_number = 0
+
+    def hook(name: str):
+        def feed(_module: nn.Module, args: tuple[Tensor, ...], _named: object) -> None:
+            found[name].update(batch_number, args[0], _draws(context.seed, batch_number))
+
+        return feed
+
+    with watched(watchable, hook, before=True), torch.no_grad():
+        for number, batch in shard(samples.batches):
+            batch_number = number
+            run(context.prepared.model, batch, context.device)
+    for name, operand in _operands(model).items():
+        found[name].reduce()
+        operand.fit(found[name].values)
+        operand.active = True
+
+
+def _operands(model: nn.Module) -> dict[str, RoundedOperand]:
+    return {name: one for name, one in model.named_modules() if isinstance(one, RoundedOperand)}
 
 
 def _real(layer: nn.Module, inputs: Tensor, masks: Sequence[Tensor]) -> Tensor:

@@ -28,7 +28,7 @@ def made_int8(model: nn.Module, samples: Samples, settings: Int8) -> Int8Graph:
 
     Raises:
         ConfigError: where onnx, onnxscript or onnxruntime are missing, or a pattern fits no layer.
-        ModelError: for a model that cannot be traced, or a layer whose inputs have 1 bit.
+        ModelError: for a model that cannot be traced, or a layer whose inputs have 1 bit or are shifted.
     """
     need_onnx()
     for name, module in model.named_modules():
@@ -36,6 +36,11 @@ def made_int8(model: nn.Module, samples: Samples, settings: Int8) -> Int8Graph:
             raise ModelError(
                 f"layer {name!r} takes the sign of its inputs, which int8 graphs have no place for; "
                 f'export_onnx(model, "model.onnx", example) and export_openvino keep it'
+            )
+        if isinstance(module, CodedLayer) and module.shifts:
+            raise ModelError(
+                f"layer {name!r} shifts each channel of its inputs before it rounds them, where int8 graphs have one "
+                f'range for all; export_onnx(model, "model.onnx", example) and export_openvino keep it'
             )
     from corank.export.int8_graph import int8_graph
 

@@ -19,7 +19,8 @@ def round_inputs(graph: GraphProto, layers: Mapping[str, CodedLayer], as_codes: 
     """Rounds what each layer reads as the layer does: 8-bit codes, clipped to fewer where it has fewer.
 
     A layer whose padding repeats its inputs is rounded after the padding, which gives the same numbers. Layers that
-    round one value alike share the nodes. Inputs of 1 bit are compared with their shifts, whatever ``as_codes`` says.
+    round one value alike share the nodes. Shifts are
+    taken off before; inputs of 1 bit are compared with theirs, whatever ``as_codes`` says.
 
     Args:
         graph: of :func:`corank.export.graph.float_graph`; changed.
@@ -47,7 +48,8 @@ def round_inputs(graph: GraphProto, layers: Mapping[str, CodedLayer], as_codes: 
                 if isinstance(rounding, BinaryInputs):
                     made[key] = _as_signs(graph, ordered, node.input[0], name, rounding)
                 else:
-                    made[key] = spell(graph, ordered, node.input[0], name, rounding)
+                    value = _less_shift(graph, ordered, node.input[0], name, rounding)
+                    made[key] = spell(graph, ordered, value, name, rounding)
             node.input[0] = made[key]
         ordered.append(node)
     del graph.node[:]
@@ -67,6 +69,16 @@ def _as_signs(graph: GraphProto, nodes: list[NodeProto], value: str, name: str, 
     nodes.append(helper.make_node("GreaterOrEqual", [value, least], [f"{name}.high_ones"]))
     nodes.append(helper.make_node("Where", [f"{name}.high_ones", high, low], [name]))
     return name
+
+
+def _less_shift(graph: GraphProto, nodes: list[NodeProto], value: str, name: str, rounding: InputQuantizer) -> str:
+    """The value less the shift of each channel, where there is one."""
+    if rounding.shift is None:
+        return value
+    nodes.append(
+        helper.make_node("Sub", [value, *_constants(graph, name, {"shift": rounding.shift.numpy()})], [f"{name}.moved"])
+    )
+    return f"{name}.moved"
 
 
 def _as_codes(graph: GraphProto, nodes: list[NodeProto], value: str, name: str, rounding: InputQuantizer) -> str:

@@ -15,7 +15,7 @@ from corank.layers.coded import (
 )
 from corank.layers.find_structure import find_structure
 from corank.layers.folding import remove_norm
-from corank.layers.half import HalfParameters
+from corank.layers.half import HalfModule, HalfParameters
 from corank.layers.held import CodedHeldWeight, HeldWeight
 from corank.layers.hold_weights import as_held, give_back_float
 from corank.layers.kinds import coded_class
@@ -23,8 +23,10 @@ from corank.layers.lookup import CodedEmbedding, CodedEmbeddingBag
 from corank.layers.observe import Observation, module_named, names_of, observe
 from corank.layers.packed import PackedConv2d, PackedLinear, is_packable, packed_layer
 from corank.layers.prepare import PreparedModel, prepare
+from corank.layers.query_key import ProductAttention, QueryKeyAttention
 from corank.layers.recurrent import CellReader, RecurrentReader
 from corank.layers.replace import replace_module
+from corank.layers.rounded_operand import RoundedOperand
 from corank.layers.rprelu import RPReLU
 from corank.layers.shortcut import Shortcut
 from corank.layers.split import CoarseFineConv2d, centre_codecs, split_centres
@@ -51,6 +53,7 @@ __all__ = [
     "CodedLayerState",
     "CodedLinear",
     "CodedTransposedLinear",
+    "HalfModule",
     "HalfParameters",
     "HeldWeight",
     "InputQuantizer",
@@ -60,8 +63,11 @@ __all__ = [
     "PackedConv2d",
     "PackedLinear",
     "PreparedModel",
+    "ProductAttention",
+    "QueryKeyAttention",
     "RPReLU",
     "RecurrentReader",
+    "RoundedOperand",
     "Shortcut",
     "Structure",
     "TensorSpec",

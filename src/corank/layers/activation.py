@@ -21,23 +21,30 @@ _SHARES = torch.logspace(0.0, -1.5, 61, dtype=torch.float32).tolist()  # of the 
 
 @dataclass(frozen=True)
 class InputQuantizer:
-    """Rounds inputs to ``2 ** bits`` equally spaced values, ``step * (code - offset)``, zero among them.
+    """Rounds inputs, less a shift of each channel, to ``2 ** bits`` equally spaced values, ``step * (code - offset)``,
+    zero among them.
 
     Differentiable: the gradient of an input inside the range passes straight through, that of one outside is zero;
-    the step's is that of learned step size quantization (arXiv 1902.08153), not scaled.
+    the step's is that of learned step size quantization (arXiv 1902.08153), not scaled; a shift's is the negative of
+    its inputs', summed over the channel.
 
     Args:
         bits: 2 to 8.
         step: a scalar float32 above zero.
         offset: the code that stands for zero, 0 to ``2 ** bits - 1``; 0 for inputs that are never negative.
+        shift: float32, one number for each channel in a shape that broadcasts over the inputs, such as ``(C, 1, 1)``
+            for images and ``(C,)`` for tokens, or one number for all; None for zero.
     """
 
     bits: int
     step: Tensor
     offset: int
+    shift: Tensor | None = None
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """The inputs, each at the closest of the values, in their own dtype."""
+        """The inputs, less their shift, each at the closest of the values, in their own dtype."""
+        if self.shift is not None:
+            inputs = inputs - self.shift.to(inputs.dtype)
         low, high = -self.offset, 2**self.bits - 1 - self.offset
         # Without gradients the inputs need not be kept for a backward pass.
         if torch.is_grad_enabled() and (inputs.requires_grad or self.step.requires_grad):
@@ -51,12 +58,15 @@ class InputQuantizer:
 
     @property
     def shifts(self) -> int:
-        """How many shifts are stored; inputs of 1 bit alone have any."""
-        return 0
+        """How many shifts are stored."""
+        return 0 if self.shift is None else self.shift.numel()
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored: the step fp16, the offset a whole number."""
-        return {"input_step": self.step.to(torch.float16), "input_offset": torch.tensor(self.offset)}
+        """What is stored: the step and the shifts fp16, the offset a whole number."""
+        found = {"input_step": self.step.to(torch.float16), "input_offset": torch.tensor(self.offset)}
+        if self.shift is not None:
+            found["input_shift"] = self.shift.reshape(-1).to(torch.float16)
+        return found
 
 
 InputRounder = InputQuantizer | BinaryInputs
@@ -78,10 +88,11 @@ class _StraightThrough(torch.autograd.Function):
         moved = None
         if ctx.needs_input_grad[1]:
             # d(s q) / ds with q = round(x / s): q - x / s inside the range, straight through the rounding, q outside.
-            error = scaled.round().clamp_(low, high) - scaled * inside
+            error = scaled.round().clamp_(low, high) - torch.where(inside, scaled, 0.0)
             # One number over all inputs: in half precision the sum would stop growing.
             moved = (gradient * error).sum(dtype=torch.float32)
-        return gradient * inside, moved, None, None
+        # where, and not a product with the mask, which would be turned into numbers first
+        return torch.where(inside, gradient, 0.0), moved, None, None
 
 
 def fit_inputs(values: Tensor, low: float, high: float, bits: int, range: str = "mse") -> InputRounder:

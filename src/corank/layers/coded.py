@@ -96,15 +96,16 @@ class CodedLayer(nn.Module):
         return self
 
     def keep_shifts(self, count: int) -> CodedLayer:
-        """Gives inputs of 1 bit so many shifts of zero: one for each channel, 1 for all or 0. Returns the layer.
+        """Gives rounded inputs so many shifts of zero: one for each channel, 1 for all or 0. Returns the layer.
 
         Raises:
-            ConfigError: for another number, or shifts of other inputs.
+            ConfigError: for another number, or shifts of inputs in float.
         """
-        if count not in ((0, 1, self.geometry.channels) if self.inputs == 1 else (0,)):
+        if count not in ((0,) if self.inputs is None else (0, 1, self.geometry.channels)):
+            width = "in float" if self.inputs is None else f"of {self.inputs} bits"
             raise ConfigError(
-                f"{count} shifts of inputs of {self.inputs} bits and {self.geometry.channels} channels: one for each "
-                "channel, 1 for all, or 0; inputs of 1 bit alone are shifted"
+                f"{count} shifts of inputs {width} and {self.geometry.channels} channels: one for each channel, 1 for "
+                "all, or 0; inputs in float are not shifted"
             )
         self.shifts = count
         self._buffers.pop("input_shift", None)
@@ -256,6 +257,9 @@ class CodedLayer(nn.Module):
             step = cast(Tensor, self._buffers["input_step"]).float().reshape(())
             if self.inputs == 1:
                 return cast(BinaryInputs, self.input_quantizer())(inputs)
+            if self.shifts:
+                shift = cast(Tensor, self._buffers["input_shift"]).float()
+                inputs = inputs - shift.reshape(-1, *(1 for _ in self.geometry.kernel)).to(inputs.dtype)
             offset = self._unpacked("input_offset", self.slots()["input_offset"]).float().reshape(())
             return (inputs / step).round().clamp(-offset, 2**self.inputs - 1 - offset).mul(step)
         self.compose()

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from corank.errors import ConfigError, ModelError
+from corank.layers.find_attention import ATTENTION, find_attention
 from corank.layers.folding import is_foldable
 from corank.layers.observe import names_of, observe
 from corank.layers.rprelu import RELUS
@@ -26,26 +27,34 @@ __all__ = ["find_structure"]
 _IMAGES = (2, 4, 5)  # dimensions of inputs whose channels are axis 1 for certain
 
 
-def find_structure(model: nn.Module, run: Callable[[nn.Module], Any], kinds: Sequence[str]) -> Structure:
+def find_structure(
+    model: nn.Module, run: Callable[[nn.Module], Any], kinds: Sequence[str], bits: int | None = None
+) -> Structure:
     """The list for :func:`~corank.layers.structure.apply_structure` that puts the kinds wherever they fit.
 
     "rprelu": every call of ``relu`` on images or vectors. "shortcut": every layer but the first and the last whose
     inputs nothing else reads (where something does, as in a residual block, they have a way past the layer already)
-    and whose shape allows it, round its batch norm where one alone reads the layer.
+    and whose shape allows it, round its batch norm where one alone reads the layer. "query-key" and "products": every
+    attention, as :mod:`corank.layers.find_attention` says.
 
     Args:
         model: is not changed.
         run: calls it on a small batch.
         kinds: names of :data:`~corank.layers.structure.KINDS`.
+        bits: that attention rounds what it multiplies to; None leaves that in float.
 
     Raises:
-        ConfigError: for an unknown kind. ModelError: for a module that calls ``relu`` now more often, now less.
+        ConfigError: for an unknown kind. ModelError: for a module that calls ``relu`` now more often, now less, or
+            attention that cannot be changed.
     """
     found: list[dict[str, Any]] = []
     for kind in kinds:
         if kind not in KINDS:
             raise ConfigError(f"structure={kind!r}: of {', '.join(KINDS)}")
-        found += _relus(model, run) if kind == "rprelu" else _shortcuts(model, run)
+        if kind in ATTENTION:
+            found += find_attention(model, run, kind, bits)
+        else:
+            found += _relus(model, run) if kind == "rprelu" else _shortcuts(model, run)
     return read_structure(found)
 
 

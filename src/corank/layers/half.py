@@ -7,23 +7,27 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-__all__ = ["HalfParameters", "half"]
+__all__ = ["HalfModule", "HalfParameters", "half"]
 
 _LARGEST = 65504.0  # of fp16
 
 
-class HalfParameters(nn.Module, ABC):
-    """Base of modules of a few numbers a channel. ``forward()`` reads its parameters by :func:`half`."""
-
-    @abstractmethod
-    def reset_parameters(self) -> None:
-        """Gives the parameters the numbers of a new module, in place."""
+class HalfModule(nn.Module):
+    """Base of modules whose ``forward()`` reads their own parameters by :func:`half`."""
 
     def settle(self) -> None:
         """Rounds the parameters to what is computed with, so that a file holds them in fp16."""
         with torch.no_grad():
             for parameter in self.parameters(recurse=False):
                 parameter.copy_(half(parameter))
+
+
+class HalfParameters(HalfModule, ABC):
+    """Base of those that have a few numbers a channel, which can be drawn anew."""
+
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Gives the parameters the numbers of a new module, in place."""
 
 
 def half(value: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class LayerFormat:
         rank: of the adapter, 0 for none.
         adapter_bits: of the adapter's factors.
         inputs: bits of its inputs; None where they stay float.
-        shifts: of inputs of 1 bit: one for each channel, 1 for all or 0 for none.
+        shifts: of rounded inputs: one for each channel, 1 for all or 0 for none.
         axes: of the inputs behind the channels: 2 of images, 0 of tokens.
     """
 
@@ -81,7 +81,7 @@ class LayerFormat:
             specs["input_step"] = TensorSpec(1, 16, True)
             if self.inputs > 1:
                 specs["input_offset"] = TensorSpec(1, self.inputs, False)
-            elif self.shifts:
+            if self.shifts:
                 specs["input_shift"] = TensorSpec(self.shifts, 16, True)
         return specs
 
@@ -104,9 +104,9 @@ class LayerFormat:
         if self.inputs is None:
             return None
         step = tensors["input_step"].float().reshape(())
-        if self.inputs > 1:
-            return InputQuantizer(self.inputs, step, int(tensors["input_offset"]))
         shift = tensors["input_shift"].float().reshape(-1, *(1,) * self.axes) if self.shifts else None
+        if self.inputs > 1:
+            return InputQuantizer(self.inputs, step, int(tensors["input_offset"]), shift)
         return BinaryInputs(step, shift)
 
 

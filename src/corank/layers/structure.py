@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from corank.errors import ConfigError, ModelError
+from corank.layers.query_key import ProductAttention, QueryKeyAttention
 from corank.layers.replace import replace_module
 from corank.layers.rprelu import replace_relus
 from corank.layers.shortcut import Shortcut
@@ -31,6 +32,10 @@ def apply_structure(model: nn.Module, structure: Iterable[Mapping[str, Any]]) ->
     - ``{"kind": "shortcut", "module": NAME, "norm": NAME or null}``: the layer becomes a
       :class:`~corank.layers.shortcut.Shortcut` round it and the norm, in whose place an ``Identity`` is left. The layer
       goes by ``NAME.layer`` then, and its norm by ``NAME.norm``.
+    - ``{"kind": "query-key", "module": NAME, "bits": 2 to 8 or null}``: the attention of a vision transformer becomes a
+      :class:`~corank.layers.query_key.QueryKeyAttention`, whose products round what they multiply to so many bits.
+    - ``{"kind": "products", "module": NAME, "bits": 2 to 8 or null}``: it keeps its queries and keys, and becomes a
+      :class:`~corank.layers.query_key.ProductAttention`.
 
     Args:
         model: of the class that the list was made for; new parameters have its dtype and device.
@@ -92,6 +97,12 @@ def _check_shortcut(entry: Mapping[str, Any]) -> None:
         raise ConfigError(f"a structure's norm is a module's name or null, not {str(entry['norm'])[:80]!r}")
 
 
+def _check_bits(entry: Mapping[str, Any]) -> None:
+    bits = entry["bits"]
+    if bits is not None and (type(bits) is not int or bits not in range(2, 9)):
+        raise ConfigError(f"a structure's bits are 2 to 8, or null for float, not {str(bits)[:80]!r}")
+
+
 def _rprelu(model: nn.Module, entry: Mapping[str, Any]) -> None:
     module = _module(model, entry["module"]) if entry["module"] else model
     replace_relus(module, entry["channels"], _like(module, model))
@@ -104,6 +115,16 @@ def _shortcut(model: nn.Module, entry: Mapping[str, Any]) -> None:
     if norm is not None:  # before the shortcut stands in the network, as it holds the norm
         replace_module(model, norm, nn.Identity().train(norm.training))
     replace_module(model, layer, made)
+
+
+def _query_key(model: nn.Module, entry: Mapping[str, Any]) -> None:
+    attention = _module(model, entry["module"])
+    replace_module(model, attention, QueryKeyAttention(attention, entry["bits"]))
+
+
+def _products(model: nn.Module, entry: Mapping[str, Any]) -> None:
+    attention = _module(model, entry["module"])
+    replace_module(model, attention, ProductAttention(attention, entry["bits"]))
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:
@@ -122,6 +143,8 @@ def _like(module: nn.Module, model: nn.Module) -> Tensor:
 
 
 KINDS: Mapping[str, _Kind] = {
+    "products": _Kind(("bits",), _check_bits, _products),
+    "query-key": _Kind(("bits",), _check_bits, _query_key),
     "rprelu": _Kind(("channels",), _check_rprelu, _rprelu),
     "shortcut": _Kind(("norm",), _check_shortcut, _shortcut),
 }

@@ -115,12 +115,18 @@ def check_plan(plan: Plan, prepared: PreparedModel) -> Plan:
 
 
 def check_fitted(plan: Plan) -> None:
-    """Raises ConfigError for a plan whose layers have inputs of 1 bit, which nothing but training gives."""
+    """Raises ConfigError for a plan whose layers have inputs of 1 bit or shifted ones, which training alone gives."""
     binary = next((name for name, layer in plan.coded().items() if layer.inputs == 1), None)
     if binary is not None:
         raise ConfigError(
             f"layer {binary!r}: inputs of 1 bit are trained, not fitted: corank train; LayerPlan(..., inputs=2) or "
             "more bits need no training"
+        )
+    shifted = next((name for name, layer in plan.coded().items() if layer.input_shifts), None)
+    if shifted is not None:
+        raise ConfigError(
+            f"layer {shifted!r}: shifts of inputs are trained, not fitted: corank train; LayerPlan(..., "
+            "input_shifts=0) needs no training"
         )
 
 

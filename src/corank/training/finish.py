@@ -16,7 +16,7 @@ from corank.coded_weight import CodedWeight
 from corank.coding.install import coded_module
 from corank.coding.layer import LayerResult
 from corank.errors import TrainingError
-from corank.layers import CodedLayerState, HalfParameters, module_named, replace_module
+from corank.layers import CodedLayerState, HalfModule, module_named, replace_module
 from corank.layers.folding import remove_norm
 from corank.training.norms import NormAfter, scaled_rows, takes_row_scales
 from corank.training.state import TrainedLayer, TrainingState
@@ -33,10 +33,10 @@ _APART, _APART_ROUNDED = 2e-2, 5e-2  # relative difference of outputs: scales, b
 @torch.no_grad()
 def settle(state: TrainingState, context: Context) -> None:
     """Puts the network into evaluation mode, batch statistics estimated anew where they adapted, and gives new
-    activations the numbers that a file holds."""
+    parts of the structure the numbers that a file holds."""
     state.model.eval()
     for module in state.model.modules():
-        if isinstance(module, HalfParameters):
+        if isinstance(module, HalfModule):
             module.settle()
     if state.recipe.norms == "adapt" and state.recipe.iterations:
         reestimate_norms(state.model, list(context.samples.batches), len(context.samples))

@@ -11,6 +11,7 @@ from torch import nn
 
 from corank.config import choose
 from corank.errors import ConfigError
+from corank.layers import RoundedOperand
 from corank.training.recipe import Optimizer
 from corank.training.state import TrainingState
 
@@ -41,6 +42,9 @@ def groups_of(state: TrainingState) -> list[dict[str, Any]]:
                 (weights if name in layer.weight.latents else steps).append(one)
         if layer.inputs is not None:
             steps.extend(layer.inputs.parameters())
+    for module in state.model.modules():
+        if isinstance(module, RoundedOperand):
+            steps.extend(module.parameters())
     taken = {id(one) for one in (*weights, *steps)}
     rest = [one for one in state.model.parameters() if one.requires_grad and id(one) not in taken]
     weights += [one for one in rest if one.dim() > 1]

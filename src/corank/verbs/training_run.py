@@ -13,11 +13,11 @@ from torch.utils._pytree import tree_leaves
 
 from corank.calibration import Context, run
 from corank.coding.layer import LayerResult
-from corank.coding.layer_inputs import fitted_before
+from corank.coding.layer_inputs import fit_operands, fitted_before
 from corank.coding.plan import code_plan
 from corank.devices import device_of
 from corank.errors import ConfigError, ModelError
-from corank.layers import Structure, apply_structure, as_held, find_structure, prepare
+from corank.layers import RoundedOperand, Structure, apply_structure, as_held, find_structure, prepare
 from corank.notes import note
 from corank.plan import LayerPlan, Plan
 from corank.presets import PRESETS, Preset
@@ -93,14 +93,16 @@ class TrainingRun:
         structure: Structure = ()
         if recipe.structure:
             probe = context.samples.first(2)
-            structure = find_structure(own, lambda one: run(one, probe, device_of(one)), recipe.structure)
-            apply_structure(own, structure)
+            structure = find_structure(own, lambda one: run(one, probe, device_of(one)), recipe.structure, width)
+            _apply(own, structure)
             context = open_context(own, data, options)
         if asked.teacher is not None:
             teacher = _taught_by(asked.teacher, context)
         draft = replace(drafted(request, context), structure=structure, recipe=stored_recipe(recipe))
         as_held(own, list(draft.plan.coded()))
         own.to(context.device)
+        with alone():
+            fit_operands(context, own)
         if recipe.start == "scratch":
             anew(own, options.seed)
         modules = dict(own.named_modules(remove_duplicate=False))
@@ -127,7 +129,7 @@ class TrainingRun:
         if not any(one.is_meta for one in self.context.model.parameters()):
             return self.context.model
         own = copy.deepcopy(model).float().eval()
-        apply_structure(own, self.draft.structure)
+        _apply(own, self.draft.structure)
         return open_context(own, list(self.context.samples.take(_SEEN).batches), options).model
 
     @property
@@ -237,6 +239,14 @@ def _taught_by(teacher: nn.Module, context: Context) -> Context:
             "a teacher has the network's classes"
         )
     return replace(context, prepared=replace(context.prepared, model=own, outputs=outputs))
+
+
+def _apply(model: nn.Module, structure: Structure) -> None:
+    """Changes a float network, whose operands are not rounded yet."""
+    apply_structure(model, structure)
+    for module in model.modules():
+        if isinstance(module, RoundedOperand):
+            module.active = False
 
 
 def _copied(bias: Tensor | None) -> Tensor | None:

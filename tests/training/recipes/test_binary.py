@@ -53,7 +53,7 @@ def test_the_recipe_is_the_published_parts() -> None:
 
 def test_structure_that_no_recipe_has() -> None:
     for wrong in (("prelu",), ["rprelu"], "rprelu"):
-        with pytest.raises(ConfigError, match="a tuple of 'rprelu', 'shortcut'"):
+        with pytest.raises(ConfigError, match="a tuple of 'products', 'query-key', 'rprelu', 'shortcut'"):
             Recipe(structure=wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="a list of names"):
         Recipe.from_json({"structure": "rprelu"})

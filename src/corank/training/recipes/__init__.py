@@ -22,6 +22,7 @@ from corank.training.recipes.direct import direct
 from corank.training.recipes.dorefa import dorefa
 from corank.training.recipes.gradient_l1 import gradient_l1
 from corank.training.recipes.lsq import lsq
+from corank.training.recipes.ofq import ofq
 from corank.training.recipes.pact import pact
 from corank.training.recipes.parq import parq
 from corank.training.recipes.power_of_two import power_of_two
@@ -50,6 +51,7 @@ RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
     "dorefa": dorefa,
     "gradient-l1": gradient_l1,
     "lsq": lsq,
+    "ofq": ofq,
     "pact": pact,
     "parq": parq,
     "power-of-two": power_of_two,

@@ -92,12 +92,13 @@ INSIDE = {
     ),
     "quantization": (("template", "float_parts"), ("request",), ("to_size",), ("encode",), ("to_rate",)),
     "verbs": (
-        ("arguments", "jobs", "training_data"),
+        ("arguments", "jobs", "training_data", "tuning_data"),
         ("opening", "scoring", "stored_recipe"),
         ("finishing", "training_run"),
         ("training_size",),
         ("quantize", "train", "supernet"),
-        ("smallest", "compare", "subnet_search"),
+        ("smallest", "compare", "subnet_search", "tuning_request"),
+        ("tune",),
     ),
 }
 TIERS = {name: tier for tier, names in enumerate(ORDER) for name in names}
@@ -139,11 +140,12 @@ PUBLIC_CALLS = {
     ("verbs/subnet_search.py", "search_subnets"),
     ("verbs/supernet.py", "train_supernet"),
     ("verbs/train.py", "train"),
+    ("verbs/tune.py", "tune"),
     *(
         (f"cli/{name}.py", name)
         for name in (
             *("compare", "diff", "evaluate", "export", "import_peft", "inspect", "pack", "predict", "quantize"),
-            "train",
+            *("train", "tune"),
         )
     ),
     *(("cli/supernet.py", name) for name in ("train", "search", "extract")),

@@ -36,6 +36,7 @@ from corank.verbs.stored_recipe import recipe_of
 from corank.verbs.subnet_search import search_subnets
 from corank.verbs.supernet import extract_subnet, train_supernet
 from corank.verbs.train import train
+from corank.verbs.tune import Tuned, tune
 
 __version__ = version("corank")
 
@@ -65,6 +66,7 @@ __all__ = [
     "Rounder",
     "Search",
     "TrainingError",
+    "Tuned",
     "Uniform",
     "UniformRanks",
     "cases",
@@ -90,4 +92,5 @@ __all__ = [
     "to_packed",
     "train",
     "train_supernet",
+    "tune",
 ]

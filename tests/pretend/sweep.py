@@ -42,6 +42,7 @@ from corank.training import callbacks, inputs, loop, penalties, weights  # isort
 from corank.storage.model_record import ATTRIBUTE  # isort: skip
 from corank.training.recipes import RECIPES, chosen_recipe  # isort: skip
 from corank.training.recipes.rate import rate  # isort: skip
+from corank.tuning.own_space import own_space  # isort: skip
 from corank.verbs import compare  # isort: skip
 from pretend.networks import IMAGES, KINDS, LABELS, TOKENS, convolutional, data_of, language_model  # isort: skip
 
@@ -212,6 +213,7 @@ def verbs() -> Iterator[tuple[str, Case]]:
     yield "compare", compared
     yield "compare a model that is elsewhere", compared_elsewhere
     yield "smallest", smallest
+    yield "tune", tuned
     yield "checkpoint", resumed
     for coder in ("fixed", "deflate", "sham", "ham", "ans", "rans"):
         yield f"coder {coder}", partial(saved, coder)
@@ -269,6 +271,12 @@ def compared() -> None:
 
 def compared_elsewhere() -> None:
     compared_on(convolutional())
+
+
+def tuned() -> None:
+    space = own_space(sized=False).restricted("codes", ["rate"]).restricted("distilled", ["false"])
+    found = corank.tune(there(convolutional()), IMAGES, space=space, trials=1, selection=3, rungs=(1.0,), samples=6)
+    assert found.file is not None and found.final is not None and found.best.state == "complete", found.best.reason
 
 
 def compared_on(model: nn.Module) -> None:

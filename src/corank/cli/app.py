@@ -26,6 +26,7 @@ from corank.cli.recipes import recipes
 from corank.cli.report import report
 from corank.cli.supernet import SUPERNET_COMMANDS
 from corank.cli.train import train
+from corank.cli.tune import tune
 
 __all__ = ["app", "main"]
 
@@ -54,7 +55,21 @@ def _options(
     """Makes trained networks small, 4 bits to 1, without retraining."""
 
 
-COMMANDS = (quantize, train, recipes, evaluate, predict, inspect, compare, export, import_peft, pack, report, demo)
+COMMANDS = (
+    quantize,
+    train,
+    tune,
+    recipes,
+    evaluate,
+    predict,
+    inspect,
+    compare,
+    export,
+    import_peft,
+    pack,
+    report,
+    demo,
+)
 for command in COMMANDS:
     app.command()(reported(command))
 supernet = typer.Typer(no_args_is_help=True, help="One network that holds many: train, search, take one out.")

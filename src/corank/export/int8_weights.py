@@ -31,12 +31,17 @@ class Int8Weight:
     """A layer's weight in int8.
 
     Attributes:
-        steps: ``(R,)`` float32.
+        steps: ``(R,)`` float32; ``(1,)`` where the whole weight has one.
         values: codes times steps, in the layer's own shape.
     """
 
     steps: NDArray[np.float32]
     values: Tensor
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is one step for the whole weight."""
+        return len(self.steps) < len(self.values)
 
 
 def int8_weights(

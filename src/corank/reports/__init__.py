@@ -2,6 +2,7 @@
 
 from corank.reports.html import write_report
 from corank.reports.record import read_record, write_record
+from corank.reports.study import write_study
 from corank.reports.table import comparison_table, layer_table, markdown_table
 
 __all__ = [
@@ -11,4 +12,5 @@ __all__ = [
     "read_record",
     "write_record",
     "write_report",
+    "write_study",
 ]

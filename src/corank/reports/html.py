@@ -9,10 +9,10 @@ from pathlib import Path
 from corank.errors import ConfigError, DataError
 from corank.files import make_directory, write_whole
 from corank.reports.fields import Record
-from corank.reports.page import PageView, page_of
+from corank.reports.page import page_of
 from corank.reports.svg import colour_rules
 
-__all__ = ["page_path", "write_report"]
+__all__ = ["page_path", "rendered", "write_report"]
 
 
 def write_report(path: str | Path, runs: Sequence[Record], title: str = "corank report") -> Path:
@@ -34,7 +34,7 @@ def write_report(path: str | Path, runs: Sequence[Record], title: str = "corank 
         raise DataError(
             "a report needs at least one run, got none; write_report(directory, read_record(path)) gives it"
         )
-    content = _render(page_of(runs, title))
+    content = rendered("template.html", page_of(runs, title))
     target = page_path(Path(path))
     make_directory(target.parent)
     write_whole(target, content.encode("utf-8"))
@@ -46,13 +46,23 @@ def page_path(path: Path) -> Path:
     return path if path.suffix.lower() in (".html", ".htm") and not path.is_dir() else path / "index.html"
 
 
-def _render(page: PageView) -> str:
+def rendered(template: str, page: object) -> str:
+    """A template of this folder, filled with what a page says.
+
+    Raises:
+        ConfigError: jinja2 is not installed.
+    """
     try:
-        from jinja2 import Environment, StrictUndefined
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
         from markupsafe import Markup
     except ImportError as error:
         raise ConfigError("reports need jinja2: pip install 'corank[report]'") from error
-    source = files("corank.reports").joinpath("template.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+    def read(name: str) -> str:
+        return files("corank.reports").joinpath(name).read_text(encoding="utf-8")
+
+    environment = Environment(
+        loader=FunctionLoader(read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     # Only what was made here, from numbers and escaped texts, may stand in the page as it is.
-    return environment.from_string(source).render(page=page, colour_rules=Markup(colour_rules()), made_here=Markup)
+    return environment.get_template(template).render(page=page, style=Markup(f"{read('page.css')}{colour_rules()}"))

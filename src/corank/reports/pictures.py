@@ -26,7 +26,7 @@ from corank.reports.svg import svg_element
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "accuracy_picture", "run_pictures"]
+__all__ = ["Picture", "accuracy_picture", "picture_of", "run_pictures"]
 
 LONG_DESCRIPTION = 1200
 
@@ -130,7 +130,7 @@ class Picture:
 def run_pictures(run: Record, place: int) -> list[Picture]:
     """Draw what the record has data for. `place` is the run's index in the page."""
     return [
-        _picture(plot.draw(run), f"r{place}p{number}", plot.describe(run), plot.caption)
+        picture_of(plot.draw(run), f"r{place}p{number}", plot.describe(run), plot.caption)
         for number, plot in enumerate(PLOTS)
         if plot.can_draw(run)
     ]
@@ -140,8 +140,9 @@ def accuracy_picture(runs: Sequence[Record]) -> Picture | None:
     """Accuracy against file size, or None where there are not two points to compare."""
     if not accuracy.can_draw(runs):
         return None
-    return _picture(accuracy.draw(runs), "accuracy", accuracy.describe(runs), ACCURACY_CAPTION)
+    return picture_of(accuracy.draw(runs), "accuracy", accuracy.describe(runs), ACCURACY_CAPTION)
 
 
-def _picture(figure: Figure, name: str, description: str, caption: str) -> Picture:
+def picture_of(figure: Figure, name: str, description: str, caption: str) -> Picture:
+    """A figure as it stands in a page; `name` is of no other picture there, `description` for who does not see it."""
     return Picture(svg_element(figure, name, clean(description, LONG_DESCRIPTION)), caption)

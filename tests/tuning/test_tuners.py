@@ -1,0 +1,112 @@
+"""Every tuner: nothing twice, everything in the end, the same proposals from the same knowledge; and the trees."""
+
+from __future__ import annotations
+
+import importlib.util
+from random import Random
+
+import numpy as np
+import pytest
+
+from corank.calibration.seeds import seed_of
+from corank.tuning import Choice, Configuration, Space
+from corank.tuning.records import Record
+from corank.tuning.space import key_of
+from corank.tuning.trees import fitted_trees
+from corank.tuning.tuners import TUNERS, BoostedTrees, Genetic, Grid, Known, RandomDraws, Task, Tpe, Tuner
+from corank.tuning.tuners.boosted import features
+
+SPACE = Space(
+    "toy",
+    (
+        Choice("a", (0, 1, 2, 3)),
+        Choice("b", ("x", "y", "z")),
+        Choice("c", (None, True), when={"b": ("x",)}),
+    ),
+)
+
+
+def score(one: Configuration, shift: float = 0.0) -> float:
+    return 90.0 - 3.0 * abs(float(one["a"] or 0) - 2) - {"x": 0.0, "y": 4.0, "z": 8.0}[str(one["b"])] + shift
+
+
+def record(shift: float) -> Record:
+    return Record("toy", f"other {shift}", {"layers": shift}, 91.0 + shift, 100,
+                  tuple((one, score(one, shift)) for one in SPACE))  # fmt: skip
+
+
+def searched(tuner: Tuner, seed: int, records: tuple[Record, ...] = (), most: int = 100) -> list[Known]:
+    task, known = Task(SPACE, {"layers": 0.0}, 91.0, records), list[Known]()
+    while len(known) < most:
+        found = tuner.propose(task, known, Random(seed_of(seed, len(known))))
+        if found is None:
+            break
+        known.append(Known(found, score(found)))
+    return known
+
+
+def trials_to_best(tuner: Tuner, seed: int, records: tuple[Record, ...] = ()) -> int:
+    scores = [one.utility or 0.0 for one in searched(tuner, seed, records)]
+    return 1 + scores.index(max(scores))
+
+
+@pytest.mark.parametrize("name", TUNERS)
+def test_all_of_the_space_once_so_that_the_best_is_the_exhaustive_one(name: str) -> None:
+    if name == "tpe":
+        pytest.importorskip("optuna")
+    tuner = TUNERS[name]()
+    known = searched(tuner, 0)
+    assert len(known) == len(list(SPACE)) == len({key_of(one.configuration) for one in known})
+    assert max(one.utility or 0.0 for one in known) == max(map(score, SPACE))
+    again = searched(tuner, 0, most=6)
+    assert [one.configuration for one in again] == [one.configuration for one in known[:6]]
+
+
+@pytest.mark.parametrize(
+    "tuner", [RandomDraws(), Grid(), Genetic(population=3), BoostedTrees(startup=2), Tpe(startup=2)]
+)
+def test_what_runs_or_failed_is_not_proposed_again(tuner: Tuner) -> None:
+    if isinstance(tuner, Tpe):
+        pytest.importorskip("optuna")
+    every = list(SPACE)
+    known = [Known(one, None if place % 2 else score(one)) for place, one in enumerate(every[:-1])]
+    assert tuner.propose(Task(SPACE), known, Random(0)) == every[-1]
+    assert tuner.propose(Task(SPACE), [*known, Known(every[-1], None)], Random(0)) is None
+
+
+def test_trees_need_fewer_trials_than_random_and_with_records_the_first_is_best() -> None:
+    seeds = range(3)
+    random = np.mean([trials_to_best(RandomDraws(), seed) for seed in seeds])
+    cold = np.mean([trials_to_best(BoostedTrees(), seed) for seed in seeds])
+    assert cold < random
+    assert all(trials_to_best(BoostedTrees(), seed, (record(-2.0), record(3.0))) == 1 for seed in seeds)
+
+
+def test_genetic_search_crosses_the_best() -> None:
+    known = [Known({"a": 1, "b": "y"}, 3.0), Known({"a": 2, "b": "z"}, 2.0), Known({"a": 3, "b": "y"}, 1.0)]
+    worse = [Known({"a": 0, "b": "x", "c": None}, 0.0)]
+    children = [
+        Genetic(population=3, mutation=0.0).propose(Task(SPACE), known + worse, Random(seed)) for seed in range(20)
+    ]
+    # Of two parents drawn the worst is never the better one.
+    assert {key_of(child or {}) for child in children} == {key_of({"a": 1, "b": "z"}), key_of({"a": 2, "b": "y"})}
+    assert Genetic(population=5).propose(Task(SPACE), known + worse, Random(0)) is not None
+
+
+def test_features_tell_configurations_apart() -> None:
+    rows = [features(SPACE, one, {"layers": 3.0}, ["layers", "bias"]) for one in SPACE]
+    assert len({row.tobytes() for row in rows}) == len(rows)
+    assert all(row[-2:].tolist() == [3.0, 0.0] for row in rows)
+
+
+@pytest.mark.parametrize("package", ["xgboost", "sklearn"])
+def test_trees_of_either_package_fit_and_repeat(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(package)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: real(name, *more) if name == package else None)
+    rows = np.arange(40, dtype=np.float64)[:, None]
+    targets = (rows[:, 0] > 20).astype(np.float64)
+    predict = fitted_trees(rows, targets, np.ones(40), 3)
+    found = predict(rows)
+    assert np.abs(found - targets).mean() < 0.1
+    assert np.array_equal(found, fitted_trees(rows, targets, np.ones(40), 3)(rows))

@@ -96,8 +96,8 @@ INSIDE = {
         ("opening", "scoring", "stored_recipe"),
         ("finishing", "training_run"),
         ("training_size",),
-        ("quantize", "train", "supernet"),
-        ("smallest", "compare", "subnet_search", "tuning_request"),
+        ("quantize", "train", "supernet", "pruning_run"),
+        ("smallest", "compare", "subnet_search", "tuning_request", "prune"),
         ("tune",),
     ),
 }
@@ -135,6 +135,7 @@ PUBLIC_CALLS = {
     ("hub/repository.py", "push_to_hub"),
     ("runtime.py", "session"),
     ("verbs/compare.py", "compare"),
+    ("verbs/prune.py", "prune"),
     ("verbs/quantize.py", "quantize"),
     ("verbs/smallest.py", "quantize_smallest"),
     ("verbs/subnet_search.py", "search_subnets"),
@@ -144,8 +145,8 @@ PUBLIC_CALLS = {
     *(
         (f"cli/{name}.py", name)
         for name in (
-            *("compare", "diff", "evaluate", "export", "import_peft", "inspect", "pack", "predict", "quantize"),
-            *("train", "tune"),
+            *("compare", "diff", "evaluate", "export", "import_peft", "inspect", "pack", "predict", "prune"),
+            *("quantize", "train", "tune"),
         )
     ),
     *(("cli/supernet.py", name) for name in ("train", "search", "extract")),

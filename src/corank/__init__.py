@@ -30,6 +30,7 @@ from corank.storage.artifact import load, save
 from corank.storage.supernet_file import load_supernet, save_supernet
 from corank.training import Recipe
 from corank.verbs.compare import Case, cases, compare
+from corank.verbs.prune import prune
 from corank.verbs.quantize import quantize
 from corank.verbs.smallest import quantize_smallest
 from corank.verbs.stored_recipe import recipe_of
@@ -79,6 +80,7 @@ __all__ = [
     "inspect",
     "load",
     "load_supernet",
+    "prune",
     "push_to_hub",
     "quantize",
     "quantize_smallest",

@@ -215,6 +215,7 @@ def verbs() -> Iterator[tuple[str, Case]]:
     yield "smallest", smallest
     yield "tune", tuned
     yield "checkpoint", resumed
+    yield "prune", pruned
     for coder in ("fixed", "deflate", "sham", "ham", "ans", "rans"):
         yield f"coder {coder}", partial(saved, coder)
     yield "moved, cast, copied", moved
@@ -246,6 +247,19 @@ def supernet() -> None:
 def small_model(**asked: Any) -> nn.Module:
     """Coded, on the device."""
     return corank.quantize(there(convolutional()), IMAGES, **{**COMMON, "bits": 3, "budget": 0.5, **asked})
+
+
+def pruned() -> None:
+    for method in ("perspective", "first-order"):
+        asked: dict[str, Any] = {"method": method, "iterations": 2, "drawn": 0.5, "batch_size": 8, "seed": 1}
+        given, here = there(convolutional()), corank.prune(convolutional(), IMAGES, 0.3, **asked)
+        small = corank.prune(given, IMAGES, 0.3, device=PRETEND, **asked)
+        assert devices(small) == devices(given) == {PRETEND}, devices(small)
+        assert small.corank_pruned.channels == here.corank_pruned.channels
+        close(outputs(small, IMAGES), outputs(here, IMAGES))
+        path = SCRATCH / "pruned.safetensors"
+        corank.save(small, path)
+        close(outputs(corank.load(path, convolutional(), device=PRETEND), IMAGES), outputs(small, IMAGES), 1e-6)
 
 
 def evaluated() -> None:

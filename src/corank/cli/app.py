@@ -21,6 +21,7 @@ from corank.cli.inspect import inspect
 from corank.cli.invocation import CommandGroup
 from corank.cli.pack import pack
 from corank.cli.predict import predict
+from corank.cli.prune import prune
 from corank.cli.quantize import quantize
 from corank.cli.recipes import recipes
 from corank.cli.report import report
@@ -59,6 +60,7 @@ COMMANDS = (
     quantize,
     train,
     tune,
+    prune,
     recipes,
     evaluate,
     predict,

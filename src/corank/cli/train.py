@@ -22,6 +22,7 @@ from corank.cli.record import Made, Scores, float_record, record_of, score
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
 from corank.cli.training_request import TrainingRequest
 from corank.files import write_whole
+from corank.layers import structure_of
 from corank.models import ResolvedModel, resolve
 from corank.processes import is_main
 
@@ -112,6 +113,9 @@ def _save(trained: nn.Module, result: Mapping[str, Any], path: Path, coder: str)
     """The coded network; the state of one that ended in float, as --weights reads it."""
     if result["layers"]:
         corank.save(trained, path, coder)
+        return
+    if structure_of(trained):
+        corank.save(trained, path)
         return
     # safetensors takes no two tensors of one storage
     write_whole(path, float_file({name: one.clone().contiguous() for name, one in trained.state_dict().items()}))

@@ -13,7 +13,7 @@ from corank.layers.coded import (
     CodedLayer,
     CodedLinear,
 )
-from corank.layers.find_structure import find_structure
+from corank.layers.find_structure import FOUND, find_structure
 from corank.layers.folding import remove_norm
 from corank.layers.half import HalfModule, HalfParameters
 from corank.layers.held import CodedHeldWeight, HeldWeight
@@ -31,11 +31,21 @@ from corank.layers.rprelu import RPReLU
 from corank.layers.shortcut import Shortcut
 from corank.layers.split import CoarseFineConv2d, centre_codecs, split_centres
 from corank.layers.state import CodedLayerState, LayerFormat, TensorSpec
-from corank.layers.structure import KINDS, Structure, apply_structure, read_structure
+from corank.layers.structure import (
+    KINDS,
+    STRUCTURE,
+    Structure,
+    apply_structure,
+    read_structure,
+    structure_of,
+    with_widths,
+)
 from corank.layers.transposed import CodedTransposedLinear, TransposedLinear
 
 __all__ = [
+    "FOUND",
     "KINDS",
+    "STRUCTURE",
     "AttentionReader",
     "BinaryInputs",
     "CellReader",
@@ -89,4 +99,6 @@ __all__ = [
     "remove_norm",
     "replace_module",
     "split_centres",
+    "structure_of",
+    "with_widths",
 ]

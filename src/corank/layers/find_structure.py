@@ -18,11 +18,14 @@ from corank.layers.folding import is_foldable
 from corank.layers.observe import names_of, observe
 from corank.layers.rprelu import RELUS
 from corank.layers.shortcut import NORMS, takes_a_shortcut
-from corank.layers.structure import KINDS, Structure, read_structure
+from corank.layers.structure import Structure, read_structure
 from corank.matrix import SUPPORTED
 from corank.watching import evaluating, input_of, watched
 
-__all__ = ["find_structure"]
+__all__ = ["FOUND", "find_structure"]
+
+FOUND: tuple[str, ...] = (*ATTENTION, "rprelu", "shortcut")
+"""Kinds of structure that are put wherever they fit; see :func:`find_structure`."""
 
 _IMAGES = (2, 4, 5)  # dimensions of inputs whose channels are axis 1 for certain
 
@@ -40,7 +43,7 @@ def find_structure(
     Args:
         model: is not changed.
         run: calls it on a small batch.
-        kinds: names of :data:`~corank.layers.structure.KINDS`.
+        kinds: names of :data:`FOUND`.
         bits: that attention rounds what it multiplies to; None leaves that in float.
 
     Raises:
@@ -49,8 +52,8 @@ def find_structure(
     """
     found: list[dict[str, Any]] = []
     for kind in kinds:
-        if kind not in KINDS:
-            raise ConfigError(f"structure={kind!r}: of {', '.join(KINDS)}")
+        if kind not in FOUND:
+            raise ConfigError(f"structure={kind!r}: of {', '.join(FOUND)}")
         if kind in ATTENTION:
             found += find_attention(model, run, kind, bits)
         else:

@@ -17,11 +17,16 @@ from corank.layers.query_key import ProductAttention, QueryKeyAttention
 from corank.layers.replace import replace_module
 from corank.layers.rprelu import replace_relus
 from corank.layers.shortcut import Shortcut
+from corank.layers.width import resize
 
-__all__ = ["KINDS", "Structure", "apply_structure", "read_structure"]
+__all__ = ["KINDS", "STRUCTURE", "Structure", "apply_structure", "read_structure", "structure_of", "with_widths"]
 
 Structure = tuple[Mapping[str, Any], ...]
+STRUCTURE = "corank_structure"
+"""The attribute of a float network that is narrower than its class makes it, as :func:`corank.prune` leaves it."""
+
 _MOST_ENTRIES, _MOST_CALLS, _MOST_CHANNELS = 10_000, 1000, 1 << 22  # channels of all entries together
+_MOST_SIZES, _MOST_SIZE = 64, 1 << 31  # of one module; of one size
 
 
 def apply_structure(model: nn.Module, structure: Iterable[Mapping[str, Any]]) -> None:
@@ -36,6 +41,8 @@ def apply_structure(model: nn.Module, structure: Iterable[Mapping[str, Any]]) ->
       :class:`~corank.layers.query_key.QueryKeyAttention`, whose products round what they multiply to so many bits.
     - ``{"kind": "products", "module": NAME, "bits": 2 to 8 or null}``: it keeps its queries and keys, and becomes a
       :class:`~corank.layers.query_key.ProductAttention`.
+    - ``{"kind": "width", "module": NAME, "sizes": {"out_channels": 12}}``: the layer has fewer channels, features,
+      groups or heads; see :func:`~corank.layers.width.resize`. The empty name is the network itself.
 
     Args:
         model: of the class that the list was made for; new parameters have its dtype and device.
@@ -142,10 +149,40 @@ def _like(module: nn.Module, model: nn.Module) -> Tensor:
     raise ModelError(f"this {type(model).__name__} has no parameters")
 
 
+def _check_width(entry: Mapping[str, Any]) -> None:
+    sizes = entry["sizes"]
+    if not isinstance(sizes, Mapping) or not 0 < len(sizes) <= _MOST_SIZES:
+        raise ConfigError(f"a structure's sizes are an object of 1 to {_MOST_SIZES} numbers, not {str(sizes)[:80]!r}")
+    for name, size in sizes.items():
+        listed = size if isinstance(size, (list, tuple)) and 0 < len(size) <= _MOST_SIZES else [size]
+        if not isinstance(name, str) or not all(type(one) is int and 0 < one <= _MOST_SIZE for one in listed):
+            raise ConfigError(f"a structure's size {str(name)[:80]!r} is {str(size)[:80]!r}: a whole number from 1")
+
+
+def _width(model: nn.Module, entry: Mapping[str, Any]) -> None:
+    resize(_module(model, entry["module"]) if entry["module"] else model, entry["sizes"])
+
+
+def structure_of(model: nn.Module) -> Structure:
+    """How a float network differs from its class, as :func:`corank.prune` and :func:`corank.load` say it of their
+    results; empty for any other."""
+    return model.__dict__.get(STRUCTURE, ())
+
+
+def with_widths(structure: Structure, sizes: Mapping[str, Mapping[str, Any]]) -> Structure:
+    """The structure with widths by module, in the place of those that the modules had."""
+    known = {entry["module"]: dict(entry["sizes"]) for entry in structure if entry["kind"] == "width"}
+    for name, own in sizes.items():
+        known[name] = {**known.get(name, {}), **own}
+    widths = [{"kind": "width", "module": name, "sizes": own} for name, own in known.items()]
+    return read_structure([*widths, *(entry for entry in structure if entry["kind"] != "width")])
+
+
 KINDS: Mapping[str, _Kind] = {
     "products": _Kind(("bits",), _check_bits, _products),
     "query-key": _Kind(("bits",), _check_bits, _query_key),
     "rprelu": _Kind(("channels",), _check_rprelu, _rprelu),
     "shortcut": _Kind(("norm",), _check_shortcut, _shortcut),
+    "width": _Kind(("sizes",), _check_width, _width),
 }
 """Kinds by name."""

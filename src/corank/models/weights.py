@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from corank.errors import CorankWarning, ModelError
+from corank.layers import STRUCTURE, apply_structure
+from corank.models.pruned_file import structure_in
 from corank.models.state_dict import averages_beside, mixed_prefix, state_dict_in, under_names_of
 from corank.models.weights_file import PART, check_whole, read_content, weight_files
 
@@ -35,6 +38,8 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
             are moving averages beside the weights as trained, the latter are taken, with a
             :class:`~corank.errors.CorankWarning`.
 
+    The file of a pruned network (:func:`corank.prune`) makes the model as narrow as it says first.
+
     Returns:
         The SHA-256 of the file, in hexadecimal; of several, over all of them, sorted by name.
 
@@ -43,9 +48,16 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     """
     file, key = _split(path)
     files = weight_files(file)
+    structure = structure_in(files[0]) if len(files) == 1 else None
     given = _read(file, files, key)
     if any(value.is_meta for value in model.state_dict().values() if isinstance(value, Tensor)):
         raise ModelError("the model is on the meta device, with no room for weights: model.to_empty(device='cpu')")
+    if structure:  # on a copy first: after an error the model is as it was
+        narrow = copy.deepcopy(model)
+        apply_structure(narrow, structure)
+        _check(under_names_of(given, narrow.state_dict()), narrow.state_dict(), file)
+        apply_structure(model, structure)
+        model.__dict__[STRUCTURE] = structure
     with torch.no_grad():
         state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
         given = under_names_of(given, state)

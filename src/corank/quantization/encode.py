@@ -15,7 +15,7 @@ from corank.coding.layer import LayerResult
 from corank.coding.plan import code_plan
 from corank.config import from_json, to_json
 from corank.errors import ModelError
-from corank.layers import PreparedModel
+from corank.layers import PreparedModel, structure_of
 from corank.notes import collected_notes
 from corank.plan import Plan
 from corank.quantization.request import MOST_EXTRA_BITS, FileSize, Given, QuantizeRequest, Width
@@ -101,7 +101,8 @@ def _named(request: QuantizeRequest, context: Context) -> ModelRecord:
     """A record of nothing but the names and numbers that the run's header will have."""
     origin = request.origin
     empty = ModelRecord(Plan({}), {}, context.prepared.folded, seed=context.seed)
-    return replace(empty, model=origin.reference, preset=origin.preset, search=origin.search)
+    named = replace(empty, model=origin.reference, preset=origin.preset, search=origin.search)
+    return replace(named, structure=structure_of(context.model))
 
 
 def _plan(request: QuantizeRequest, context: Context) -> tuple[Plan, int | None]:

@@ -23,17 +23,19 @@ from corank.files import write_whole
 from corank.layers import CodedLayer, as_held, coded_class, remove_norm, replace_module
 from corank.layers.effective import computed_before
 from corank.layers.meta import materialise
-from corank.layers.structure import apply_structure
+from corank.layers.structure import apply_structure, structure_of
 from corank.matrix import Geometry
+from corank.models.pruned_file import pruned_file
 from corank.storage.artifact_file import TENSOR, header_in, numbers_in
 from corank.storage.bits import unpack
 from corank.storage.contents import ArtifactContents, contents_of, input_codes, plain_tensors
-from corank.storage.entropy_coding import CodeStream, decode_contents, encode_contents
+from corank.storage.entropy_coding import CodeStream, check_coder, decode_contents, encode_contents
 from corank.storage.given_model import check_dtype, take_dtype, wrapping
 from corank.storage.header import DTYPES, read_run, read_tensors
 from corank.storage.model_record import ATTRIBUTE, ModelRecord, run_of
 from corank.storage.older_formats import older_header
 from corank.storage.placement import blob_sizes
+from corank.storage.pruned import load_pruned, pruned_in
 from corank.storage.stored_layers import slot_tensors
 
 __all__ = ["load", "read", "read_coded", "save", "serialized"]
@@ -42,10 +44,11 @@ _LONGEST_MESSAGE = 1000
 
 
 def save(model: nn.Module, path: str | Path, coder: str = "auto") -> int:
-    """Writes a quantized model; the file appears whole or not at all.
+    """Writes a quantized or pruned model; the file appears whole or not at all.
 
     Args:
-        model: what :func:`corank.quantize` or :func:`corank.load` returned.
+        model: what :func:`corank.quantize`, :func:`corank.prune` or :func:`corank.load` returned. A pruned one that is
+            not quantized is written in float: an ordinary ``.safetensors`` file of its state, its widths beside.
         path: of the ``.safetensors`` file.
         coder: how codes become bytes: "auto" for the smallest of what reads fast and needs no further package,
             "fixed" for fixed width, or one of :data:`~corank.storage.coders.CODERS`. Wherever a coder does not make a
@@ -70,6 +73,9 @@ def save(model: nn.Module, path: str | Path, coder: str = "auto") -> int:
 
 def serialized(model: nn.Module, coder: str = "auto") -> bytes:
     """The bytes of the file that :func:`save` writes; it raises what :func:`save` raises, but for the path."""
+    if ATTRIBUTE not in model.__dict__ and structure_of(model):
+        check_coder(coder)
+        return pruned_file(model)
     run = run_of(model)
     return encode_contents(run, contents_of(model, run), coder)[0].serialize()
 
@@ -96,7 +102,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """The quantized model of an artifact, giving bit-identical outputs to the one saved.
+    """The quantized (or pruned) model of a file, giving bit-identical outputs to the one saved.
 
     Args:
         path: of the file.
@@ -113,17 +119,11 @@ def load(
     if not isinstance(path, (str, os.PathLike)):
         raise ConfigError(f"load(path, model): the path of a file comes first, not {type(path).__name__}")
     check_dtype(dtype)
+    if (structure := pruned_in(path)) is not None:
+        return load_pruned(path, structure, _given(model), dtype).to(device)
     run, stored = _opened(path)
-    given = model if isinstance(model, nn.Module) else model() if callable(model) else None
-    if not isinstance(given, nn.Module):
-        raise ConfigError(
-            f"load(path, model): a torch.nn.Module or a function that makes one, not {type(model).__name__}"
-        )
-    built = (
-        copy.deepcopy(given, dict[int, Any](computed_before(given))).eval()
-        if isinstance(model, nn.Module)
-        else given.eval()
-    )
+    given = _given(model)
+    built = given.eval() if given is not model else _copied(given)
     try:
         apply_structure(built, run.structure)
         tensors = read_tensors(stored.header)
@@ -145,6 +145,19 @@ def load(
     return built
 
 
+def _given(model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+    given = model if isinstance(model, nn.Module) else model() if callable(model) else None
+    if not isinstance(given, nn.Module):
+        raise ConfigError(
+            f"load(path, model): a torch.nn.Module or a function that makes one, not {type(model).__name__}"
+        )
+    return given
+
+
+def _copied(given: nn.Module) -> nn.Module:
+    return copy.deepcopy(given, dict[int, Any](computed_before(given))).eval()
+
+
 def _opened(path: str | Path) -> tuple[ModelRecord, ArtifactContents]:
     """The checked header and the blobs as they are in the file, their SHA-256 checked."""
     try:
@@ -158,6 +171,8 @@ def _opened(path: str | Path) -> tuple[ModelRecord, ArtifactContents]:
         if "corank" in metadata:
             header = older_header(metadata, blobs)
             return read_run(header), ArtifactContents(header, blobs)
+        if names != [TENSOR] and pruned_in(path) is not None:
+            raise ArtifactError("a pruned network in float: corank.load(path, model) and --weights take it")
         if names != [TENSOR]:
             raise ArtifactError("a safetensors file but not a corank artifact; write one with corank.save(model, path)")
         header, data = header_in(blobs[TENSOR])

@@ -86,8 +86,14 @@ def header_of(run: ModelRecord, index: Mapping[str, list[Any]], dtype: str) -> d
         "skipped": dict(run.skipped),
         "tensors": {kind: entries for kind, entries in index.items()},
         **({} if run.recipe is None else {"recipe": dict(run.recipe)}),
-        **({"structure": [dict(entry) for entry in run.structure]} if run.structure else {}),
+        **({"structure": entries} if (entries := _structure(run)) else {}),
     }
+
+
+def _structure(run: ModelRecord) -> list[dict[str, Any]]:
+    """How the network differs from its class, without the widths of norms that the file does not hold."""
+    folded = set(run.folded)
+    return [dict(one) for one in run.structure if one["kind"] != "width" or one["module"] not in folded]
 
 
 def plain_tensors(model: nn.Module) -> dict[str, Tensor]:

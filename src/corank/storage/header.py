@@ -151,8 +151,8 @@ def _structure(data: Any) -> Structure:
         raise unsound(f"{error}") from error
     for entry in structure:
         for value in entry.values():
-            if isinstance(value, str):
-                text_in(value, "a structure's name")
+            for text in (value,) if isinstance(value, str) else value if isinstance(value, dict) else ():
+                text_in(text, "a structure's name")
     return structure
 
 

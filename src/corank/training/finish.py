@@ -16,7 +16,7 @@ from corank.coded_weight import CodedWeight
 from corank.coding.install import coded_module
 from corank.coding.layer import LayerResult
 from corank.errors import TrainingError
-from corank.layers import CodedLayerState, HalfModule, module_named, replace_module
+from corank.layers import CodedLayerState, HalfModule, give_back_float, module_named, replace_module
 from corank.layers.folding import remove_norm
 from corank.training.norms import NormAfter, scaled_rows, takes_row_scales
 from corank.training.state import TrainedLayer, TrainingState
@@ -78,6 +78,8 @@ def convert(state: TrainingState, norms: Sequence[NormAfter], context: Context) 
         _compare("network", before, run(state.model, probe, device), _APART)
     for name, (fed, expected) in shown.items():
         _compare(f"layer {name!r}", expected, module_named(state.model, name)(fed), _APART_ROUNDED)
+    if not results:
+        give_back_float(state.model)
     state.model.requires_grad_(False)
     return results
 

@@ -12,7 +12,7 @@ from typing import Any
 from corank.codecs import Uniform
 from corank.errors import ConfigError
 from corank.files import read_at_most, write_whole
-from corank.layers import KINDS
+from corank.layers import FOUND
 from corank.training.callbacks import Callback
 from corank.training.described import described, read
 from corank.training.inputs import InputTraining, LearnedStepInputs
@@ -121,7 +121,7 @@ class Recipe:
             :mod:`corank.calibration.augment`, or "auto": flips, and shifts where samples are seen often.
         norms: whether batch norms "adapt" to the batches, to be estimated anew at the end, or stay "frozen".
         average: decay of an exponential average of what trains, which is what ships then; 0 for none.
-        structure: names of :data:`corank.layers.KINDS`: changes of the network that are made wherever they fit, before
+        structure: names of :data:`corank.layers.FOUND`: changes of the network that are made wherever they fit, before
             it trains, and stored in the file.
         precision: of the passes: "float32", "bfloat16" (autocast), or "auto": bfloat16 where it is native.
     """
@@ -161,8 +161,8 @@ class Recipe:
             raise ConfigError(f"Recipe(temperature={self.temperature!r}): a positive number, e.g. 2.0")
         if type(self.average) not in (int, float) or not 0 <= self.average < 1:
             raise ConfigError(f"Recipe(average={self.average!r}): a decay from 0 (none) to below 1, e.g. 0.999")
-        if not isinstance(self.structure, tuple) or not all(kind in KINDS for kind in self.structure):
-            raise ConfigError(f"Recipe(structure={self.structure!r}): a tuple of {', '.join(map(repr, KINDS))}")
+        if not isinstance(self.structure, tuple) or not all(kind in FOUND for kind in self.structure):
+            raise ConfigError(f"Recipe(structure={self.structure!r}): a tuple of {', '.join(map(repr, FOUND))}")
         if self.weights is not None and self.start not in self.weights.starts:
             kind = type(self.weights).__name__
             raise ConfigError(f"{kind} starts from {' or '.join(map(repr, self.weights.starts))}, not {self.start!r}")

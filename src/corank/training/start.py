@@ -87,7 +87,8 @@ def begin(
         parameter.requires_grad_(parameter.is_floating_point())
     for layer in layers.values():
         layer.latent.requires_grad_(layer.weight is None or layer.weight.trains_weight)
-    return TrainingState(recipe, model, None, layers, seed)
+    behind = {name: after[id(modules[name])].norm for name in starts if id(modules[name]) in after}
+    return TrainingState(recipe, model, None, layers, seed, norms=behind)
 
 
 def anew(model: nn.Module, seed: int) -> None:

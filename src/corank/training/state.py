@@ -121,6 +121,7 @@ class TrainingState:
             weights, inputs and norms have, at the rates of its optimizer.
         history: one entry for each step so far.
         bfloat16: whether passes are in it, by autocast.
+        norms: by layer, the batch norm that alone reads its output.
     """
 
     recipe: Any  # a Recipe, whose callbacks and penalties import this file
@@ -143,6 +144,7 @@ class TrainingState:
     groups: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
     bfloat16: bool = False
+    norms: dict[str, nn.Module] = field(default_factory=dict)
 
     @property
     def place(self) -> float:

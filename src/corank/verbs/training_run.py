@@ -98,7 +98,8 @@ class TrainingRun:
             context = open_context(own, data, options)
         if asked.teacher is not None:
             teacher = _taught_by(asked.teacher, context)
-        draft = replace(drafted(request, context), structure=structure, recipe=stored_recipe(recipe))
+        draft = drafted(request, context)
+        draft = replace(draft, structure=(*draft.structure, *structure), recipe=stored_recipe(recipe))
         as_held(own, list(draft.plan.coded()))
         own.to(context.device)
         with alone():

@@ -1,0 +1,1 @@
+"""Channels and heads that go together: found, weighed, chosen and removed."""

@@ -33,7 +33,7 @@ ORDER = (
     ("checkpoint",),
     ("identity",),
     ("layers",),
-    ("losses",),
+    ("attacks", "losses"),
     ("calibration",),
     ("coding",),
     ("search",),
@@ -92,12 +92,12 @@ INSIDE = {
     ),
     "quantization": (("template", "float_parts"), ("request",), ("to_size",), ("encode",), ("to_rate",)),
     "verbs": (
-        ("arguments", "jobs", "training_data", "tuning_data"),
-        ("opening", "scoring", "stored_recipe"),
+        ("arguments", "class_head", "jobs", "labelled", "training_data", "tuning_data"),
+        ("exemplars", "opening", "scoring", "stored_recipe"),
         ("finishing", "training_run"),
         ("training_size",),
         ("quantize", "train", "supernet", "pruning_run"),
-        ("smallest", "compare", "subnet_search", "tuning_request", "prune"),
+        ("smallest", "compare", "subnet_search", "tuning_request", "prune", "train_classes"),
         ("tune",),
     ),
 }
@@ -136,12 +136,14 @@ PUBLIC_CALLS = {
     ("runtime.py", "session"),
     ("verbs/compare.py", "compare"),
     ("verbs/prune.py", "prune"),
+    ("verbs/exemplars.py", "choose_exemplars"),
     ("verbs/quantize.py", "quantize"),
     ("verbs/smallest.py", "quantize_smallest"),
     ("verbs/subnet_search.py", "search_subnets"),
     ("verbs/supernet.py", "train_supernet"),
     ("verbs/train.py", "train"),
     ("verbs/tune.py", "tune"),
+    ("verbs/train_classes.py", "train_classes"),
     *(
         (f"cli/{name}.py", name)
         for name in (

@@ -29,8 +29,10 @@ from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 from corank.storage.artifact import load, save
 from corank.storage.supernet_file import load_supernet, save_supernet
 from corank.training import Recipe
+from corank.verbs.class_head import align_classes
 from corank.verbs.compare import Case, cases, compare
 from corank.verbs.prune import prune
+from corank.verbs.exemplars import choose_exemplars
 from corank.verbs.quantize import quantize
 from corank.verbs.smallest import quantize_smallest
 from corank.verbs.stored_recipe import recipe_of
@@ -38,6 +40,7 @@ from corank.verbs.subnet_search import search_subnets
 from corank.verbs.supernet import extract_subnet, train_supernet
 from corank.verbs.train import train
 from corank.verbs.tune import Tuned, tune
+from corank.verbs.train_classes import train_classes
 
 __version__ = version("corank")
 
@@ -70,7 +73,9 @@ __all__ = [
     "Tuned",
     "Uniform",
     "UniformRanks",
+    "align_classes",
     "cases",
+    "choose_exemplars",
     "compare",
     "diff",
     "evaluate",
@@ -95,4 +100,5 @@ __all__ = [
     "train",
     "train_supernet",
     "tune",
+    "train_classes",
 ]

@@ -432,6 +432,12 @@ def first_of(names: Iterator[str]) -> str:
     raise AssertionError("none of them is")
 
 
+def of_normal_numbers(callback: Any) -> Any:
+    """Told that pixels from 0 to 1 became numbers from -8 to 8, where that is what it has to know."""
+    scaled = {"mean": (0.5,) * 3, "std": (1 / 16,) * 3}
+    return replace(callback, **scaled) if isinstance(callback, callbacks.Adversarial) else callback
+
+
 def straight(codec: str) -> corank.Recipe:
     made: Any = CODECS[codec]
     return corank.Recipe(weights=weights.StraightThrough(made()))
@@ -441,6 +447,7 @@ def trained(recipe: Any, model: nn.Module | None = None, data: Any = None, **ask
     """On the device as on the CPU, but for draws of its own; the file gives the same everywhere."""
     model, data = model or convolutional(), (IMAGES, LABELS) if data is None else data
     recipe = (rate(1.5) if recipe is None else chosen_recipe(recipe)).replaced(precision="float32")
+    recipe = recipe.replaced(callbacks=tuple(map(of_normal_numbers, recipe.callbacks)))
     asked = {"iterations": 2, "batch_size": 6, "samples": 8, **asked}
     given = there(model)
     small = corank.train(given, data, recipe, device=PRETEND, **asked)

@@ -9,6 +9,7 @@ import typer
 
 import corank
 import corank.cli.options as options
+from corank.attacks import Attack
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, write_all
 from corank.cli.progress import progress_bar, renamed
@@ -32,6 +33,13 @@ def evaluate(
         bool,
         typer.Option("--reference", help="Also compare with the float model.", rich_help_panel=options.MODEL),
     ] = False,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:NUMBERS",
+            help="Also score images changed so that the network errs: fgsm:2/255 or pgd:2/255,10; repeat it.",
+        ),
+    ] = None,
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -51,6 +59,7 @@ def evaluate(
     """
     check_distinct((record,), (file, weights, model, data))
     check_file(record, "--record", ".json")
+    attacks = [Attack.of(one) for one in attack or ()]
     where = chosen_device(device)
     seed = corank.inspect(file)["seed"]
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
@@ -61,9 +70,9 @@ def evaluate(
         source.model.to(where)
     with progress_bar(quiet) as progress:
         if reference:
-            scores = score(source.model, quantized, images, progress)
+            scores = score(source.model, quantized, images, progress, attacks)
         else:
-            found = corank.evaluate(quantized, images, progress=renamed(progress, "scoring"))
+            found = corank.evaluate(quantized, images, attacks=attacks, progress=renamed(progress, "scoring"))
             scores = Scores.of(found)
     about = corank.inspect(file)
     result = record_of(Made("evaluate", command_line(context)), about, scores, source)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from corank import __version__, evaluate
+from corank.attacks import Attack
 from corank.cli.progress import renamed
 from corank.cli.screen import NATS
 from corank.data import BatchSet, ImageSet, TokenSet
@@ -34,6 +35,7 @@ class Scores:
         kl: nats.
         samples: how many were scored; tokens, of a language model.
         metric: what the values are.
+        float_attacked, attacked: by attack, top-1 in percent of both under it.
     """
 
     float_value: float | None = None
@@ -42,25 +44,34 @@ class Scores:
     kl: float | None = None
     samples: int | None = None
     metric: str = METRIC
+    float_attacked: Mapping[str, float] = field(default_factory=dict)
+    attacked: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, found: Evaluation, original: Evaluation | None = None) -> Scores:
         """What was found of the quantized model and, if it was looked at, of the float one."""
         if found.nats is None:
             value = original.top1 if original else None
-            return cls(value, found.top1, found.agreement, found.kl, found.samples)
+            under = original.attacked if original else {}
+            scores = (value, found.top1, found.agreement, found.kl, found.samples)
+            return cls(*scores, float_attacked=under, attacked=found.attacked)
         value = original.nats if original else None
         return cls(value, found.nats, found.agreement, found.kl, found.tokens, NATS)
 
 
 def score(
-    original: nn.Module, quantized: nn.Module, samples: ImageSet | TokenSet | BatchSet, progress: Progress
+    original: nn.Module,
+    quantized: nn.Module,
+    samples: ImageSet | TokenSet | BatchSet,
+    progress: Progress,
+    attacks: Sequence[Attack] = (),
 ) -> Scores:
     """Scores both models; the float one by itself only where there are labels, or tokens to predict."""
-    found = evaluate(quantized, samples, original, progress=renamed(progress, "scoring"))
+    found = evaluate(quantized, samples, original, attacks=attacks, progress=renamed(progress, "scoring"))
     if found.top1 is None and found.nats is None:
         return Scores.of(found)
-    return Scores.of(found, evaluate(original, samples, progress=renamed(progress, "scoring the float model")))
+    named = renamed(progress, "scoring the float model")
+    return Scores.of(found, evaluate(original, samples, attacks=attacks, progress=named))
 
 
 def label_of(
@@ -116,6 +127,7 @@ def record_of(made: Made, about: Mapping[str, Any], scores: Scores, source: Reso
         "agreement": scores.agreement,
         "kl": scores.kl,
         "eval_samples": scores.samples,
+        **_attacked(scores),
         "scored": "images" if source is None or source.sampling is None else "recordings",
         "float_bytes": float_bytes(source.model) if source else None,
         "weights": source.weights if source else None,
@@ -125,6 +137,14 @@ def record_of(made: Made, about: Mapping[str, Any], scores: Scores, source: Reso
         "peak_memory_bytes": peak_memory_bytes(),
         "reproduce": made.reproduce,
     }
+
+
+def _attacked(scores: Scores) -> dict[str, Any]:
+    """What both score under attacks; nothing where none was asked for."""
+    if not scores.attacked:
+        return {}
+    found = {"attacked": dict(scores.attacked)}
+    return {**found, "float_attacked": dict(scores.float_attacked)} if scores.float_attacked else found
 
 
 def _label(about: Mapping[str, Any]) -> str:

@@ -199,9 +199,19 @@ def _scores(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
                 show_percent(quantized),
             )
         )
+    rows += _attacked(record)
     if agreement is not None:
         rows.append(("same next token as float" if is_language else "same class as float", "", show_percent(agreement)))
     return rows
+
+
+def _attacked(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Accuracy under each attack that was asked for."""
+    found, original = record.get("attacked") or {}, record.get("float_attacked") or {}
+    return [
+        (f"top-1 under {name}", show_percent(number(original, name)), show_percent(number(found, name)))
+        for name in found
+    ]
 
 
 def _nats(value: float | None) -> str:

@@ -78,13 +78,15 @@ def train(
     view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
     with progress_bar(quiet) as progress:
-        trained = request(source.model, images, progress)
+        trained, steps = request(source.model, images, progress)
         scores = score(source.model, trained, scored[0], progress) if scored else Scores()
     if not is_main():  # of several processes one writes and speaks
         return
     made = Made("train", command_line(context), request.label)
-    seen = None if how.ends_in_float else corank.inspect(trained, True, coder)
-    result = record_of(made, seen, scores, source) if seen else _of_float(made, scores, source, how, seed)
+    if how.ends_in_float:
+        result = {**_of_float(made, scores, source, how, seed), "search_history": steps}
+    else:
+        result = record_of(made, corank.inspect(trained, True, coder), scores, source)
     result |= files.heard(trained, (scored or [images])[0])
     written = files.write(lambda path: _save(trained, result, path, coder), result)
     if not quiet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,13 +15,29 @@ from corank.errors import ConfigError, ModelError
 from corank.models import resolve
 from corank.progress import Progress
 from corank.storage.entropy_coding import check_coder
+from corank.training.callbacks import Callback
 from corank.training.recipe import LOSSES
 from corank.training.recipes import chosen_recipe
+from corank.training.state import TrainingState
 from corank.verbs.training_size import asked_recipe
 
 __all__ = ["TrainingRequest"]
 
 _USUAL, _RATED = "stats-2bit", "rate"
+
+
+@dataclass(frozen=True)
+class _Course(Callback):
+    """Keeps the history of a training, also of one that ends in a float network, which carries no record.
+
+    Attributes:
+        steps: one entry for each; empty until the training is done.
+    """
+
+    steps: list[dict[str, float]] = field(default_factory=list)
+
+    def finished(self, state: TrainingState) -> None:
+        self.steps.extend(state.history)
 
 
 @dataclass(frozen=True)
@@ -99,15 +115,19 @@ class TrainingRequest:
         asked = {"loss": self.loss, "iterations": self.iterations, "batch_size": self.batch_size}
         return found.replaced(**{name: value for name, value in asked.items() if value is not None})
 
-    def __call__(self, model: nn.Module, data: ImageSet | TokenSet | BatchSet, progress: Progress) -> nn.Module:
-        """Does it."""
+    def __call__(
+        self, model: nn.Module, data: ImageSet | TokenSet | BatchSet, progress: Progress
+    ) -> tuple[nn.Module, list[dict[str, float]]]:
+        """Does it; also gives the course of the training, one entry a step."""
+        course = _Course()
         model.to(self.device)
-        return corank.train(
+        trained = corank.train(
             model, data, self.chosen(), rate=self.rate, size=self.size, layers=exceptions_of(self.layers),
             all_layers=self.all_layers, teacher=self._taught_by(), samples=self.samples, parts=self.parts,
-            workers=self.workers, recompute=self.recompute, seed=self.seed, device=self.device,
+            workers=self.workers, recompute=self.recompute, callbacks=(course,), seed=self.seed, device=self.device,
             reference=self.reference, checkpoint=self.checkpoint, progress=progress,
         )  # fmt: skip
+        return trained, course.steps
 
     def _taught_by(self) -> nn.Module | None:
         """The teacher, trained, where it is to be trained.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from corank.attacks import Attack
 from corank.calibration import run, token_ids
 from corank.config import check_progress
 from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import DataError, ModelError
 from corank.evaluation.placed import placed
+from corank.evaluation.robustness import attacks_on, hits_under
 from corank.losses import kl_divergence, logits_of, sequence_logits
 from corank.padding import output_mask
 from corank.precision import exact_float32
@@ -41,6 +43,8 @@ class Evaluation:
         kl: ``KL(reference || model)`` in nats, mean over samples; None without a reference.
         nats: cross-entropy of the next token in nats, mean over tokens; None unless the samples are token sequences.
         tokens: how many were predicted; None unless the samples are token sequences.
+        attacked: by attack, such as "fgsm:2/255", the percent of samples whose label is the largest logit after the
+            attack changed them; empty unless attacks were asked for.
     """
 
     samples: int
@@ -49,6 +53,7 @@ class Evaluation:
     kl: float | None = None
     nats: float | None = None
     tokens: int | None = None
+    attacked: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def perplexity(self) -> float | None:
@@ -62,6 +67,7 @@ def evaluate(
     data: ImageSet | TokenSet | Iterable[Any],
     reference: nn.Module | None = None,
     *,
+    attacks: Sequence[str | Attack] = (),
     batch_size: int = 100,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
@@ -79,18 +85,24 @@ def evaluate(
             -100 nothing. Where a batch has an "attention_mask", what it masks counts nowhere: neither what masked
             positions predict nor masked tokens that are predicted, at whichever side they stand and with labels, too.
         reference: usually the float model; adds agreement and KL.
+        attacks: also score images that were changed so that the model errs: "fgsm:2/255" (one gradient step, of pixels
+            from 0 to 1), "pgd:2/255,10" (ten steps from a random start), or :class:`~corank.attacks.Attack`. Needs
+            labels, and an image set that says how pixels are normalised; of tensors the attack says it, see
+            :meth:`~corank.attacks.Attack.seen_by`. What rounds inputs passes the gradient straight through.
         batch_size: for an image set; token sequences go in batches of at most 2048 tokens.
         device: where to run; None: where the model is. Of a model or reference that is elsewhere a copy runs.
         progress: called with (what, done, total) where the total is known.
 
     Raises:
         DataError: when there is nothing to score: no samples, or neither labels nor a reference.
-        ModelError: when the output is not logits.
+        ModelError: when the output is not logits. ConfigError: for an attack that cannot be read, or pixels of which
+            nothing is known.
     """
     check_progress(progress)
     where = torch.device(device) if device is not None else device_of(model)
     model, reference = placed(model, where), None if reference is None else placed(reference, where)
-    counts = _Counts()
+    asked = attacks_on(data, attacks)
+    counts = _Counts(attacked=dict.fromkeys(asked, 0))
     total = len(data) if isinstance(data, (ImageSet, TokenSet)) else 0
     with evaluating(*(one for one in (model, reference) if one is not None)):
         for inputs, labels in _batches(data, batch_size):
@@ -99,6 +111,8 @@ def evaluate(
                 counts.add(rows)
                 if reference is not None:
                     counts.compare(rows, _rows(run(reference, inputs, where), inputs, labels))
+            for name, attack in asked.items():
+                counts.attacked[name] += hits_under(attack, model, (inputs, labels), counts.samples - rows.samples)
             if progress is not None and total:
                 progress("evaluating", counts.samples, total)
     _check_counts(counts.rows, counts.labelled, reference is not None)
@@ -127,6 +141,7 @@ class _Counts:
     divergence: float = 0.0
     entropy: float = 0.0
     of_tokens: bool = False
+    attacked: dict[str, int] = field(default_factory=dict)
 
     def add(self, rows: _Rows) -> None:
         self.samples += rows.samples
@@ -152,6 +167,7 @@ class _Counts:
             self.divergence / self.rows if compared else None,
             self.entropy / self.rows if self.of_tokens else None,
             self.rows if self.of_tokens else None,
+            {name: 100.0 * hits / self.labelled for name, hits in self.attacked.items() if self.labelled},
         )
 
 

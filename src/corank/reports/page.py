@@ -21,6 +21,7 @@ from corank.reports.cells import (
     show_bits,
     show_bytes,
     show_loss,
+    show_percent,
     show_ratio,
     show_value,
 )
@@ -140,6 +141,17 @@ def _run_view(run: Record, place: int, alone: bool) -> RunView:
     )
 
 
+def _attacked(run: Record) -> list[tuple[str, str]]:
+    """Accuracy under each attack that was asked for; the float network's behind it, where it was scored."""
+    found, original = run.get("attacked") or {}, run.get("float_attacked") or {}
+    shown: list[tuple[str, str]] = []
+    for name in found:
+        beside = number(original, name)
+        also = "" if beside is None else f" (float {show_percent(beside)})"
+        shown.append((f"top-1 under {clean(name, 40)}", show_percent(number(found, name)) + also))
+    return shown
+
+
 def _facts(run: Record) -> list[tuple[str, str]]:
     texts = [(name, text(run, name)) for name in ("model", "command", "version", "preset", "search")]
     bits = number(run, "bits")
@@ -149,6 +161,7 @@ def _facts(run: Record) -> list[tuple[str, str]]:
         ("budget", text(run, "budget", 60) or _shown(number(run, "budget"), "g")),
         ("bits per weight", _shown(number(run, "equivalent_bits"), ".3f")),
         ("as the file codes them", _shown(file_bits(run), ".3f")),
+        *_attacked(run),
         (
             "same next token as float" if is_nats(run) else "same class as float",
             _shown(number(run, "agreement"), ".2f", " %"),

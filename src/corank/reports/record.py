@@ -41,7 +41,7 @@ LAYER_NUMBERS = (
 LAYER_LISTS = ("shape", "spectrum", "code_counts", "weight_range", "coded_counts", "float_counts")
 HISTORY_NUMBERS = (
     "iteration", "loss", "divergence", "extra_bits", "budget_bits", "before", "after",
-    "score", "oscillations", "moved", "norm", "rate", "rate_bits",
+    "score", "oscillations", "moved", "norm", "rate", "rate_bits", "sparsity", "condition", "condition_max",
 )  # fmt: skip
 
 
@@ -151,7 +151,10 @@ def _check_run(path: Path, where: str, run: Record) -> None:
         raise _unsound(path, f"{where} has no {', '.join(missing)}")
     _check_fields(path, where, run, TEXTS, _TEXT)
     _check_fields(path, where, run, NUMBERS, _NUMBER)
-    _check_fields(path, where, run, ("skipped", "plan", "stored_parts"), _OBJECT)
+    _check_fields(path, where, run, ("skipped", "plan", "stored_parts", "attacked", "float_attacked"), _OBJECT)
+    for key in ("attacked", "float_attacked"):
+        scores = run.get(key) or {}
+        _check_fields(path, f"{where}, {key}", scores, tuple(scores), _NUMBER)
     _check_fields(path, where, run, ("layers", "search_history"), _OBJECTS)
     for name, reason in (run.get("skipped") or {}).items():
         if not isinstance(reason, str):

@@ -180,12 +180,20 @@ class _Loop:
         with torch.autocast(state.device.type, torch.bfloat16, enabled=self._bfloat16):
             if feed.teacher is not None:
                 state.reference = feed.teacher.outputs(state.step, state.batch, part.start)
+            for callback in state.recipe.callbacks:
+                callback.inputs_ready(state, self._task)
             state.output = run(state.model, state.batch, state.device)
         task = feed.objective(state)
         loss = task + sum(penalty(state, task) for penalty in state.recipe.penalties)
         for callback in state.recipe.callbacks:
             loss = callback.loss_ready(state, loss)
         return loss, task
+
+    def _task(self, inputs: Any) -> Tensor:
+        """The task's loss of other inputs in the place of the batch's."""
+        state = self._state
+        state.output = run(state.model, inputs, state.device)
+        return self._feed.objective(state)
 
     def _laid_out(self, inputs: Any) -> Any:
         """Images with their channels last where they pass in bfloat16: convolutions are a third faster so."""

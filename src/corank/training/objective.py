@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from corank.calibration.labels import NOTHING
-from corank.errors import ConfigError, DataError
-from corank.losses import Loss, logits_of, output_distance, sequence_logits
+from corank.errors import DataError
+from corank.losses import logits_of, output_distance, sequence_logits
 from corank.padding import output_mask, real_outputs
 from corank.training.state import TrainingState
 
-__all__ = ["Objective", "label_loss"]
+__all__ = ["Objective", "OwnLoss", "label_loss"]
+
+OwnLoss = Callable[..., Tensor]
 
 
 class Objective:
@@ -26,14 +28,13 @@ class Objective:
         kind: "distil", "labels" or "both", as in a recipe.
         temperature: of the distillation of logits.
         own: a function of the user's in its place, ``(output, target) -> scalar``: the target is the float network's
-            output where ``kind`` is "distil", else the labels.
+            output where ``kind`` is "distil", the labels where it is "labels"; where it is "both",
+            ``(output, reference, labels) -> scalar``.
         tokens: whether samples are sequences of tokens.
     """
 
-    def __init__(self, kind: str, temperature: float, own: Loss | None, tokens: bool) -> None:
+    def __init__(self, kind: str, temperature: float, own: OwnLoss | None, tokens: bool) -> None:
         self._kind, self._temperature, self._own, self._tokens = kind, temperature, own, tokens
-        if own is not None and kind == "both":
-            raise ConfigError("a loss of one's own has one target; take loss 'distil' or 'labels' beside it")
 
     @property
     def distils(self) -> bool:
@@ -54,7 +55,8 @@ class Objective:
         """A scalar with a graph, in nats for logits."""
         output, reference = _as_float(state.output), _as_float(state.reference)
         if self._own is not None:
-            return self._own(output, reference if self.distils else state.labels)
+            both = (reference, state.labels)
+            return self._own(output, *(both if self._kind == "both" else both[:1] if self.distils else both[1:]))
         found: list[Tensor] = []
         if self.distils:
             found.append(self._distilled(output, reference, state.batch))

@@ -23,7 +23,6 @@ from corank.config import check_progress
 from corank.devices import device_of
 from corank.errors import ConfigError
 from corank.identity import function_identity
-from corank.losses import Loss
 from corank.notes import collected_notes
 from corank.precision import exact_float32
 from corank.processes import init_processes
@@ -34,13 +33,13 @@ from corank.training.callbacks import Callback
 from corank.training.errors_of_layers import layer_errors
 from corank.training.finish import convert, settle
 from corank.training.loop import train_steps
-from corank.training.objective import Objective
+from corank.training.objective import Objective, OwnLoss
 from corank.training.recipe import Recipe
 from corank.training.recompute import check_recomputed, recomputing
 from corank.training.state import TrainingState
 from corank.verbs.arguments import check_kinds, check_numbers
 from corank.verbs.opening import ContextOptions, with_checkpoint
-from corank.verbs.training_data import calibrated_on, feed_of, read_labelled, reading_threads
+from corank.verbs.training_data import calibrated_on, feed_of, of_pixels, read_labelled, reading_threads
 from corank.verbs.training_run import TrainingAsked, TrainingRun
 from corank.verbs.training_size import Sized, asked_recipe
 
@@ -61,7 +60,7 @@ def train(
     batch_size: int | None = None,
     layers: Mapping[str, LayerOverride] | None = None,
     all_layers: bool = False,
-    loss: Loss | None = None,
+    loss: OwnLoss | None = None,
     teacher: nn.Module | None = None,
     callbacks: Sequence[Callback] = (),
     samples: int | None = None,
@@ -93,7 +92,7 @@ def train(
         layers: exceptions by name pattern, as for :func:`corank.quantize`.
         all_layers: also give the first and the last layer the recipe's weights.
         loss: of one's own, ``(output, target) -> scalar``: the target is the float network's output, or the labels
-            where the recipe's loss is "labels".
+            where the recipe's loss is "labels"; ``(output, reference, labels) -> scalar`` where it is "both".
         teacher: a trained network of any kind for the same inputs and outputs, to be distilled from in the place of the
             float network; a recipe's loss "labels" becomes "distil".
         callbacks: of one's own, run after the recipe's; they are not stored.
@@ -123,13 +122,14 @@ def train(
     init_processes()
     how, sized = asked_recipe(recipe, rate, size)
     how = _checked(_taught(_counted(how, iterations, batch_size), teacher), recompute)
+    how = replace(how, callbacks=of_pixels(how.callbacks, data))
     check_numbers(samples, how.batch_size, seed)
     options = ContextOptions(samples, 32, seed, device, True, None, progress)
     with collected_notes() as notes:
         batches = read_labelled(data, how.batch_size, seed)
         batches.check_labels(how.loss)
         threads = reading_threads(batches, workers)
-        asked = TrainingAsked(how, layers or {}, all_layers, reference, teacher)
+        asked = TrainingAsked(how, layers or {}, all_layers, reference, teacher, loss is not None)
         work = TrainingRun.of(model, calibrated_on(data, batches, samples), asked, options)
         context = with_checkpoint(work.context, checkpoint, lambda: _identity(asked, work, batches, sized, loss))
         objective = Objective(how.loss, how.temperature, loss, context.samples.are_tokens)
@@ -137,7 +137,7 @@ def train(
         feed = replace(feed, workers=threads)
         state = work.begin(context)
         work = sized.steered(work, state, context)
-        own = (*sized.watching(work, context), *callbacks)
+        own = (*sized.watching(work, context), *of_pixels(callbacks, data))
         state.recipe = replace(work.recipe, callbacks=(*work.recipe.callbacks, *own))
         if feed.teacher is None or feed.teacher.kept is not None:
             work.rest()
@@ -185,7 +185,7 @@ def _checked(recipe: Recipe, recompute: bool) -> Recipe:
 
 
 def _identity(
-    asked: TrainingAsked, work: TrainingRun, batches: Batches, sized: Sized, loss: Loss | None
+    asked: TrainingAsked, work: TrainingRun, batches: Batches, sized: Sized, loss: OwnLoss | None
 ) -> dict[str, Any]:
     teacher = asked.teacher
     return {

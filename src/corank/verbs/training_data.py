@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,19 @@ from torch import Tensor
 
 from corank.calibration import Batches, Context, augmentation_for
 from corank.data import ImageSet, TokenSet
+from corank.data.pixel_scale import pixel_scale
 from corank.data.shards import shards_in_turn
 from corank.errors import ConfigError
 from corank.memory import free_bytes
 from corank.processes import processes_here
+from corank.training.callbacks import Adversarial, Callback
 from corank.training.checks import check_shapes
 from corank.training.feed import Feed
 from corank.training.objective import Objective
 from corank.training.recipe import Recipe
 from corank.training.teacher_cache import Remembering, TeacherOutputs
 
-__all__ = ["calibrated_on", "feed_of", "read_labelled", "reading_threads"]
+__all__ = ["calibrated_on", "feed_of", "of_pixels", "read_labelled", "reading_threads"]
 
 _HELD_BYTES = 2_000_000_000  # of decoded images
 _CALIBRATED = 1600  # samples, unless the caller says otherwise
@@ -92,6 +94,17 @@ def feed_of(batches: Batches, recipe: Recipe, objective: Objective, context: Con
         kept = remembering if augment == "none" else None
         outputs = TeacherOutputs(context.model, batches, kept, objective.read_part)
     return Feed(batches, outputs, objective, augment, size)
+
+
+def of_pixels(callbacks: Sequence[Callback], data: Any) -> tuple[Callback, ...]:
+    """The callbacks, of which those that change pixels are told how the data's became inputs, where it says so."""
+    scale = pixel_scale(data)
+    if scale is None:
+        return tuple(callbacks)
+    return tuple(
+        replace(one, mean=scale[0], std=scale[1]) if isinstance(one, Adversarial) and not one.std else one
+        for one in callbacks
+    )
 
 
 def reading_threads(batches: Batches, workers: int | None) -> int:

@@ -51,6 +51,7 @@ class TrainingAsked:
     all_layers: bool = False
     reference: str | None = None
     teacher: nn.Module | None = None
+    own_loss: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class TrainingRun:
             _apply(own, structure)
             context = open_context(own, data, options)
         if asked.teacher is not None:
-            teacher = _taught_by(asked.teacher, context)
+            teacher = _taught_by(asked, asked.teacher, context)
         draft = drafted(request, context)
         draft = replace(draft, structure=(*draft.structure, *structure), recipe=stored_recipe(recipe))
         as_held(own, list(draft.plan.coded()))
@@ -223,18 +224,18 @@ class TrainingRun:
         return recipe.edge_inputs.with_bits(plan.inputs)
 
 
-def _taught_by(teacher: nn.Module, context: Context) -> Context:
+def _taught_by(asked: TrainingAsked, teacher: nn.Module, context: Context) -> Context:
     """The context with another network, of any kind, to learn outputs from.
 
     Raises:
-        ModelError: where its outputs are not of the shape of the network's own.
+        ModelError: where its outputs are not of the shape of the network's own, and no loss of the caller's reads them.
     """
     note(f"learned from a teacher that was given, a {type(teacher).__name__}")
     own = copy.deepcopy(teacher).float().eval().to(context.device)
     with torch.no_grad():
         outputs = run(own, context.samples.first(2), context.device)
     given, expected = ([tuple(one.shape) for one in tree_leaves(each)] for each in (outputs, context.prepared.outputs))
-    if given != expected:
+    if given != expected and not asked.own_loss:
         raise ModelError(
             f"the teacher gives outputs of shapes {str(given)[:100]} where the network gives {str(expected)[:100]}; "
             "a teacher has the network's classes"

@@ -1,4 +1,4 @@
-"""The course of a training: loss, score, oscillations, codes that moved, norms and rate, a panel each."""
+"""The course of a training: loss, score, oscillations, norms, condition numbers, rate and others, a panel each."""
 
 from __future__ import annotations
 
@@ -47,6 +47,9 @@ PANELS = (
     Panel("oscillations", "oscillations at a look", VERMILION, from_zero=True),
     Panel("moved", "codes that moved (%)", ORANGE, 100.0, from_zero=True),
     Panel("norm", "mean norm of the weights", PURPLE),
+    Panel("sparsity", "weights that are zero (%)", ORANGE, 100.0, from_zero=True),
+    Panel("condition", "log10 condition number, mean", PURPLE, from_zero=True),
+    Panel("condition_max", "log10 condition number, worst", VERMILION, from_zero=True),
     Panel("rate_bits", "bits per weight, coded", GREEN),
     Panel("rate", "bits per weight, coded", GREEN),
 )

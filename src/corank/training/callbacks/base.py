@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -24,6 +25,10 @@ class Callback(ABC):  # noqa: B024 - every method has a default
 
     def start(self, state: TrainingState) -> None:  # noqa: B027
         """Before the first step, also of a run that goes on; ``state.kept`` is then what it was."""
+
+    def inputs_ready(self, state: TrainingState, loss_of: Callable[[Any], Tensor]) -> None:  # noqa: B027
+        """Before the network runs, once for each part of a step: ``state.batch`` may be replaced. ``loss_of(inputs)``
+        is the task's loss of others in its place, a scalar with a graph."""
 
     def loss_ready(self, state: TrainingState, loss: Tensor) -> Tensor:
         """The loss to differentiate, penalties added."""

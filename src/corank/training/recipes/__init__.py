@@ -21,6 +21,7 @@ from corank.training.recipes.dense_shift import dense_shift
 from corank.training.recipes.direct import direct
 from corank.training.recipes.dorefa import dorefa
 from corank.training.recipes.gradient_l1 import gradient_l1
+from corank.training.recipes.incremental import incremental
 from corank.training.recipes.lsq import lsq
 from corank.training.recipes.ofq import ofq
 from corank.training.recipes.pact import pact
@@ -28,6 +29,7 @@ from corank.training.recipes.parq import parq
 from corank.training.recipes.power_of_two import power_of_two
 from corank.training.recipes.random_bias import random_bias
 from corank.training.recipes.refine import refine
+from corank.training.recipes.robust import robust
 from corank.training.recipes.roq import roq
 from corank.training.recipes.s3 import s3
 from corank.training.recipes.shift_speech import shift_speech, shift_speech_s3
@@ -57,16 +59,18 @@ RECIPES: dict[str, Callable[[int, int | None], Recipe]] = {
     "power-of-two": power_of_two,
     "random-bias": random_bias,
     "refine": refine,
+    "robust": robust,
     "roq": roq,
     "s3": s3,
     "shift-speech": shift_speech,
     "shift-speech-s3": shift_speech_s3,
     "stats": stats,
     "ternary": ternary,
+    "weight-aligning": incremental,
 }
 """Methods by name; each takes the bits of weights and of inputs, None for float inputs."""
 
-_FLOAT = ("compander", "gradient-l1")  # methods that end in a float network
+_FLOAT = ("compander", "gradient-l1", "robust", "weight-aligning")  # that by their name alone end in a float network
 _NAME = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*?)-(?:(\d)bit|w(\d)a(\d))")
 _ROUGHLY = re.compile(r"(.+?)[-_ ]?(?:(\d+)[-_ ]?bits?|w?(\d+)[-_ ]?a(\d+))?")  # of a name that is none, what was meant
 

@@ -31,16 +31,16 @@ from corank.storage.supernet_file import load_supernet, save_supernet
 from corank.training import Recipe
 from corank.verbs.class_head import align_classes
 from corank.verbs.compare import Case, cases, compare
-from corank.verbs.prune import prune
 from corank.verbs.exemplars import choose_exemplars
+from corank.verbs.prune import prune
 from corank.verbs.quantize import quantize
 from corank.verbs.smallest import quantize_smallest
 from corank.verbs.stored_recipe import recipe_of
 from corank.verbs.subnet_search import search_subnets
 from corank.verbs.supernet import extract_subnet, train_supernet
 from corank.verbs.train import train
-from corank.verbs.tune import Tuned, tune
 from corank.verbs.train_classes import train_classes
+from corank.verbs.tune import Tuned, tune
 
 __version__ = version("corank")
 
@@ -98,7 +98,7 @@ __all__ = [
     "to_float",
     "to_packed",
     "train",
+    "train_classes",
     "train_supernet",
     "tune",
-    "train_classes",
 ]

@@ -75,11 +75,11 @@ def test_what_runs_or_failed_is_not_proposed_again(tuner: Tuner) -> None:
 
 
 def test_trees_need_fewer_trials_than_random_and_with_records_the_first_is_best() -> None:
-    seeds = range(3)
+    seeds = range(12)
     random = np.mean([trials_to_best(RandomDraws(), seed) for seed in seeds])
     cold = np.mean([trials_to_best(BoostedTrees(), seed) for seed in seeds])
     assert cold < random
-    assert all(trials_to_best(BoostedTrees(), seed, (record(-2.0), record(3.0))) == 1 for seed in seeds)
+    assert all(trials_to_best(BoostedTrees(), seed, (record(-2.0), record(3.0))) == 1 for seed in seeds[:3])
 
 
 def test_genetic_search_crosses_the_best() -> None:

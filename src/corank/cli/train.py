@@ -83,11 +83,9 @@ def train(
     if not is_main():  # of several processes one writes and speaks
         return
     made = Made("train", command_line(context), request.label)
-    if how.ends_in_float:
-        result = {**_of_float(made, scores, source, how, seed), "search_history": steps}
-    else:
-        result = record_of(made, corank.inspect(trained, True, coder), scores, source)
-    result |= files.heard(trained, (scored or [images])[0])
+    seen = None if how.ends_in_float else corank.inspect(trained, True, coder)
+    result = record_of(made, seen, scores, source) if seen else _of_float(made, scores, source, how, seed)
+    result |= files.heard(trained, (scored or [images])[0]) | ({} if seen else {"search_history": steps})
     written = files.write(lambda path: _save(trained, result, path, coder), result)
     if not quiet:
         show_made(result, written, "trained")

@@ -24,6 +24,7 @@ ORDER = (
         *("transfer", "watching"),
     ),
     ("kernels", "matrix"),
+    ("operators",),
     ("statistics",),
     ("codecs",),
     ("coded_weight",),
@@ -96,7 +97,7 @@ INSIDE = {
         ("exemplars", "opening", "scoring", "stored_recipe"),
         ("finishing", "training_run"),
         ("training_size",),
-        ("quantize", "train", "supernet", "pruning_run"),
+        ("quantize", "train", "supernet", "pruning_run", "analyse"),
         ("smallest", "compare", "subnet_search", "tuning_request", "prune", "train_classes"),
         ("tune",),
     ),
@@ -134,6 +135,7 @@ PUBLIC_CALLS = {
     ("hub/repository.py", "from_pretrained"),
     ("hub/repository.py", "push_to_hub"),
     ("runtime.py", "session"),
+    ("verbs/analyse.py", "analyse"),
     ("verbs/compare.py", "compare"),
     ("verbs/prune.py", "prune"),
     ("verbs/exemplars.py", "choose_exemplars"),
@@ -148,7 +150,7 @@ PUBLIC_CALLS = {
         (f"cli/{name}.py", name)
         for name in (
             *("compare", "diff", "evaluate", "export", "import_peft", "inspect", "pack", "predict", "prune"),
-            *("quantize", "train", "tune"),
+            *("quantize", "train", "tune", "analyse"),
         )
     ),
     *(("cli/supernet.py", name) for name in ("train", "search", "extract")),

@@ -29,6 +29,7 @@ from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
 from corank.storage.artifact import load, save
 from corank.storage.supernet_file import load_supernet, save_supernet
 from corank.training import Recipe
+from corank.verbs.analyse import analyse
 from corank.verbs.class_head import align_classes
 from corank.verbs.compare import Case, cases, compare
 from corank.verbs.exemplars import choose_exemplars
@@ -74,6 +75,7 @@ __all__ = [
     "Uniform",
     "UniformRanks",
     "align_classes",
+    "analyse",
     "cases",
     "choose_exemplars",
     "compare",

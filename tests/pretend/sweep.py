@@ -44,6 +44,7 @@ from corank.training.recipes import RECIPES, chosen_recipe  # isort: skip
 from corank.training.recipes.rate import rate  # isort: skip
 from corank.tuning.own_space import own_space  # isort: skip
 from corank.verbs import compare  # isort: skip
+from corank.verbs.analyse import ANALYSES  # isort: skip
 from pretend.networks import IMAGES, KINDS, LABELS, TOKENS, convolutional, data_of, language_model  # isort: skip
 
 Case = Callable[[], None]
@@ -212,6 +213,8 @@ def verbs() -> Iterator[tuple[str, Case]]:
     yield "evaluate a model that is elsewhere", evaluated_elsewhere
     yield "compare", compared
     yield "compare a model that is elsewhere", compared_elsewhere
+    for what in ANALYSES:
+        yield f"analyse {what}", partial(analysed, what)
     yield "smallest", smallest
     yield "tune", tuned
     yield "checkpoint", resumed
@@ -297,6 +300,14 @@ def compared_on(model: nn.Module) -> None:
     wanted = compare.cases(codecs=["uniform"], bits=[3])[:2]
     found = corank.compare(model, IMAGES, [(IMAGES, LABELS)], wanted, samples=8, device=PRETEND)
     assert len(found.results) == len(wanted) and "failed" not in str(found.results)
+
+
+def analysed(what: str) -> None:
+    small, model = small_model(), convolutional()
+    found = corank.analyse(there(model), (IMAGES, LABELS), what, quantized=small, samples=8, device=PRETEND)
+    here = corank.analyse(model, (IMAGES, LABELS), what, quantized=small, samples=8, device="cpu")
+    assert devices(small) == {PRETEND} and devices(model) == {torch.device("cpu")}
+    assert [one["name"] for one in found["layers"]] == [one["name"] for one in here["layers"]]
 
 
 def smallest() -> None:
@@ -410,7 +421,10 @@ def trainings() -> Iterator[tuple[str, Case]]:
         yield f"inputs {way}", partial(trained, recipe)
     for codec in CODECS:
         yield f"straight through {codec}", partial(trained, straight(codec))
-    every = (callbacks.Meters(1), callbacks.Blend(0.1), callbacks.Confidence(0.1, 0.0), callbacks.LayerByLayer(0.5))
+    every = (
+        *(callbacks.Meters(1), callbacks.Blend(0.1), callbacks.Confidence(0.1, 0.0), callbacks.LayerByLayer(0.5)),
+        callbacks.OperatorNorms(2),
+    )
     for number, callback in enumerate(every):
         yield f"callback {number}", partial(trained, corank.Recipe(callbacks=(callback,), average=0.5))
     both = (penalties.GradientL1(), penalties.Importance(every=2))

@@ -54,6 +54,7 @@ def stepped(state: TrainingState, optimizer: torch.optim.Optimizer, steps: int =
         generator = torch.Generator().manual_seed(1000 + state.step)
         images: Tensor = torch.randn(16, 3, 8, 8, generator=generator)
         labels = torch.randint(5, (16,), generator=generator)
+        state.batch, state.labels = images, labels
         optimizer.zero_grad()
         F.cross_entropy(state.model(images), labels).backward()
         for callback in callbacks:

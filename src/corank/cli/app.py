@@ -10,6 +10,7 @@ from typing import Annotated, TextIO
 import typer
 
 from corank import __version__
+from corank.cli.analyse import analyse
 from corank.cli.compare import compare
 from corank.cli.demo import demo
 from corank.cli.diff import diff
@@ -65,6 +66,7 @@ COMMANDS = (
     evaluate,
     predict,
     inspect,
+    analyse,
     compare,
     export,
     import_peft,

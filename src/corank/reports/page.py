@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from corank.reports.analyses import AnalysisView, is_analysis, shown
 from corank.reports.cells import (
     LAYER_COLUMNS,
     NOTHING,
@@ -26,7 +27,7 @@ from corank.reports.cells import (
     show_value,
 )
 from corank.reports.fields import Record, clean, entries, file_bits, layer_name, number, numbers, run_label, text
-from corank.reports.pictures import Picture, accuracy_picture, run_pictures
+from corank.reports.pictures import Picture, accuracy_picture, analysis_pictures, run_pictures
 from corank.reports.plots.errors import fragile_layers
 
 __all__ = ["PageView", "RunView", "page_of"]
@@ -52,6 +53,7 @@ class RunView:
     floats: list[Row]
     plan: str | None
     reproduce: str | None
+    analysis: AnalysisView | None = None
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,16 @@ class PageView:
 def page_of(runs: Sequence[Record], title: str) -> PageView:
     """The page of at least one run."""
     best, why = headline_run(runs)
+    compared = [run for run in runs if not is_analysis(run)]
     return PageView(
         title=clean(title),
         subtitle=_subtitle(runs, best, why),
         cards=_cards(best),
-        columns=_in_page_order(comparison_columns(runs)),
-        rows=[_in_page_order(comparison_cells(run)) for run in runs],
-        best=next(place for place, run in enumerate(runs) if run is best),
-        note=_note(runs),
-        accuracy=accuracy_picture(runs) if len(runs) > 1 else None,
+        columns=_in_page_order(comparison_columns(compared)) if compared else (),
+        rows=[_in_page_order(comparison_cells(run)) for run in compared],
+        best=next((place for place, run in enumerate(compared) if run is best), 0),
+        note=_note(compared) if compared else "",
+        accuracy=accuracy_picture(compared) if len(compared) > 1 else None,
         layer_columns=LAYER_COLUMNS,
         fragile_columns=FRAGILE_COLUMNS,
         runs=[_run_view(run, place, alone=len(runs) == 1) for place, run in enumerate(runs)],
@@ -109,6 +112,8 @@ def _subtitle(runs: Sequence[Record], best: Record, why: str) -> str:
 
 
 def _cards(run: Record) -> list[tuple[str, str, str]]:
+    if is_analysis(run):
+        return shown(run).cards
     metric = metric_name([run])
     coded, original = file_bits(run), number(run, "float_bytes")
     bits = number(run, "equivalent_bits") if coded is None else coded
@@ -124,7 +129,26 @@ def _cards(run: Record) -> list[tuple[str, str, str]]:
     ]
 
 
+def _analysis_view(run: Record, place: int) -> RunView:
+    view = shown(run)
+    return RunView(
+        label=view.title,
+        summary=text(run, "model") or "",
+        facts=_facts(run),
+        pictures=analysis_pictures(view, place),
+        fragile=[],
+        layers=[],
+        skipped=view.without_theory,
+        floats=[],
+        plan=None,
+        reproduce=text(run, "reproduce", 4000),
+        analysis=view,
+    )
+
+
 def _run_view(run: Record, place: int, alone: bool) -> RunView:
+    if is_analysis(run):
+        return _analysis_view(run, place)
     beside_float = accuracy_picture([run]) if alone else None
     value, size = show_value(run, "quantized_value"), show_bytes(number(run, "stored_bytes"))
     return RunView(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from corank.reports.analyses import AnalysisView
 from corank.reports.fields import Record, clean
 from corank.reports.plots import (
     accuracy,
@@ -26,7 +27,7 @@ from corank.reports.svg import svg_element
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "accuracy_picture", "picture_of", "run_pictures"]
+__all__ = ["Picture", "accuracy_picture", "analysis_pictures", "picture_of", "run_pictures"]
 
 LONG_DESCRIPTION = 1200
 
@@ -133,6 +134,14 @@ def run_pictures(run: Record, place: int) -> list[Picture]:
         picture_of(plot.draw(run), f"r{place}p{number}", plot.describe(run), plot.caption)
         for number, plot in enumerate(PLOTS)
         if plot.can_draw(run)
+    ]
+
+
+def analysis_pictures(view: AnalysisView, place: int) -> list[Picture]:
+    """Draw what an analysis shows. `place` is its run's index in the page."""
+    return [
+        picture_of(one.draw(), f"r{place}a{number}", one.description, one.caption)
+        for number, one in enumerate(view.drawings)
     ]
 
 

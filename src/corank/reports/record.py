@@ -42,6 +42,7 @@ LAYER_LISTS = ("shape", "spectrum", "code_counts", "weight_range", "coded_counts
 HISTORY_NUMBERS = (
     "iteration", "loss", "divergence", "extra_bits", "budget_bits", "before", "after",
     "score", "oscillations", "moved", "norm", "rate", "rate_bits", "sparsity", "condition", "condition_max",
+    "log_norms", "norm_gradient", "norm_noise", "norm_curvature",
 )  # fmt: skip
 
 
@@ -151,10 +152,13 @@ def _check_run(path: Path, where: str, run: Record) -> None:
         raise _unsound(path, f"{where} has no {', '.join(missing)}")
     _check_fields(path, where, run, TEXTS, _TEXT)
     _check_fields(path, where, run, NUMBERS, _NUMBER)
-    _check_fields(path, where, run, ("skipped", "plan", "stored_parts", "attacked", "float_attacked"), _OBJECT)
+    _check_fields(
+        path, where, run, ("skipped", "plan", "stored_parts", "attacked", "float_attacked", "analysis"), _OBJECT
+    )
     for key in ("attacked", "float_attacked"):
         scores = run.get(key) or {}
         _check_fields(path, f"{where}, {key}", scores, tuple(scores), _NUMBER)
+    _check_analysis(path, where, run.get("analysis") or {})
     _check_fields(path, where, run, ("layers", "search_history"), _OBJECTS)
     for name, reason in (run.get("skipped") or {}).items():
         if not isinstance(reason, str):
@@ -163,6 +167,12 @@ def _check_run(path: Path, where: str, run: Record) -> None:
         _check_layer(path, f"{where}, layer {index}", layer)
     for index, step in enumerate(run.get("search_history") or []):
         _check_fields(path, f"{where}, search step {index}", step, HISTORY_NUMBERS, _NUMBER)
+
+
+def _check_analysis(path: Path, where: str, found: Record) -> None:
+    _check_fields(path, f"{where}, its analysis", found, ("what",), _TEXT)
+    _check_fields(path, f"{where}, its analysis", found, ("layers",), _OBJECTS)
+    _check_fields(path, f"{where}, its analysis", found, ("no_theory", "not_compared"), _OBJECT)
 
 
 def _check_layer(path: Path, where: str, layer: Record) -> None:

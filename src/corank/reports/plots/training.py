@@ -50,6 +50,10 @@ PANELS = (
     Panel("sparsity", "weights that are zero (%)", ORANGE, 100.0, from_zero=True),
     Panel("condition", "log10 condition number, mean", PURPLE, from_zero=True),
     Panel("condition_max", "log10 condition number, worst", VERMILION, from_zero=True),
+    Panel("log_norms", "log of the product of norms", PURPLE),
+    Panel("norm_gradient", "its change by the gradient", BLUE),
+    Panel("norm_noise", "spread of that by noise", ORANGE, from_zero=True),
+    Panel("norm_curvature", "its change by curvature", VERMILION),
     Panel("rate_bits", "bits per weight, coded", GREEN),
     Panel("rate", "bits per weight, coded", GREEN),
 )

@@ -8,6 +8,7 @@ from corank.training.callbacks.condition_numbers import ConditionNumbers
 from corank.training.callbacks.confidence import Confidence
 from corank.training.callbacks.layer_by_layer import LayerByLayer
 from corank.training.callbacks.meters import Meters
+from corank.training.callbacks.operator_norms import OperatorNorms
 from corank.training.callbacks.random_bias import RandomBias
 from corank.training.callbacks.relax import Relax
 from corank.training.callbacks.sparsify import Sparsify
@@ -21,6 +22,7 @@ _OWN: dict[str, type[Callback]] = {
     "confidence": Confidence,
     "layer-by-layer": LayerByLayer,
     "meters": Meters,
+    "operator-norms": OperatorNorms,
     "random-bias": RandomBias,
     "relax": Relax,
     "sparsify": Sparsify,
@@ -38,6 +40,7 @@ __all__ = [
     "Confidence",
     "LayerByLayer",
     "Meters",
+    "OperatorNorms",
     "RandomBias",
     "Relax",
     "Sparsify",

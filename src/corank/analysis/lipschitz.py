@@ -66,7 +66,8 @@ def lipschitz(context: Context, quantized: nn.Module | None, bits: int) -> dict[
         layers.append({"name": name, **norms, **_harm(context, name, coded.get(name), reference)})
     bounds, more, notes = _bounds(context, quantized, layers, sizes)
     return {
-        "layers": layers, "no_theory": _joined(no_theory, more, context.prepared.skipped), "not_compared": left, **bounds,
+        "layers": layers, "no_theory": _joined(no_theory, more, context.prepared.skipped), "not_compared": left,
+        **bounds,
         "harm_together": whole, "trial_bits": bits if quantized is None else None, "notes": notes,
         "samples": len(context.samples),
     }  # fmt: skip

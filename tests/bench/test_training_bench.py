@@ -148,8 +148,8 @@ def test_every_method_is_measured(script: Any) -> None:
     training = script("training")
     from corank.training.recipes import RECIPES, chosen_recipe
 
-    # measured at sizes, on a network of its own (bench/binary_vit.py), and on speech
-    own = {"rate", "binary-vit", *script("training_digits")["METHODS"]}
+    # measured at sizes, by benches of their own (bench/binary_vit.py, ofq.py, robust.py, incremental.py), and on speech
+    own = {"rate", "binary-vit", "ofq", "robust", "weight-aligning", *script("training_digits")["METHODS"]}
     assert set(RECIPES) <= set(training["METHODS"]) | set(training["ENDING_IN_FLOAT"]) | own
     for name in ("training", "training_digits", "training_language"):
         for case in script(name)["cases"]().values():

@@ -224,7 +224,7 @@ def test_any_model_and_a_loss_of_the_users(images: Tensor, own: bool) -> None:
     how = Refinement(60, 32, bias_rate=1e-3, code_rate=0.0, augment=False, precision="float32")
     errors = []
     for tuning in (Refinement(0), how):
-        coded = corank.quantize(model, small, bits=2, preset="best", refinement=tuning, loss=loss, all_layers=True)
+        coded = corank.quantize(model, small, bits=2, preset="nearest", refinement=tuning, loss=loss, all_layers=True)
         with torch.no_grad():
             errors.append(float((loss or output_distance)(coded(small), model(small))))
     assert errors[1] < errors[0]

@@ -77,8 +77,9 @@ def test_a_matrix_that_lost_a_direction_has_a_finite_value_and_gradient() -> Non
     weight.requires_grad_()
     found = condition_surrogate(weight)
     found.backward()
-    assert math.isfinite(float(found)) and bool(torch.isfinite(weight.grad).all()) and bool(weight.grad.any())
-    assert float(found) > surrogate(drawn(1, 4, 9))
+    found = found.detach()
+    assert math.isfinite(found.item()) and bool(torch.isfinite(weight.grad).all()) and bool(weight.grad.any())
+    assert found.item() > surrogate(drawn(1, 4, 9))
 
 
 def test_its_gradient_is_that_of_differences() -> None:

@@ -413,7 +413,13 @@ def trainings() -> Iterator[tuple[str, Case]]:
         chosen = whole.get(name) or first_of(
             f"{name}-{width}" for width in (WIDTHS.get(name), *widths, "w3a3") if width
         )
-        yield f"recipe {chosen}", partial(trained, chosen)
+        if name == "ofq":  # of attention alone
+            yield (
+                f"recipe {chosen}",
+                partial(trained, chosen, vision_transformer(), (torch.nn.functional.pad(IMAGES, (1, 1, 1, 1)), LABELS)),
+            )
+        else:
+            yield f"recipe {chosen}", partial(trained, chosen)
     yield "to a rate", partial(trained, None, rate=1.5)
     yield "to a size", partial(trained, None, size="2500")
     for way in ("channel-weighted", "learned-clip", "learned-step", "resolution"):
@@ -435,6 +441,13 @@ def trainings() -> Iterator[tuple[str, Case]]:
     yield "signs that are counted", counted_signs
     yield "language model", language_model_trained
     yield "killed", training_resumed
+
+
+def vision_transformer() -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    return VisionTransformer(img_size=8, patch_size=4, embed_dim=24, depth=1, num_heads=3, num_classes=5).eval()
 
 
 def first_of(names: Iterator[str]) -> str:

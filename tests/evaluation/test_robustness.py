@@ -31,7 +31,7 @@ def test_scores_fall_as_the_ball_grows_and_are_the_clean_ones_in_none(model: nn.
     none, small, more, large = found.attacked.values()
     assert none == found.top1 and none >= small >= more and small > large
     assert found == corank.evaluate(model, labelled_images(64), attacks=names)  # random starts and all
-    assert corank.evaluate(model, labelled_images(64)).attacked == {}
+    assert corank.evaluate(model, labelled_images(64)).attacked is None
 
 
 def test_a_batch_at_a_time_is_what_is_counted(model: nn.Module) -> None:

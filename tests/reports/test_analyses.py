@@ -65,6 +65,17 @@ def test_the_layer_that_hurts_is_named_with_its_share() -> None:
     assert "said." in view.remarks and "says little" in view.remarks[0]
 
 
+def test_layers_that_have_eight_bits_by_themselves_are_not_advised_on() -> None:
+    layers = [{"name": name, "harm": harm, "bits": 3} for name, harm in (("a", 6.0), ("b", 3.0), ("c", 1.0))]
+    trial = {"what": "lipschitz", "layers": layers, "trial_bits": 3, "spared": ["a", "c"]}
+    verdict = shown(run_of(trial)).verdict
+    assert verdict.startswith("a hurts most") and "spares a and c by itself" in verdict
+    assert "b does most, 30 %" in verdict and verdict.endswith("Spare it by --layer b=8.")
+    assert "spares" not in shown(run_of({**trial, "trial_bits": None})).verdict
+    alone = shown(run_of({**trial, "layers": layers[:1], "spared": ["a"]})).verdict
+    assert "spares a by itself" in alone and "--layer" not in alone
+
+
 def test_what_the_quantized_network_sees_less_of() -> None:
     view = shown(run_of(SPECTRAL))
     assert "0.40 nats less" in view.verdict and "less on band 1 and more on band 2" in view.verdict

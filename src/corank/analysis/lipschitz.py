@@ -67,7 +67,7 @@ def lipschitz(context: Context, quantized: nn.Module | None, bits: int) -> dict[
     bounds, more, notes = _bounds(context, quantized, layers, sizes)
     return {
         "layers": layers, "no_theory": _joined(no_theory, more, context.prepared.skipped), "not_compared": left,
-        **bounds,
+        "spared": [name for name in context.prepared.targets if name in context.prepared.edges], **bounds,
         "harm_together": whole, "trial_bits": bits if quantized is None else None, "notes": notes,
         "samples": len(context.samples),
     }  # fmt: skip

@@ -52,9 +52,9 @@ class Scores:
         """What was found of the quantized model and, if it was looked at, of the float one."""
         if found.nats is None:
             value = original.top1 if original else None
-            under = original.attacked if original else {}
+            under = (original.attacked if original else None) or {}
             scores = (value, found.top1, found.agreement, found.kl, found.samples)
-            return cls(*scores, float_attacked=under, attacked=found.attacked)
+            return cls(*scores, float_attacked=under, attacked=found.attacked or {})
         value = original.nats if original else None
         return cls(value, found.nats, found.agreement, found.kl, found.tokens, NATS)
 

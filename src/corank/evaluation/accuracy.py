@@ -44,7 +44,7 @@ class Evaluation:
         nats: cross-entropy of the next token in nats, mean over tokens; None unless the samples are token sequences.
         tokens: how many were predicted; None unless the samples are token sequences.
         attacked: by attack, such as "fgsm:2/255", the percent of samples whose label is the largest logit after the
-            attack changed them; empty unless attacks were asked for.
+            attack changed them; None unless attacks were asked for.
     """
 
     samples: int
@@ -53,7 +53,7 @@ class Evaluation:
     kl: float | None = None
     nats: float | None = None
     tokens: int | None = None
-    attacked: Mapping[str, float] = field(default_factory=dict)
+    attacked: Mapping[str, float] | None = None
 
     @property
     def perplexity(self) -> float | None:
@@ -167,7 +167,7 @@ class _Counts:
             self.divergence / self.rows if compared else None,
             self.entropy / self.rows if self.of_tokens else None,
             self.rows if self.of_tokens else None,
-            {name: 100.0 * hits / self.labelled for name, hits in self.attacked.items() if self.labelled},
+            {name: 100.0 * hits / self.labelled for name, hits in self.attacked.items() if self.labelled} or None,
         )
 
 

@@ -18,6 +18,7 @@ from corank.layers import HalfParameters, RPReLU
 from corank.layers.half import half
 from corank.models.binary_attention import Attention, TokenNorm, Unit, as_grid
 from corank.models.loader import LoadedModel, Request
+from corank.models.made_name import read_name
 
 __all__ = ["BinaryViT", "BinaryViTShape", "load_binary_vit"]
 
@@ -210,14 +211,8 @@ def load_binary_vit(request: Request) -> LoadedModel:
     Raises:
         ModelError: anything else.
     """
-    classes, *others = request.name.split(",")
-    given: dict[str, str] = {}
-    for one in others:
-        field, _, text = one.partition("=")
-        given[field] = text
-    if len(given) < len(others) or not set(given) <= set(BinaryViTShape.__dataclass_fields__):
-        raise ModelError(f"binary-vit:{request.name}: give {EXAMPLE}")
     try:
+        classes, given = read_name(request.name, BinaryViTShape.__dataclass_fields__)
         values: dict[str, Any] = {field: _read(field, text) for field, text in given.items()}
         shape = BinaryViTShape(**values)
         model = BinaryViT(int(classes), shape)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from corank.errors import ConfigError
+from corank.models.made_name import read_name
 
 __all__ = ["EXAMPLE", "ElasticShape"]
 
@@ -50,13 +51,8 @@ class ElasticShape:
         """Of a name, without ``elastic:``."""
         if len(name) > _LONGEST:
             raise ConfigError(f"a name of {len(name)} letters; the longest has {_LONGEST}")
-        classes, *others = name.split(",")
-        given: dict[str, str] = dict(_USUAL)
-        for one in others:
-            key, _, value = one.partition("=")
-            if key not in _LIMITS or others.count(one) > 1:
-                raise ConfigError(f"{one[:60]!r}: one of {', '.join(_LIMITS)}, each once")
-            given[key] = value
+        classes, own = read_name(name, _LIMITS)
+        given = {**_USUAL, **own}
         widths = _single("width", given["width"])
         stages = len(widths) - 1
         usual = "-".join("1" if place < 2 else "2" for place in range(stages + 1))

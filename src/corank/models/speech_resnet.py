@@ -14,6 +14,7 @@ from corank.data.sampling import Sampling
 from corank.errors import ConfigError, ModelError
 from corank.models.loader import LoadedModel, Request
 from corank.models.log_mel import LogMel
+from corank.models.made_name import read_name
 from corank.models.residual import ResidualBlock
 
 __all__ = ["SpeechResNet", "load_speech_resnet"]
@@ -68,14 +69,8 @@ def load_speech_resnet(request: Request) -> LoadedModel:
     Raises:
         ModelError: anything else.
     """
-    classes, *others = request.name.split(",")
-    given: dict[str, str] = {}
-    for one in others:
-        name, _, value = one.partition("=")
-        given[name] = value
-    if not set(given) <= {"rate", "seconds", "mels", "width"} or len(given) < len(others):
-        raise ModelError(f"speech-resnet:{request.name}: give {EXAMPLE}")
     try:
+        classes, given = read_name(request.name, ("rate", "seconds", "mels", "width"))
         sampling = Sampling(int(given.get("rate", 16_000)), float(given.get("seconds", 1.0)))
         model = SpeechResNet(int(classes), sampling, int(given.get("mels", 40)), int(given.get("width", 16)))
     except (ValueError, ConfigError) as error:

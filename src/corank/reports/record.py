@@ -153,9 +153,7 @@ def _check_run(path: Path, where: str, run: Record) -> None:
         raise _unsound(path, f"{where} has no {', '.join(missing)}")
     _check_fields(path, where, run, TEXTS, _TEXT)
     _check_fields(path, where, run, NUMBERS, _NUMBER)
-    _check_fields(
-        path, where, run, ("skipped", "plan", "stored_parts", "attacked", "float_attacked", "analysis"), _OBJECT
-    )
+    _check_fields(path, where, run, OBJECTS, _OBJECT)
     for key in ("attacked", "float_attacked"):
         scores = run.get(key) or {}
         _check_fields(path, f"{where}, {key}", scores, tuple(scores), _NUMBER)
@@ -174,6 +172,7 @@ def _check_analysis(path: Path, where: str, found: Record) -> None:
     _check_fields(path, f"{where}, its analysis", found, ("what",), _TEXT)
     _check_fields(path, f"{where}, its analysis", found, ("layers",), _OBJECTS)
     _check_fields(path, f"{where}, its analysis", found, ("no_theory", "not_compared"), _OBJECT)
+    _check_fields(path, f"{where}, its analysis", found, ("spared",), _NAMES)
 
 
 def _check_layer(path: Path, where: str, layer: Record) -> None:
@@ -207,6 +206,10 @@ def _is_list_of_objects(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and all(_is_text(item) for item in value)
+
+
 def _is_list_of_numbers(value: object) -> bool:
     return isinstance(value, list) and all(_is_number(item) for item in value)
 
@@ -221,7 +224,7 @@ class _Kind:
 
 _TEXT, _NUMBER, _OBJECT = _Kind("a text", _is_text), _Kind("a number", _is_number), _Kind("an object", _is_object)
 _OBJECTS = _Kind("a list of objects", _is_list_of_objects)
-_LIST = _Kind("a list of numbers", _is_list_of_numbers)
+_LIST, _NAMES = _Kind("a list of numbers", _is_list_of_numbers), _Kind("a list of texts", _is_list_of_texts)
 
 
 def _plain(value: object, where: str, depth: int) -> Any:

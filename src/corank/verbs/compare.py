@@ -240,7 +240,7 @@ def _preset(case: Case) -> Preset:
 
 
 def _scores(found: Evaluation) -> dict[str, Any]:
-    return {name: value for name, value in vars(found).items() if value is not None and value != {}}
+    return {name: value for name, value in vars(found).items() if value is not None}
 
 
 class _Book:

@@ -6,7 +6,7 @@ import shlex
 
 from corank.reports.analyses.view import AnalysisView, Drawing, TableView, notes, reasons
 from corank.reports.cells import NOTHING
-from corank.reports.fields import Record, entries, layer_name, number
+from corank.reports.fields import Record, clean, entries, layer_name, number
 from corank.reports.plots import harm, norms, residuals
 from corank.reports.plots.style import shorten
 
@@ -49,15 +49,30 @@ def _verdict(found: Record, worst: list[Record], total: float) -> str:
     )
     together = 100 * sum(number(one, "harm") or 0.0 for one in worst) / total
     rest = f" With {named} it makes up {together:.0f} %." if named else ""
-    bits = number(first, "bits")
     tried = number(found, "trial_bits")
     how = "as the file has it" if tried is None else f"rounded to nearest at {tried:g} bits"
-    more = "" if bits is None or bits >= 8 else f" Spare it by --layer {shlex.quote(f'{layer_name(first)}=8')}."
+    more = _advice(found, first, total)
     count = len([one for one in entries(found, "layers") if number(one, "harm") is not None])
     return (
         f"{layer_name(first)} hurts most: coded alone, {how}, it does {share:.0f} % of the harm that the {count} "
         f"layers do one by one.{rest}{more}"
     )
+
+
+def _advice(found: Record, worst: Record, total: float) -> str:
+    """How to spare the worst layer; of a trial, the worst of those that are not spared as it is."""
+    said, spared = "", found.get("spared") or []
+    if number(found, "trial_bits") is not None and worst.get("name") in spared:
+        named = " and ".join(shorten(clean(one)) for one in spared[:2])
+        said = f" corank quantize spares {named} by itself, with 8 bits."
+        others = [one for one in entries(found, "layers") if one.get("name") not in spared]
+        worst = next(iter(harm.worst_first(others)), worst)
+        share = 100 * (number(worst, "harm") or 0.0) / total
+        said += f" Of the others {layer_name(worst)} does most, {share:.0f} %." if others else ""
+    bits = number(worst, "bits")
+    if bits is None or bits >= 8 or (said and worst.get("name") in spared):
+        return said
+    return f"{said} Spare it by --layer {shlex.quote(f'{layer_name(worst)}=8')}."
 
 
 def _cards(found: Record, worst: list[Record], total: float) -> list[tuple[str, str, str]]:

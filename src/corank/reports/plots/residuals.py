@@ -52,9 +52,11 @@ def draw(found: Record) -> Figure:
     axes = figure.subplots()
     places = list(range(len(known)))
     axes.hlines(places, [after for _, _, after in known], [before for _, before, _ in known], color=GREY, linewidth=2.2)
-    if any(after != before for _, before, after in known):
+    adapted = any(after != before for _, before, after in known)
+    if adapted:
         axes.scatter([before for _, before, _ in known], places, s=26, color=ORANGE, zorder=3, label="codes alone")
-    axes.scatter([after for _, _, after in known], places, s=30, color=BLUE, zorder=4, label="with the adapter")
+    label = "with the adapter" if adapted else "as coded"
+    axes.scatter([after for _, _, after in known], places, s=30, color=BLUE, zorder=4, label=label)
     style_axes(axes, "What coding leaves wrong", "residual's norm over the weight's (%)", "", grid="x")
     axes.set_xlim(0, max(max(before, after) for _, before, after in known) * 1.08)
     label_layers(axes, [name for name, _, _ in known])

@@ -97,8 +97,11 @@ INSIDE = {
         ("exemplars", "opening", "scoring", "stored_recipe"),
         ("finishing", "training_run"),
         ("training_size",),
-        ("quantize", "train", "supernet", "pruning_run", "analyse"),
-        ("smallest", "compare", "subnet_search", "tuning_request", "prune", "train_classes"),
+        ("train", "supernet", "pruning_run", "analyse"),
+        ("prune", "train_classes", "subnet_search"),
+        ("fewer_channels",),
+        ("quantize",),
+        ("smallest", "compare", "tuning_request"),
         ("tune",),
     ),
 }

@@ -32,7 +32,8 @@ def inspect(model: nn.Module | str | Path, codes: bool = False, coder: str = "au
     relative_output_error, inputs, input_step, input_offset, coder, bits_per_weight, file_bits_per_weight``),
     ``folded, skipped, float_tensors, plan, recipe``. ``float_tensors`` are what the file holds beside the codes, the
     largest first (each with ``name, shape, bytes, reason``). ``recipe`` is that of a training, as
-    :meth:`corank.Recipe.to_json` writes it, or None. ``inputs`` are the bits of a layer's inputs; None, and so are step
+    :meth:`corank.Recipe.to_json` writes it, or None; ``candidates``, where channels were weighed against bits, the
+    networks that were tried. ``inputs`` are the bits of a layer's inputs; None, and so are step
     and offset, where they are float. ``stored_bytes`` is the file's size (of a model: that of
     ``corank.save(model, path, coder)``),
     ``fixed_bytes`` what it would be with all codes at their fixed width; a layer's bits per weight, before and after
@@ -95,6 +96,7 @@ def run_record(run: ModelRecord, contents: ArtifactContents) -> dict[str, Any]:
         "plan": run.plan.to_json(),
         "recipe": None if run.recipe is None else dict(run.recipe),
         **({"structure": [dict(entry) for entry in run.structure]} if run.structure else {}),
+        **({"candidates": [dict(entry) for entry in run.candidates]} if run.candidates else {}),
     }
 
 

@@ -89,6 +89,8 @@ class ModelRecord:
         recipe: of a training, as :meth:`corank.Recipe.to_json` writes it; None where nothing trained. Read from a file
             it is data, whatever it says: :func:`corank.recipe_of` makes a recipe of it.
         structure: how the network differs from its original class; see :mod:`corank.layers.structure`.
+        candidates: networks of other widths that were coded to the same size, and how near each was; empty where none
+            were tried, and once read from a file.
     """
 
     plan: Plan
@@ -109,6 +111,7 @@ class ModelRecord:
     notes: tuple[str, ...] = ()
     recipe: Mapping[str, Any] | None = None
     structure: Structure = ()
+    candidates: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def weights(self) -> int:

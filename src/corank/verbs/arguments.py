@@ -18,7 +18,7 @@ from corank.losses import Loss
 from corank.plan import LayerPlan, Plan
 from corank.refine import BlockReconstruction, Refinement
 
-__all__ = ["check_kinds", "check_loss", "check_numbers", "check_range", "read_samples"]
+__all__ = ["check_kinds", "check_loss", "check_numbers", "check_range", "read_samples", "sample_limit"]
 
 _SAMPLES, _TOKENS = 1600, 102_400  # of images or the like, and of token sequences, unless the caller says otherwise
 
@@ -118,6 +118,19 @@ def check_range(activations: int | None, named: str, plan: Plan | None, plans: I
         )
 
 
+def sample_limit(data: Any, samples: int | None) -> int:
+    """How many samples are read of data at most: ``samples``, or what is usual for data of its kind."""
+    if samples is not None:
+        return samples
+    if isinstance(data, Samples):
+        return len(data)
+    if isinstance(data, TokenSet):
+        return max(1, _TOKENS // data.ids.shape[1])
+    if isinstance(data, Tensor) and data.dim() == 2 and not data.is_floating_point():
+        return max(1, _TOKENS // max(1, data.shape[1]))
+    return _SAMPLES
+
+
 def read_samples(data: Any, samples: int | None, batch_size: int, seed: int) -> Samples:
     """The calibration samples, as :func:`corank.quantize` takes them.
 
@@ -126,13 +139,10 @@ def read_samples(data: Any, samples: int | None, batch_size: int, seed: int) -> 
     """
     if isinstance(data, Samples):
         return data
+    limit = sample_limit(data, samples)
     if isinstance(data, TokenSet):
-        limit = samples or max(1, _TOKENS // data.ids.shape[1])
         return Samples.of(data.sample(limit, seed).ids, limit, batch_size)
-    limit = samples or _SAMPLES
     if isinstance(data, ImageSet):
         chosen = data.sample(limit, seed)
         return Samples.of((images for images, _ in chosen.batches(batch_size)), limit)
-    if isinstance(data, Tensor) and samples is None and data.dim() == 2 and not data.is_floating_point():
-        limit = max(1, _TOKENS // max(1, data.shape[1]))
     return Samples.of(data, limit, batch_size)

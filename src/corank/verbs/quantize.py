@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from corank.autograd import recording
+from corank.calibration import Context
 from corank.codecs import Codec
 from corank.compiled import uncompiled
 from corank.config import check_progress
@@ -23,6 +25,7 @@ from corank.precision import exact_float32
 from corank.presets import Preset, chosen_preset, chosen_search
 from corank.processes import init_processes
 from corank.progress import Progress
+from corank.pruning.narrowing import Narrowing
 from corank.quantization.encode import CodedModel, drafted, encode, redrafted
 from corank.quantization.request import Asked, Origin, QuantizeRequest, RateForSize
 from corank.quantization.template import LayerOverride, PlanTemplate, check_fitted
@@ -31,6 +34,7 @@ from corank.refine import PostTraining, Refinement
 from corank.search import Search
 from corank.storage.model_record import ModelRecord
 from corank.verbs.arguments import check_kinds, check_range
+from corank.verbs.fewer_channels import narrowing_for, quantize_narrowed
 from corank.verbs.finishing import finish
 from corank.verbs.opening import ContextOptions, gradient_samples, open_context, statistics_of, with_checkpoint
 
@@ -67,6 +71,7 @@ def quantize(
     reference: str | None = None,
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
+    prune: str | Narrowing | None = None,
 ) -> nn.Module:
     """A copy of a trained model whose weights are low-bit codes plus low-rank adapters of the residual (CoRa).
 
@@ -116,6 +121,10 @@ def quantize(
         checkpoint: a folder that keeps what is done; the same call with the same folder goes on from there, to the
             identical result.
         progress: called with (what, done, total).
+        prune: beside ``size``: "auto" weighs fewer channels against fewer bits. Narrowed networks
+            (:func:`corank.prune`, each distilled for 100 steps, no labels) and the whole one are coded to the size, and
+            the one ships that is nearest to the float network on samples held back; the whole one where they cannot be
+            told apart. Also shares, "0.2p,0.4p", or a :class:`~corank.pruning.narrowing.Narrowing`.
 
     Returns:
         A drop-in copy, in evaluation mode; what was done is at ``.corank_run`` (a
@@ -129,6 +138,16 @@ def quantize(
     check_progress(progress)
     init_processes()
     target = Asked(bits, rate, budget, size, plan, codec, activations).target()
+    if prune is not None:
+        again = partial(
+            quantize, bits=bits, rate=rate, budget=budget, size=size, layers=layers, codec=codec, preset=preset,
+            search=search, adapter_bits=adapter_bits, activations=activations, activation_range=activation_range,
+            all_layers=all_layers, refinement=refinement, loss=loss, batch_size=batch_size, fold=fold, seed=seed,
+            device=device, reference=reference,
+        )  # fmt: skip
+        how = narrowing_for(prune, target)
+        seen = ContextOptions(samples, batch_size, seed, device, fold, loss, progress)
+        return quantize_narrowed(model, data, how, (seen, checkpoint), again)
     recipe = chosen_preset(preset, codec, activation_range, rate)
     check_range(activations, activation_range, plan, [recipe.layer, recipe.edge, *(layers or {}).values()])
     finder = chosen_search(recipe, search)
@@ -136,6 +155,12 @@ def quantize(
     template = PlanTemplate(recipe, layers or {}, adapter_bits, all_layers, activations)
     request = QuantizeRequest(template, target, finder, how, origin_of(reference, preset, search, finder))
     context = open_context(model, data, ContextOptions(samples, batch_size, seed, device, fold, loss, progress))
+    return _coded(request, context, checkpoint, started).to(device_of(model))
+
+
+def _coded(request: QuantizeRequest, context: Context, checkpoint: str | Path | None, started: float) -> nn.Module:
+    """The context's model, coded and finished, where the context works."""
+    target, template, how = request.target, request.template, request.post_training
     if isinstance(target, RateForSize):
         request = request.at_rate(first_rate(context.prepared, template, target))
     draft = drafted(request, context)
@@ -153,7 +178,7 @@ def quantize(
         coded = code_to_size(attempt, request.template.recipe.rate, target.size, draft.weights)
     else:
         coded = encode(request, draft, statistics, context)
-    return finish(coded, teacher, how, context, started).to(device_of(model))
+    return finish(coded, teacher, how, context, started)
 
 
 def origin_of(reference: str | None, preset: str | Preset, search: str | Search | None, finder: Search) -> Origin:

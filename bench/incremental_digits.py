@@ -66,6 +66,7 @@ def run(options: argparse.Namespace, seed: int) -> dict[str, Any]:
             recipe,
             teacher=teacher,
             align=False,
+            positive=not options.signed,
             iterations=options.steps,
             batch_size=64,
             seed=seed,
@@ -80,12 +81,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--per-class", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--signed", action="store_true", help="rows of both signs, instead of such as stay positive")
     parser.add_argument("--out", type=Path, default=Path("build/incremental_digits.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = {}
     for seed in range(options.seeds):
-        results[f"{options.steps} steps of 64, {options.per_class} exemplars a class/{seed}"] = run(options, seed)
+        rows = ", rows of both signs" if options.signed else ""
+        results[f"{options.steps} steps of 64, {options.per_class} exemplars a class{rows}/{seed}"] = run(options, seed)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1) + "\n")
     for name in next(iter(results.values())):

@@ -259,7 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--network", type=int, choices=tuple(NETWORKS), default=20)
     found.add_argument("--iterations", type=int, default=400)
     found.add_argument("--seeds", type=int, default=1)
-    found.add_argument("--only", action="append", metavar="PATTERN", help="of cases, such as '40 % perspective'")
+    found.add_argument("--only", action="append", metavar="PATTERN", help="of cases, such as '40 %% perspective'")
     found.add_argument("--threads", type=int, default=1)
     found.add_argument("--images", type=int, help="of training and of test, to try the script")
     found.add_argument("--networks", action="store_true", help="other networks, without training")

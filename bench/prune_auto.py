@@ -27,6 +27,7 @@ from corank.storage.model_record import run_of
 from corank.verbs.fewer_channels import WHOLE, quantize_narrowed
 from corank.verbs.opening import ContextOptions
 from corank.verbs.prune import FINETUNE
+from corank.verbs.scoring import Scorer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cifar_task import CifarTask
@@ -43,34 +44,41 @@ def main(arguments: list[str] | None = None) -> None:
         print(markdown(kept.records))
         return
     task: list[CifarTask] = []
+    scorer: list[Scorer] = []
     how = Narrowing(iterations=options.iterations)
-    with tempfile.TemporaryDirectory() as healed:
-        for size in options.size or SIZES:
-            key = f"{options.preset}, {size}, {how.iterations} x {FINETUNE.batch_size}, seed {options.seed}"
-            if key in kept and "refined" in kept.records[key]:
-                continue
-            task = task or [CifarTask.of(options.shared, 20, images=options.images)]
-            own = {"size": size, "rate": "auto", "preset": options.preset, "seed": options.seed}
-            found = kept.records[key] if key in kept else curve(task[0], how, own, Path(healed))
-            kept.put(key, found)
-            kept.put(key, {**found, "refined": refined(task[0], how, own)})
-            print(key, kept.records[key], flush=True)
+    if options.share:
+        how = Narrowing(tuple(options.share), iterations=options.iterations)
+    for size in options.size or SIZES:
+        steps = f"{how.iterations} x {FINETUNE.batch_size}"
+        key = f"{options.preset}, {size}, {steps}, {options.samples} samples, seed {options.seed}"
+        if key in kept and "refined" in kept.records[key]:
+            continue
+        task = task or [CifarTask.of(options.shared, 20, images=options.images)]
+        scorer = scorer or [Scorer(task[0].model, task[0].test)]
+        own = {"size": size, "rate": "auto", "preset": options.preset, "seed": options.seed}
+        with tempfile.TemporaryDirectory() as folder:
+            healed = options.healed or Path(folder)
+            found = kept.records[key] if key in kept else curve(task[0], how, own, options.samples, healed, scorer[0])
+        kept.put(key, found)
+        kept.put(key, {**found, "refined": refined(task[0], how, {**own, "samples": options.samples}, scorer[0])})
+        print(key, kept.records[key], flush=True)
 
 
-def curve(task: CifarTask, how: Narrowing, own: dict[str, Any], healed: Path) -> Record:
+def curve(task: CifarTask, how: Narrowing, own: dict[str, Any], samples: int, healed: Path, scorer: Scorer) -> Record:
     """Every candidate of one size, and which is taken; narrowed networks are those of the sizes before."""
     rows: list[Record] = []
 
-    def coded(narrow: nn.Module, samples: Any, **given: Any) -> nn.Module:
-        found = corank.quantize(narrow, samples, **own, **given)
-        scored = corank.evaluate(found, task.test, task.model)
+    def coded(narrow: nn.Module, seen: Any, **given: Any) -> nn.Module:
+        found = corank.quantize(narrow, seen, **own, **given)
+        scored = scorer(found)
         rows.append({"top1": scored.top1, "agreement": scored.agreement, "test_kl": scored.kl})
         print(own["size"], file_bytes(found), rows[-1], flush=True)
         return found
 
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(healed, folder, dirs_exist_ok=True)
-        asked = (ContextOptions(seed=own["seed"]), folder)
+        if healed.exists():
+            shutil.copytree(healed, folder, dirs_exist_ok=True)
+        asked = (ContextOptions(samples, seed=own["seed"]), folder)
         best = quantize_narrowed(task.model, task.train, how, asked, coded)
         for share in how.shares:
             shutil.copytree(Path(folder) / f"prune-{share}", healed / f"prune-{share}", dirs_exist_ok=True)
@@ -80,14 +88,14 @@ def curve(task: CifarTask, how: Narrowing, own: dict[str, Any], healed: Path) ->
     return {"candidates": tried, "chosen": WHOLE if chosen.startswith("all") else chosen, "told": record.notes[-1]}
 
 
-def refined(task: CifarTask, how: Narrowing, own: dict[str, Any]) -> Record | None:
+def refined(task: CifarTask, how: Narrowing, own: dict[str, Any], scorer: Scorer) -> Record | None:
     """Quantization alone and the same steps; None where the whole network does not fit."""
     steps = corank.Refinement(iterations=how.iterations, batch_size=FINETUNE.batch_size)
     try:
         found = corank.quantize(task.model, task.train, **own, refinement=steps)
     except corank.BudgetError:
         return None
-    scored = corank.evaluate(found, task.test, task.model)
+    scored = scorer(found)
     return {"top1": scored.top1, "agreement": scored.agreement, "test_kl": scored.kl, "bytes": file_bytes(found)}
 
 
@@ -118,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--size", action="append", help=f"of the file; {', '.join(SIZES)}")
     found.add_argument("--preset", default="fast")
     found.add_argument("--iterations", type=int, default=Narrowing.iterations, help="distilled steps of each narrowed")
+    found.add_argument("--share", action="append", help="of parameters that go, such as 0.3p; those of auto")
+    found.add_argument("--samples", type=int, default=400, help="to calibrate on")
+    found.add_argument("--healed", type=Path, help="a folder that keeps narrowed networks")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--threads", type=int, default=1)
     found.add_argument("--images", type=int, help="of training and of test, to try the script")

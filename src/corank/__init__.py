@@ -23,6 +23,7 @@ from corank.inspect import inspect
 from corank.plan import LayerPlan, Plan
 from corank.precision import exact_float32
 from corank.presets import Preset
+from corank.pruning.narrowing import Narrowing
 from corank.refine import BlockReconstruction, Refinement
 from corank.rounding import Gptq, Nearest, Rounder
 from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
@@ -62,6 +63,7 @@ __all__ = [
     "Joint",
     "LayerPlan",
     "ModelError",
+    "Narrowing",
     "Nearest",
     "OutputError",
     "Plan",

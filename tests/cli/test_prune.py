@@ -62,3 +62,21 @@ def test_a_share_that_cannot_be(invoke: Invoke, tmp_path: Path) -> None:
         )
         assert result.exit_code == 2 and said in result.output
     assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_channels_are_weighed_against_bits(invoke: Invoke, tmp_path: Path) -> None:
+    net, out, run = tmp_path / "net.py", tmp_path / "small.safetensors", tmp_path / "run.json"
+    net.write_text(NETWORK)
+    asked = ("quantize", f"{net}:network", "--data", f"{net}:images", "--out", out, "--device", "cpu")
+    result = invoke(*asked, "--size", "2.4KB", "--preset", "nearest", "--prune", "0.3p", "--record", run)
+    assert result.exit_code == 0, result.output
+    assert "1 narrowed network was tried" in " ".join(result.output.split())
+    shares = [one["share"] for one in json.loads(run.read_text())["candidates"]]
+    assert shares == ["0", "0.3p"] and out.stat().st_size <= 2400
+    for given, said in (
+        (("--prune", "auto"), "--prune weighs channels against bits for a size"),
+        (("--size", "2KB", "--prune", "much"), "shares such as"),
+        (("--prune", "auto", "--plan", tmp_path / "plan.json"), "--plan and --prune were given"),
+    ):
+        result = invoke(*asked, *given)
+        assert result.exit_code == 2 and said in " ".join(result.output.split()), result.output

@@ -61,6 +61,16 @@ def top1(model: nn.Module, first: int, last: int) -> float:
     return corank.evaluate(model, [samples(first, last, 40)]).top1 or 0.0
 
 
+@pytest.mark.parametrize(("layer", "asked", "positive"), [
+    (nn.ReLU(), None, True), (nn.Tanh(), None, False), (nn.Tanh(), True, True), (nn.ReLU(), False, False),
+])  # fmt: skip
+def test_rows_stay_positive_where_no_input_is_negative(layer: nn.Module, asked: bool | None, positive: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), layer, nn.Linear(8, KNOWN)).eval()
+    found = learned(model, iterations=2, align=False, positive=asked)
+    assert (float(found[-1].weight.detach().min()) >= 0) is positive
+
+
 @pytest.mark.parametrize("recipe", ["weight-aligning", "weight-aligning-4bit", "weight-aligning-w8a8"])
 def test_it_learns_the_new_and_keeps_the_known_whoever_the_old_network_was(
     old: nn.Module, recipe: str, tmp_path: Path

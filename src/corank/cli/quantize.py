@@ -30,6 +30,7 @@ def quantize(
     rate: asked.Rate = None,
     budget: asked.Budget = None,
     size: asked.Size = None,
+    prune: asked.Prune = None,
     max_drop: asked.MaxDrop = None,
     preset: asked.Preset = None,
     search: asked.Search = None,
@@ -60,12 +61,12 @@ def quantize(
     report: options.ReportFolder = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Quantize a trained network; no training, no labels (but for --eval)."""
+    """Quantize a trained network; no training (but with --prune), no labels (but for --eval)."""
     check_distinct((out, save_plan, record, report), (weights, plan, model, data, evaluation))
     files = MadeFiles(out, save_plan, "plan", record, report).checked()
     request = Request(bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers,
                       adapter_bits, samples, seed, model, chosen_device(device), checkpoint, activations, codec,
-                      activation_range, rate)  # fmt: skip
+                      activation_range, rate, prune)  # fmt: skip
     request.check(evaluation is not None, coder)
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     warn_if_random(source)

@@ -31,6 +31,7 @@ __all__ = [
     "Out",
     "Plan",
     "Preset",
+    "Prune",
     "Rate",
     "Samples",
     "SavePlan",
@@ -68,6 +69,14 @@ Size = Annotated[
     str | None,
     typer.Option(
         help="Of the file, such as 1.2MB: sets the budget, or with --rate auto the rate.", rich_help_panel=HOW
+    ),
+]
+Prune = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARES",
+        help="With --size: weigh fewer channels against fewer bits; auto, or shares such as 0.2p,0.4p.",
+        rich_help_panel=HOW,
     ),
 ]
 MaxDrop = Annotated[

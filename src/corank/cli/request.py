@@ -15,6 +15,7 @@ from corank.data import BatchSet, ImageSet, TokenSet
 from corank.errors import ConfigError
 from corank.presets import AUTO, chosen_codec
 from corank.progress import Progress
+from corank.pruning.narrowing import Narrowing
 from corank.storage.entropy_coding import check_coder
 from corank.verbs.smallest import Trial
 
@@ -45,6 +46,7 @@ class Request:
     codec: str | None = None
     activation_range: str | None = None
     rate: str | None = None
+    prune: str | None = None
 
     def check(self, scored: bool, coder: str) -> None:
         """Raises ConfigError for options that exclude each other, and a coder that cannot be."""
@@ -52,7 +54,7 @@ class Request:
         common = {
             "--bits": self.bits, "--rate": self.rate, "--budget": self.budget, "--size": self.size,
             "--layer": self.layers or None, "--all-layers": self.all_layers or None,
-            "--adapter-bits": self.adapter_bits,
+            "--adapter-bits": self.adapter_bits, "--prune": self.prune,
         }  # fmt: skip
         if self.plan is not None:
             clash = {
@@ -77,6 +79,12 @@ class Request:
         self._check_size(coder)
 
     def _check_size(self, coder: str) -> None:
+        if self.prune is not None:
+            Narrowing.read(self.prune)
+            if self.size is None:
+                raise ConfigError(
+                    "--prune weighs channels against bits for a size; add --size 40KB, or prune first: corank prune"
+                )
         rate = _rate(self.rate)
         if rate is not None:
             _refuse("--rate", "it says how codes are made", {"--bits": self.bits, "--codec": self.codec})
@@ -123,6 +131,7 @@ class Request:
             budget=0.0 if plain and self.budget is None else self.budget,
             size=self.size,
             plan=None if self.plan is None else corank.Plan.load(self.plan),
+            prune=self.prune,
             **settings,
         )
         return quantized, ()

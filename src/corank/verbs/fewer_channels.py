@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from corank.calibration import Samples, reestimate_norms, run
+from corank.data import ImageSet
 from corank.devices import device_of
 from corank.errors import BudgetError, ConfigError, DataError
 from corank.losses import Loss, distance, output_distance, token_distance
@@ -23,7 +25,7 @@ from corank.storage.artifact import serialized
 from corank.storage.model_record import ATTRIBUTE, run_of
 from corank.verbs.arguments import check_loss, read_samples, sample_limit
 from corank.verbs.opening import ContextOptions
-from corank.verbs.prune import prune
+from corank.verbs.prune import FINETUNE, prune
 from corank.watching import evaluating
 
 __all__ = ["Candidate", "chosen_share", "narrowing_for", "parted", "quantize_narrowed"]
@@ -60,8 +62,9 @@ def quantize_narrowed(
 ) -> nn.Module:
     """The whole network or a narrowed one, whichever is nearest to the float network once it is coded to the size.
 
-    Each narrowed network is what :func:`corank.prune` makes, distilled from the whole one as ``how`` says, and then
-    coded by ``coded`` from the same samples. Distances are measured on samples that none of this has seen. A narrowed
+    Each narrowed network is what :func:`corank.prune` makes, distilled from the whole one as ``how`` says (on images
+    that it has not seen yet, where there are more than are calibrated on), and then coded by ``coded`` from the same
+    samples. Distances are measured on samples that none of this has seen. A narrowed
     network is taken only if it is nearer than the whole one by two standard errors of their difference: where the
     measure cannot tell, nothing goes.
 
@@ -131,8 +134,12 @@ def chosen_share(distances: Mapping[str, Tensor]) -> str:
 
 
 def parted(samples: Samples, limit: int, held_back: int) -> tuple[Samples, Samples]:
-    """The samples that are calibrated on, at most ``limit``, and behind them those held back: all there are beyond the
-    limit, or one in five where that is more, at most ``held_back``.
+    """The samples that are calibrated on, and behind them those held back.
+
+    Args:
+        samples: at most ``limit + held_back``.
+        limit: to calibrate on, at most.
+        held_back: all there are beyond the limit, or one in five where that is more; at most so many.
 
     Raises:
         DataError: for a single sample.
@@ -161,7 +168,8 @@ class _Trial:
         model: the float network.
         how: candidates are made.
         options: how samples are read and networks looked at.
-        seen, held: samples that are trained and calibrated on, and others.
+        seen, held: samples that are calibrated on, and those held back.
+        trained_on: what narrowed networks are distilled on.
         reference: what the float network gives for those.
         loss: the distance.
     """
@@ -171,6 +179,7 @@ class _Trial:
     options: ContextOptions
     seen: Samples
     held: Samples
+    trained_on: Any
     reference: tuple[Any, ...]
     loss: Loss
 
@@ -179,27 +188,37 @@ class _Trial:
         limit = sample_limit(data, options.samples)
         samples = read_samples(data, limit + how.held_back, options.batch_size, options.seed)
         seen, held = parted(samples, limit, how.held_back)
+        trained_on = _trained_on(data, how, options.seed, seen, len(held))
         held = held.rebatched(_TOGETHER)
         reference = _outputs(model, held)
         usual = token_distance if seen.are_tokens else output_distance
         loss = check_loss(options.loss, reference[0]) or usual
-        return cls(model, how, options, seen, held, reference, loss)
+        return cls(model, how, options, seen, held, trained_on, reference, loss)
 
     def narrowed(self, share: str, folder: Path | None, progress: Progress) -> nn.Module:
         """The network without so much of it."""
-        seen, options = list(self.seen.batches), self.options
+        options, count = self.options, len(self.seen)
         found = prune(
-            self.model, seen, share, self.how.method, iterations=self.how.iterations, samples=len(self.seen),
+            self.model, self.trained_on, share, self.how.method, iterations=self.how.iterations, samples=count,
             seed=options.seed, device=options.device, checkpoint=folder, progress=progress,
         )  # fmt: skip
         if not self.how.iterations:
-            reestimate_norms(found, seen, len(self.seen))
+            reestimate_norms(found, list(self.seen.batches), count)
         return found
 
     def distances(self, model: nn.Module) -> Tensor:
         """From the float network, of each batch held back, float64 ``(P,)``."""
         pairs = zip(_outputs(model, self.held), self.reference, self.held.batches, strict=True)
         return torch.tensor([float(distance(self.loss, *one)) for one in pairs], dtype=torch.float64)
+
+
+def _trained_on(data: Any, how: Narrowing, seed: int, seen: Samples, held: int) -> Any:
+    """Of images as many as the steps can see, without those held back; of other data what is calibrated on."""
+    if not isinstance(data, ImageSet):
+        return list(seen.batches)
+    order = np.random.RandomState(seed).permutation(len(data))  # that of ImageSet.sample
+    rest = np.concatenate([order[: len(seen)], order[len(seen) + held :]])
+    return data.select(rest[: max(len(seen), how.iterations * FINETUNE.batch_size)])
 
 
 @torch.no_grad()
@@ -213,10 +232,11 @@ def _told(model: nn.Module, share: str, tried: list[Candidate], trial: _Trial) -
     record, by = run_of(model), {one.share: one for one in tried}
     first = by[WHOLE]
     before = f"{first.distance:.4f} with all channels" if first.distance is not None else "none that fits with all"
+    many = "network was" if len(tried) == 2 else "networks were"
     what = "all channels stay" if share == WHOLE else f"without {share} of the network"
     text = (
         f"{what}: {by[share].distance:.4f} from the float network on {len(trial.held)} samples held back, "
-        f"{before}; {len(tried) - 1} narrowed networks were tried, each after {trial.how.iterations} distilled steps"
+        f"{before}; {len(tried) - 1} narrowed {many} tried, each after {trial.how.iterations} distilled steps"
     )
     listed = tuple(asdict(one) for one in tried)
     model.__dict__[ATTRIBUTE] = replace(record, notes=(*record.notes, text), candidates=listed)

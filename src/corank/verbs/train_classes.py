@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from corank.autograd import recording
-from corank.calibration import generator_of
+from corank.calibration import generator_of, run
 from corank.data import ImageSet
+from corank.devices import device_of
 from corank.errors import ConfigError, DataError
 from corank.export.to_torch import to_float
 from corank.layers import CodedLayer, module_named
 from corank.progress import Progress
 from corank.quantization.template import LayerOverride
 from corank.storage.model_record import ATTRIBUTE
-from corank.training.callbacks import Callback
+from corank.training.callbacks import Callback, PositiveRows
 from corank.training.recipe import Recipe
 from corank.training.recipes import chosen_recipe
 from corank.training.recipes.incremental import KnownClasses
@@ -29,8 +30,11 @@ from corank.verbs.class_head import align_classes, head_name, widened
 from corank.verbs.labelled import in_memory
 from corank.verbs.train import train
 from corank.verbs.training_data import of_pixels
+from corank.watching import evaluating, input_of, watched
 
 __all__ = ["train_classes"]
+
+_LOOKED_AT = 64  # samples
 
 Labelled = tuple[Tensor, Tensor]  # inputs (N, ...) and labels (N,)
 
@@ -46,6 +50,7 @@ def train_classes(
     teacher: nn.Module | None = None,
     temperature: float = 2.0,
     align: bool = True,
+    positive: bool | None = None,
     head: str | None = None,
     iterations: int | None = None,
     batch_size: int | None = None,
@@ -78,6 +83,9 @@ def train_classes(
             of which ``model`` is the float original.
         temperature: of the distillation.
         align: whether rows are aligned in the end.
+        positive: whether the last layer's weights stay at or above zero while it trains, as in the paper
+            (:class:`~corank.training.callbacks.PositiveRows`). What aligning rests on, that the length of a row says
+            how large its logit is, holds then, and else hardly. None: where no input of that layer is negative.
         head: name of the linear layer whose rows are the classes; None for the last.
         iterations, batch_size, layers, callbacks, seed, device, reference, checkpoint, progress: as for
             :func:`corank.train`.
@@ -95,6 +103,8 @@ def train_classes(
     name = head_name(model, head)
     known = _rows(model, name)
     new, more = _read(data, known, classes)
+    if _has_no_negative_inputs(model, name, new[0]) if positive is None else positive:
+        callbacks = (*callbacks, PositiveRows(name))
     remembered = [_known(one, known) for one in _listed(exemplars)]
     if teacher is not None and _rows(teacher, head_name(teacher, head)) != known:
         raise ConfigError(
@@ -114,6 +124,19 @@ def train_classes(
 
 def _rows(model: nn.Module, head: str) -> int:
     return int(module_named(model, head).out_features)  # pyright: ignore[reportArgumentType]
+
+
+@torch.no_grad()
+def _has_no_negative_inputs(model: nn.Module, head: str, inputs: Tensor) -> bool:
+    """Whether the layer is fed with no negative number on some of the samples."""
+    least: list[float] = []
+
+    def look(_module: object, args: tuple[Any, ...], named: dict[str, Any], _output: object) -> None:
+        least.append(float(input_of(args, named).min()))
+
+    with evaluating(model), watched({head: module_named(model, head)}, lambda _: look):
+        run(model, inputs[:_LOOKED_AT], device_of(model))
+    return bool(least) and min(least) >= 0
 
 
 def _in_float(model: nn.Module) -> nn.Module:

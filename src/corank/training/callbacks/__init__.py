@@ -9,6 +9,7 @@ from corank.training.callbacks.confidence import Confidence
 from corank.training.callbacks.layer_by_layer import LayerByLayer
 from corank.training.callbacks.meters import Meters
 from corank.training.callbacks.operator_norms import OperatorNorms
+from corank.training.callbacks.positive_rows import PositiveRows
 from corank.training.callbacks.random_bias import RandomBias
 from corank.training.callbacks.relax import Relax
 from corank.training.callbacks.sparsify import Sparsify
@@ -23,6 +24,7 @@ _OWN: dict[str, type[Callback]] = {
     "layer-by-layer": LayerByLayer,
     "meters": Meters,
     "operator-norms": OperatorNorms,
+    "positive-rows": PositiveRows,
     "random-bias": RandomBias,
     "relax": Relax,
     "sparsify": Sparsify,
@@ -41,6 +43,7 @@ __all__ = [
     "LayerByLayer",
     "Meters",
     "OperatorNorms",
+    "PositiveRows",
     "RandomBias",
     "Relax",
     "Sparsify",

@@ -30,8 +30,9 @@ from corank.export.to_torch import to_float
 from corank.files import staged
 from corank.inspect import inspect
 from corank.layers import CodedLayer, coded_class, give_back_float, module_named, names_of, remove_norm, replace_module
+from corank.layers.structure import apply_structure
 from corank.matrix import Geometry
-from corank.storage.model_record import ATTRIBUTE, run_of
+from corank.storage.model_record import ATTRIBUTE, ModelRecord, run_of
 
 __all__ = ["PeftLayers", "base_name", "export_peft", "load_peft_base", "need_peft", "peft_base", "peft_layers"]
 
@@ -170,7 +171,7 @@ def export_peft(
         _make_folder(path)
     base = peft_base(model)
     with staged(*(target / name for name in (ADAPTER, CONFIG, BASE))) as scratch:
-        _write_base(base, scratch[2], run.folded, list(run.layers))
+        _write_base(base, scratch[2], run)
         safetensors.torch.save_file(_adapters(model, layers.held), scratch[0], metadata={"format": "pt"})
         scratch[1].write_text(json.dumps(_config(layers.held, base_name(model)), indent=2, sort_keys=True) + "\n")
         found = None if example is None else _compared(model, base, scratch[0].parent, example, tolerance)
@@ -211,6 +212,7 @@ def load_peft_base(folder: str | Path, model: nn.Module | Callable[[], nn.Module
         with safetensors.safe_open(str(path), "pt") as file:
             about = json.loads((file.metadata() or {})[_METADATA])
             has_bias = {name.removesuffix(".bias") for name in file.keys() if name.endswith(".bias")}  # noqa: SIM118
+        apply_structure(built, about.get("structure", ()))
         modules = dict(built.named_modules(remove_duplicate=False))
         for name in about["folded"]:
             remove_norm(built, modules[name])
@@ -282,8 +284,12 @@ def _config(held: Mapping[str, int], name: str) -> dict[str, Any]:
     }
 
 
-def _write_base(base: nn.Module, path: Path, folded: tuple[str, ...], layers: list[str]) -> None:
-    about = {"name": base.__dict__["name_or_path"], "folded": list(folded), "layers": layers}
+def _write_base(base: nn.Module, path: Path, run: ModelRecord) -> None:
+    about: dict[str, Any] = {
+        "name": base.__dict__["name_or_path"], "folded": list(run.folded), "layers": list(run.layers),
+    }  # fmt: skip
+    if run.structure:
+        about["structure"] = [dict(entry) for entry in run.structure]
     safetensors.torch.save_model(base, str(path), metadata={_METADATA: json.dumps(about), "format": "pt"})
 
 

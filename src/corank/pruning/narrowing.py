@@ -26,7 +26,7 @@ class Narrowing:
         held_back: samples, at most, that nothing trains or calibrates on, and that candidates are measured on.
     """
 
-    shares: tuple[str, ...] = ("0.15p", "0.3p", "0.45p", "0.6p")
+    shares: tuple[str, ...] = ("0.3p", "0.5p", "0.65p")
     method: str = "first-order"
     iterations: int = 100
     held_back: int = 512

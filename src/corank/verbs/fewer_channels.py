@@ -230,14 +230,25 @@ def _outputs(model: nn.Module, samples: Samples) -> tuple[Any, ...]:
 def _told(model: nn.Module, share: str, tried: list[Candidate], trial: _Trial) -> nn.Module:
     """The model, whose record says what was tried."""
     record, by = run_of(model), {one.share: one for one in tried}
-    first = by[WHOLE]
-    before = f"{first.distance:.4f} with all channels" if first.distance is not None else "none that fits with all"
-    many = "network was" if len(tried) == 2 else "networks were"
+    narrowed = [one for one in tried if one.share != WHOLE and one.distance is not None]
+    if share == WHOLE:
+        other = f"the nearest with fewer {_shown(min(narrowed, key=_distance))}" if narrowed else "none with fewer fits"
+    else:
+        other = f"with all {_shown(by[WHOLE])}" if by[WHOLE].distance is not None else "with all none fits"
     what = "all channels stay" if share == WHOLE else f"without {share} of the network"
+    many = "network was" if len(tried) == 2 else "networks were"
     text = (
-        f"{what}: {by[share].distance:.4f} from the float network on {len(trial.held)} samples held back, "
-        f"{before}; {len(tried) - 1} narrowed {many} tried, each after {trial.how.iterations} distilled steps"
+        f"{what}: {_shown(by[share])} from the float network on {len(trial.held)} samples held back, {other}; "
+        f"{len(tried) - 1} narrowed {many} tried, each after {trial.how.iterations} distilled steps"
     )
     listed = tuple(asdict(one) for one in tried)
     model.__dict__[ATTRIBUTE] = replace(record, notes=(*record.notes, text), candidates=listed)
     return model
+
+
+def _distance(one: Candidate) -> float:
+    return float("inf") if one.distance is None else one.distance
+
+
+def _shown(one: Candidate) -> str:
+    return f"{max(0.0, _distance(one)):.4f}"  # a divergence may be less than nothing by rounding

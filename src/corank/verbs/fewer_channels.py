@@ -82,6 +82,7 @@ def quantize_narrowed(
     trial = _Trial.of(model, data, how, options)
     tried: list[Candidate] = []
     kept: dict[str, tuple[Tensor, nn.Module]] = {}
+    best: str | None = None
     for share in (WHOLE, *how.shares):
         progress = labelled(options.progress or silent, "whole" if share == WHOLE else f"{share} fewer")
         prunes, codes = (None if folder is None else Path(folder) / f"{part}-{share}" for part in ("prune", "quantize"))
@@ -99,7 +100,7 @@ def quantize_narrowed(
         kept[share] = apart, found
         best = chosen_share({name: one for name, (one, _) in kept.items()})
         kept = {name: one for name, one in kept.items() if name in (WHOLE, best)}
-    if not kept:
+    if best is None:
         raise BudgetError(f"no network fits, with all channels or with fewer; the narrowest: {tried[-1].why}")
     return _told(kept[best][1], best, tried, trial)
 

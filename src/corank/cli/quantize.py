@@ -66,8 +66,7 @@ def quantize(
     files = MadeFiles(out, save_plan, "plan", record, report).checked()
     request = Request(bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers,
                       adapter_bits, samples, seed, model, chosen_device(device), checkpoint, activations, codec,
-                      activation_range, rate, prune)  # fmt: skip
-    request.check(evaluation is not None, coder)
+                      activation_range, rate, prune).checked(evaluation is not None, coder)  # fmt: skip
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     warn_if_random(source)
     view = InputOptions(image_size, mean, std, image_key, label_key, length, label)

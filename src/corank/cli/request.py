@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -48,8 +48,8 @@ class Request:
     rate: str | None = None
     prune: str | None = None
 
-    def check(self, scored: bool, coder: str) -> None:
-        """Raises ConfigError for options that exclude each other, and a coder that cannot be."""
+    def checked(self, scored: bool, coder: str) -> Self:
+        """Itself; raises ConfigError for options that exclude each other, and a coder that cannot be."""
         check_coder(coder)
         common = {
             "--bits": self.bits, "--rate": self.rate, "--budget": self.budget, "--size": self.size,
@@ -77,6 +77,7 @@ class Request:
         if self.activation_range is not None and self.activations is None and self.plan is None:
             raise ConfigError("--activation-range clips inputs, which are float; add --activations 8")
         self._check_size(coder)
+        return self
 
     def _check_size(self, coder: str) -> None:
         if self.prune is not None:

@@ -219,6 +219,7 @@ def verbs() -> Iterator[tuple[str, Case]]:
     yield "tune", tuned
     yield "checkpoint", resumed
     yield "prune", pruned
+    yield "fewer channels or fewer bits", narrowed
     for coder in ("fixed", "deflate", "sham", "ham", "ans", "rans"):
         yield f"coder {coder}", partial(saved, coder)
     yield "moved, cast, copied", moved
@@ -263,6 +264,16 @@ def pruned() -> None:
         path = SCRATCH / "pruned.safetensors"
         corank.save(small, path)
         close(outputs(corank.load(path, convolutional(), device=PRETEND), IMAGES), outputs(small, IMAGES), 1e-6)
+
+
+def narrowed() -> None:
+    asked: dict[str, Any] = {"size": 3000, "preset": "nearest", "prune": corank.Narrowing(("0.3p",), iterations=2)}
+    given = there(convolutional())
+    small = corank.quantize(given, IMAGES, device=PRETEND, **asked)
+    here = corank.quantize(convolutional(), IMAGES, **asked)
+    assert devices(small) == devices(given) == {PRETEND}, devices(small)
+    for one, other in zip(small.corank_run.candidates, here.corank_run.candidates, strict=True):
+        assert one["parameters"] == other["parameters"] and abs(one["distance"] - other["distance"]) < 1e-4
 
 
 def evaluated() -> None:

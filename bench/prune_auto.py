@@ -112,7 +112,8 @@ def markdown(records: dict[str, Record]) -> str:
                 continue
             top1 = f"{one['top1']:.2f}"
             top1 = f"**{top1}**" if one["share"] == record["chosen"] else top1
-            numbers = f"{one['distance']:.4f} | {one['test_kl']:.4f} | {top1}"
+            held = "" if one["distance"] is None else f"{one['distance']:.4f}"
+            numbers = f"{held} | {one['test_kl']:.4f} | {top1}"
             lines.append(f"| {key} | {one['share']} | {one['parameters']:,} | {one['stored_bytes']:,} | {numbers} |")
         one = record.get("refined")
         if one:

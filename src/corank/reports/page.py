@@ -6,7 +6,8 @@ import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 from corank.reports.analyses import AnalysisView, is_analysis, shown
 from corank.reports.cells import (
@@ -41,7 +42,7 @@ FRAGILE_COLUMNS = ("layer", "output error", "of the median", "bits", "8 bits wou
 
 @dataclass(frozen=True)
 class RunView:
-    """What the page says of one run."""
+    """What the page says of one run; ``id`` is its own in the page, empty where nothing points to it."""
 
     label: str
     summary: str
@@ -54,11 +55,12 @@ class RunView:
     plan: str | None
     reproduce: str | None
     analysis: AnalysisView | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True)
 class PageView:
-    """What the page says of all runs."""
+    """What the page says of all runs; ``best`` is the row, and ``first`` the place among all, of the one on top."""
 
     title: str
     subtitle: str
@@ -68,6 +70,7 @@ class PageView:
     best: int
     note: str
     accuracy: Picture | None
+    first: int
     layer_columns: Row
     fragile_columns: Row
     runs: list[RunView]
@@ -86,10 +89,19 @@ def page_of(runs: Sequence[Record], title: str) -> PageView:
         best=next((place for place, run in enumerate(compared) if run is best), 0),
         note=_note(compared) if compared else "",
         accuracy=accuracy_picture(compared) if len(compared) > 1 else None,
+        first=next(place for place, run in enumerate(runs) if run is best),
         layer_columns=LAYER_COLUMNS,
         fragile_columns=FRAGILE_COLUMNS,
-        runs=[_run_view(run, place, alone=len(runs) == 1) for place, run in enumerate(runs)],
+        runs=[
+            replace(_run_view(run, place, len(runs) == 1), id=name) for place, (run, name) in enumerate(_named(runs))
+        ],
     )
+
+
+def _named(runs: Sequence[Record]) -> list[tuple[Record, str]]:
+    """Runs with their ids: those that are compared are counted, as their points are."""
+    places = count()
+    return [(run, "" if is_analysis(run) else f"run-{next(places)}") for run in runs]
 
 
 def _note(runs: Sequence[Record]) -> str:

@@ -41,23 +41,34 @@
     });
   };
 
-  const makeTelling = (point) => {
-    const figure = point.closest("figure");
+  const makeTelling = (figure) => {
     const told = figure.querySelector(".told");
-    const place = document.getElementById(point.getAttribute("href").slice(1));
-    const show = () => {
-      figure.querySelectorAll(".point").forEach((other) => other.classList.toggle("shown", other === point));
-      const parts = place.querySelectorAll(".says");
-      told.replaceChildren(...[...parts].map((part) => part.cloneNode(true)));
+    const points = [...figure.querySelectorAll("a.point")];
+
+    const show = (point) => {
+      const place = document.getElementById(point.getAttribute("href").slice(1));
+      points.forEach((other) => other.classList.toggle("shown", other === point));
+      told.replaceChildren(...[...place.querySelectorAll(".says")].map((part) => part.cloneNode(true)));
     };
-    point.addEventListener("pointerenter", show);
-    point.addEventListener("focus", show);
-    point.addEventListener("click", (event) => {
-      event.preventDefault();
-      show();
+    // Points lie close: the nearest one is meant.
+    const nearest = (event) => {
+      const apart = (point) => {
+        const box = point.querySelector("use").getBoundingClientRect();
+        return Math.hypot(event.clientX - box.x - box.width / 2, event.clientY - box.y - box.height / 2);
+      };
+      const far = new Map(points.map((point) => [point, apart(point)]));
+      return points.reduce((one, other) => (far.get(other) < far.get(one) ? other : one));
+    };
+    points.forEach((point) => {
+      point.addEventListener("focus", () => show(point));
+      point.addEventListener("pointermove", (event) => show(nearest(event)));
+      point.addEventListener("click", (event) => {
+        event.preventDefault();
+        show(event.detail ? nearest(event) : point);
+      });
     });
   };
 
   document.querySelectorAll("table").forEach(makeSortable);
-  document.querySelectorAll("a.point").forEach(makeTelling);
+  document.querySelectorAll(".telling").forEach(makeTelling);
 })();

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-from corank.reports.analyses import AnalysisView, is_analysis, shown
+from corank.reports.analyses import AnalysisView, is_compared, is_told, shown
 from corank.reports.cells import (
     LAYER_COLUMNS,
     NOTHING,
@@ -79,7 +79,7 @@ class PageView:
 def page_of(runs: Sequence[Record], title: str) -> PageView:
     """The page of at least one run."""
     best, why = headline_run(runs)
-    compared = [run for run in runs if not is_analysis(run)]
+    compared = [run for run in runs if is_compared(run)]
     return PageView(
         title=clean(title),
         subtitle=_subtitle(runs, best, why),
@@ -101,7 +101,7 @@ def page_of(runs: Sequence[Record], title: str) -> PageView:
 def _named(runs: Sequence[Record]) -> list[tuple[Record, str]]:
     """Runs with their ids: those that are compared are counted, as their points are."""
     places = count()
-    return [(run, "" if is_analysis(run) else f"run-{next(places)}") for run in runs]
+    return [(run, f"run-{next(places)}" if is_compared(run) else "") for run in runs]
 
 
 def _note(runs: Sequence[Record]) -> str:
@@ -124,7 +124,7 @@ def _subtitle(runs: Sequence[Record], best: Record, why: str) -> str:
 
 
 def _cards(run: Record) -> list[tuple[str, str, str]]:
-    if is_analysis(run):
+    if is_told(run):
         return shown(run).cards
     metric = metric_name([run])
     coded, original = file_bits(run), number(run, "float_bytes")
@@ -141,11 +141,12 @@ def _cards(run: Record) -> list[tuple[str, str, str]]:
     ]
 
 
-def _analysis_view(run: Record, place: int) -> RunView:
-    view = shown(run)
+def _told_view(run: Record, place: int) -> RunView:
+    view, size = shown(run), number(run, "stored_bytes")
+    scored = f", {show_value(run, 'quantized_value')}, {show_bytes(size)}" if size is not None else ""
     return RunView(
         label=view.title,
-        summary=text(run, "model") or "",
+        summary=(text(run, "model") or "") + scored,
         facts=_facts(run),
         pictures=analysis_pictures(view, place),
         fragile=[],
@@ -159,8 +160,8 @@ def _analysis_view(run: Record, place: int) -> RunView:
 
 
 def _run_view(run: Record, place: int, alone: bool) -> RunView:
-    if is_analysis(run):
-        return _analysis_view(run, place)
+    if is_told(run):
+        return _told_view(run, place)
     beside_float = accuracy_picture([run]) if alone else None
     value, size = show_value(run, "quantized_value"), show_bytes(number(run, "stored_bytes"))
     return RunView(

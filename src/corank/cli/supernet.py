@@ -135,7 +135,7 @@ def search(
     told = {"by": by, "front": [asdict(one) for one in found.front], "trials": [asdict(one) for one in found.trials]}
     more = {"--data": data, "--model": network, "--samples": samples, "--image-size": image_size, "--mean": mean,
             "--std": std}  # fmt: skip
-    named = {_record_of(one.model).bits: file for one, file in zip(sources, files, strict=True)}
+    named = {_record_of(one.model).bits or 0: file for one, file in zip(sources, files, strict=True)}
     study = search_record(found, named, Goal(size), command_line(context), more) | {"model": sources[0].reference}
     written = write_all(
         (out, lambda path: write_whole(path, json.dumps(told, indent=1).encode() + b"\n")),

@@ -128,7 +128,7 @@ def again(bench: Bench) -> Results:
 def tuned(bench: Bench, name: str, work: Any, trials: int | None = None) -> Results:
     """A study's own numbers, and its file's on the test images."""
     words = bench.tuning(name, trials or bench.options.trials)
-    found = timed(lambda: work(words) or {})
+    found = timed(lambda: (work(words), {})[1])
     study = json.loads((bench.folder / f"{name}.json").read_text())
     best = study["trials"][study["best"]]
     states = [one["state"] for one in study["trials"]]

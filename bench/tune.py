@@ -7,7 +7,7 @@
 Calibration images are training images, drawn by seed 0; scored are test images, drawn by seed 0 (of the ImageNet
 sample: even positions calibrate, odd ones score). `replay` runs every tuner against those records: the number of trials
 until one is within 0.1 points of the best (0.4 where fewer than 1,000 images were scored), mean over seeds. The warm
-one has seen the records of all networks but the one it tunes.
+ones have seen the records of all networks but the one they tune.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from models import SqueezeNet, cifar_resnet20, cifar_resnet56
 SHIPPED = Path(__file__).parent.parent / "src/corank/tuning/measured/int8.json"
 NORMALISED = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 MANY = 1000  # scored images from which 0.1 points from the best are good enough; else 0.4, as one image is more
+WARM = ("boosted, warm", "recorded")  # tuners that have seen the other networks
 MODELLED = ("tpe", "boosted", "boosted, warm")  # tuners that fit something before each trial
 
 
@@ -156,7 +157,7 @@ def replayed(seeds: int, modelled: int) -> list[dict[str, object]]:
             "good": good,
         }
         for name, tuner in {**{name: cls() for name, cls in TUNERS.items()}, "boosted, warm": BoostedTrees()}.items():
-            known = others if name.endswith("warm") else ()
+            known = others if name in WARM else ()
             runs = 1 if name == "grid" else modelled if name in MODELLED else seeds
             row[name] = round(mean(replay(record, tuner, known, seed, close) for seed in range(runs)), 2)
         print(json.dumps(row), flush=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from corank.reports import read_record
 
 NET = "elastic:2,width=4-4,depth=1+2,kernel=3+5,expansion=1+2,resolution=8"
 
@@ -31,14 +34,33 @@ def test_train_search_extract_evaluate(invoke, images: Path, tmp_path: Path) -> 
         tmp_path / name for name in ("4.safetensors", "2.safetensors", "s.safetensors", "t.json")
     )
     steps = ("--data", images, "--iterations", 2, "--batch-size", 8)
-    done("supernet", "train", NET, *steps, "--bits", 4, "--out", four)
+    page, log = tmp_path / "page.html", tmp_path / "train.json"
+    done("supernet", "train", NET, *steps, "--bits", 4, "--out", four, "--record", log, "--report", page)
+    (run,) = read_record(log)
+    assert run["supernet"]["bits"] == 4 and run["supernet"]["choices"]["resolution"] == [8]
+    assert [step["iteration"] for step in run["search_history"]] == [1, 2]
+    assert "One network that holds many" in page.read_text()
     said = done("supernet", "train", four, *steps, "--bits", 2, "--out", two)
     assert "4 bits, steps doubled" in said and f"wrote {two}" in said.replace("\n", "")
-    said = done("supernet", "search", four, two, "--data", images, "--eval", images, "--trials", 4, "--out", tried)
+    said = done("supernet", "search", four, two, "--data", images, "--eval", images, "--trials", 4, "--out", tried,
+                "--record", log, "--report", page)  # fmt: skip
     told = json.loads(tried.read_text())
     assert len(told["trials"]) == 4 and told["front"][0]["reference"] in said.replace("\n", "").replace(" ", "")
     best = told["front"][-1]
     file = {4: four, 2: two}[best["bits"]]
+    study = json.loads(log.read_text())
+    assert study["front"][-1] == study["best"] and study["model"].startswith("elastic:2,width=4-4,")
+    assert {one["name"] for one in study["importance"]} >= {"bits", "resolution"}
+    command = shlex.split(study["trials"][study["best"]]["command"])
+    assert command[4:] == [
+        "--data", str(images), "--subnet", best["reference"], "--out", "subnet.safetensors"
+    ] and command[3] == str(file)  # fmt: skip
+    again = tmp_path / "again.html"
+    done("report", log, "--out", again)
+    assert again.read_text().replace("corank tune", "corank supernet search") == page.read_text()
+    result = invoke("report", log, log, "--out", again)
+    assert result.exit_code == 2 and "takes it alone" in result.stderr.replace("\n", " ")
+    assert 'href="#trial-' in page.read_text() or study["trials"][0]["rungs"] == study["trials"][1]["rungs"]
     done("supernet", "extract", file, "--data", images, "--subnet", best["reference"], "--out", small)
     assert small.stat().st_size == best["size_bytes"]
     found = json.loads(done("evaluate", small, "--model", best["reference"], "--data", images, "--json"))

@@ -35,7 +35,8 @@ def test_a_pruned_file_is_made_told_and_quantized(invoke: Invoke, tmp_path: Path
     net.write_text(NETWORK)
     result = invoke(
         "prune", f"{net}:network", "--data", f"{net}:images", "--eval", f"{net}:images", "--remove", "0.4", "--out",
-        small, "--record", tmp_path / "run.json", "--iterations", "4", "--batch-size", "16", "--device", "cpu",
+        small, "--record", tmp_path / "run.json", "--report", tmp_path / "run.html",
+        "--iterations", "4", "--batch-size", "16", "--device", "cpu",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     for said in ("multiply-adds", "top-1", "keep all channels (1):", "6: it gives the network's outputs", "wrote"):
@@ -44,6 +45,8 @@ def test_a_pruned_file_is_made_told_and_quantized(invoke: Invoke, tmp_path: Path
     before, after = record["pruned"]["multiply_adds"]
     assert after <= 0.6 * before and record["command"] == "prune"
     assert record["stored_bytes"] < record["float_bytes"]
+    page = (tmp_path / "run.html").read_text()
+    assert "What was removed?" in page and "% of the multiply-adds and" in page and page.count("<svg") == 2
     result = invoke(
         "quantize", f"{net}:network", "--weights", small, "--data", f"{net}:images", "--budget", "0", "--out", coded,
         "--device", "cpu",

@@ -41,9 +41,12 @@ def test_the_best_trial_stands_first_and_its_command_can_be_read() -> None:
     assert page.subtitle == "net · space corank · 5 trials"
     assert [one[0] for one in page.trials] == ["2", "4", "0", "1", "3"] and page.best == 0
     assert page.trials[-1][-1] == "no luck"
-    assert [(name, command) for name, _, command in page.front] == [
+    assert [(one.name, one.command) for one in page.front] == [
         ("Trial 2", "corank tune net --configuration 2"), ("Trial 0", "corank tune net --configuration 0")
     ]  # fmt: skip
+    assert page.shown == page.front[0] and page.shown.what == "90.00 in 59.00 KB, codes rate, group none"
+    assert [one.id for one in page.others] == ["trial-4", "trial-1", "trial-3"]
+    assert "multiply-adds" not in page.trial_columns and "ms" not in page.trial_columns
     assert [card[:2] for card in page.cards] == [
         ("best", "90.00"),
         ("final", "89.50"),
@@ -57,7 +60,12 @@ def test_one_file_that_fetches_nothing_and_shows_texts_as_texts(tmp_path: Path) 
     hostile = {**STUDY, "model": "<script>alert(1)</script>", "reproduce": "<img onerror=alert(1)>"}
     text = write_study(tmp_path / "page", hostile).read_text()
     assert (tmp_path / "page" / "index.html").is_file()
-    assert "<script" not in text and "<img" not in text and text.count("<svg") == 3
+    assert text.count("<script") == 1 and "<img" not in text and text.count("<svg") == 3
+    assert re.findall(r'class="point" href="#(trial-\d)" aria-label="([^"]*)"', text) == [
+        ("trial-4", "Trial 4: 90.50 in 70.00 KB"), ("trial-0", "Trial 0: 85.00 in 40.00 KB"),
+        ("trial-2", "Trial 2: 90.00 in 59.00 KB"),
+    ]  # fmt: skip
+    assert all(text.count(f'id="trial-{place}"') == 1 for place in range(5))
     assert not re.search(r"(?:src|href)=.(?!#)|url\(|https?://(?!www\.w3)", text)
 
 
@@ -70,7 +78,19 @@ def test_pictures_of_studies_that_lack_things() -> None:
         assert image_bytes(draw_history(study))[:4] == b"\x89PNG"
     assert image_bytes(draw_importance(STUDY)) != image_bytes(draw_importance({**STUDY, "importance": []}))
     assert image_bytes(draw_front(STUDY)) != image_bytes(draw_front({**STUDY, "front": []}))
-    assert len(study_page({"trials": [trial(0, "failed", None)]}, "t").pictures) == 1
+    page = study_page({"trials": [trial(0, "failed", None)]}, "t")
+    assert len(page.pictures) == 1 and page.front_picture is None and page.subtitle == "1 trial"
+
+
+def test_subnets_are_weighed_by_their_work() -> None:
+    trials = [trial(place, "complete", 80.0 + place, 900) for place in range(2)]
+    for place, one in enumerate(trials):
+        one["rungs"][0]["multiply_adds"] = 1_000_000 * (1 + place)
+    study = {"trials": trials, "by": "multiply_adds", "front": [0, 1], "best": 1}
+    page = study_page(study, "t")
+    assert page.cost == "multiply-adds" and page.trials[0][page.trial_columns.index("multiply-adds")] == "2,000,000"
+    assert page.front_picture is not None and "millions" in page.front_picture.markup
+    assert study_page({**study, "by": "size_bytes"}, "t").front_picture is None
 
 
 def test_no_trials(tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -202,3 +206,23 @@ def test_a_storage_of_another_study_or_version_is_refused(tmp_path: Path) -> Non
         Store(f"sqlite:///{tmp_path / 'text.db'}", "s", IDENTITY)
     with pytest.raises(ConfigError, match="folder that exists"):
         Store(f"sqlite:///{tmp_path / 'missing' / 'study.db'}", "s", IDENTITY)
+
+
+def test_a_storage_that_several_make_at_once(tmp_path: Path) -> None:
+    """Each finds the tables missing and makes them; who comes too late takes those of the other."""
+    together = threading.Barrier(3)
+
+    def opened(_: int) -> dict[str, Any]:
+        together.wait()
+        return Store(url_of(tmp_path), "s", IDENTITY).identity
+
+    with ThreadPoolExecutor(3) as pool:
+        assert len({json.dumps(one) for one in pool.map(opened, range(3))}) == 1
+
+
+def test_what_is_to_be_first_comes_before_what_the_tuner_proposes() -> None:
+    first = ({"a": 5, "b": "y", "c": 2}, {"a": 0, "b": "x"})
+    trials = run(Store(None, "s", IDENTITY), replace(plan_of(3), first=first))
+    assert [one.configuration for one in trials[:2]] == list(first) and len(
+        {key_of(one.configuration) for one in trials}
+    ) == 3

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from corank.calibration.seeds import seed_of
+from corank.errors import ConfigError
 from corank.tuning import Choice, Configuration, Space
 from corank.tuning.records import Record
 from corank.tuning.space import key_of
 from corank.tuning.trees import fitted_trees
-from corank.tuning.tuners import TUNERS, BoostedTrees, Genetic, Grid, Known, RandomDraws, Task, Tpe, Tuner
+from corank.tuning.tuners import TUNERS, BoostedTrees, Genetic, Grid, Known, RandomDraws, Recorded, Task, Tpe, Tuner
 from corank.tuning.tuners.boosted import features
 
 SPACE = Space(
@@ -63,7 +64,7 @@ def test_all_of_the_space_once_so_that_the_best_is_the_exhaustive_one(name: str)
 
 
 @pytest.mark.parametrize(
-    "tuner", [RandomDraws(), Grid(), Genetic(population=3), BoostedTrees(startup=2), Tpe(startup=2)]
+    "tuner", [RandomDraws(), Grid(), Genetic(population=3), BoostedTrees(startup=2), Tpe(startup=2), Recorded()]
 )
 def test_what_runs_or_failed_is_not_proposed_again(tuner: Tuner) -> None:
     if isinstance(tuner, Tpe):
@@ -80,6 +81,37 @@ def test_trees_need_fewer_trials_than_random_and_with_records_the_first_is_best(
     cold = np.mean([trials_to_best(BoostedTrees(), seed) for seed in seeds])
     assert cold < random
     assert all(trials_to_best(BoostedTrees(), seed, (record(-2.0), record(3.0))) == 1 for seed in seeds[:3])
+
+
+def test_with_records_the_first_is_what_they_rank_best() -> None:
+    assert all(trials_to_best(Recorded(), seed, (record(-2.0), record(3.0))) == 1 for seed in range(3))
+    other = Record(
+        "toy", "other", {}, 90.0, 100, tuple((one, score({**one, "b": _FLIPPED[str(one["b"])]})) for one in SPACE)
+    )
+    found = searched(Recorded(), 0, (other,))
+    assert found[0].configuration["b"] == "z"  # though it is the worst here
+    assert searched(Recorded(), 5) == searched(RandomDraws(), 5)  # without records
+
+
+_FLIPPED = {"x": "z", "y": "y", "z": "x"}
+
+
+def test_recorded_is_the_mean_of_a_gaussian_process() -> None:
+    """Against the dense formula with an inverse, ranks by sorting."""
+    tuner, every = Recorded(likeness=0.4, noise=0.2, deviation=0.0), list(SPACE)
+    tried = [Known(every[place], utility) for place, utility in ((0, 80.0), (5, 90.0), (9, 85.0))]
+    scores = [value for _, value in record(0.0).trials]
+    ranks = np.array([(sum(a < b for a in scores) + sum(a <= b for a in scores)) / 2 / len(scores) for b in scores])
+    prior = (ranks - ranks.mean()) / ranks.std()
+    alike = np.array([[0.4 ** sum(one.get(k, "") != two.get(k, "") for k in "abc") for two in every] for one in every])
+    at, own = [0, 5, 9], np.array([80.0, 90.0, 85.0])
+    spread = (np.quantile(scores, 0.84) - np.quantile(scores, 0.16)) / 2
+    surprise = (own - own.mean()) / spread - (prior[at] - prior[at].mean())
+    mean = prior + alike[:, at] @ np.linalg.inv(alike[np.ix_(at, at)] + 0.2 * np.eye(3)) @ surprise
+    mean[at] = -np.inf
+    assert tuner.propose(Task(SPACE, records=(record(0.0),)), tried, Random(0)) == every[int(mean.argmax())]
+    with pytest.raises(ConfigError, match="likeness above 0 and below 1"):
+        Recorded(likeness=1.0)
 
 
 def test_genetic_search_crosses_the_best() -> None:

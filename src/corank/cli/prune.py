@@ -16,7 +16,7 @@ import corank.cli.options as options
 import corank.cli.prune_options as asked
 import corank.cli.quantize_options as shared
 from corank.cli.invocation import command_line
-from corank.cli.outputs import check_distinct, check_file, write_all
+from corank.cli.outputs import check_distinct, check_file, check_report, write_all
 from corank.cli.progress import progress_bar
 from corank.cli.record import Scores, float_record, score
 from corank.cli.screen import results_console, show_lines
@@ -26,7 +26,7 @@ from corank.models import ResolvedModel, resolve
 from corank.processes import is_main
 from corank.pruning.record import PruneRecord, pruned_of
 from corank.pruning.request import Share, chosen_method
-from corank.reports import write_record
+from corank.reports import write_record, write_report
 from corank.reports.cells import show_bytes
 from corank.storage.contents import float_bytes
 from corank.training.recipe import LOSSES
@@ -64,12 +64,14 @@ def prune(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     record: options.RecordFile = None,
+    report: options.ReportFolder = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Remove whole channels and heads, and train what is left against the whole network; no labels needed."""
-    check_distinct((out, record), (weights, model, data, evaluation))
+    check_distinct((out, record, report), (weights, model, data, evaluation))
     check_file(out, "--out", ".safetensors")
     check_file(record, "--record", ".json")
+    check_report(report)
     share, how = Share.read(remove), chosen_method(method)  # before anything is read
     if loss not in LOSSES:
         raise ConfigError(f"--loss {loss}: one of {', '.join(LOSSES)}; only distil needs no labels")
@@ -89,7 +91,11 @@ def prune(
     if not is_main():  # of several processes one writes and speaks
         return
     result = _record(command_line(context), source, small, scores)
-    written = write_all((out, lambda path: corank.save(small, path)), (record, lambda path: write_record(path, result)))
+    written = write_all(
+        (out, lambda path: corank.save(small, path)),
+        (record, lambda path: write_record(path, result)),
+        (report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
+    )
     if not quiet:
         _show(result, pruned_of(small), written)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,15 +17,20 @@ import corank
 import corank.cli.options as options
 import corank.cli.quantize_options as shared
 import corank.cli.train_options as asked
-from corank.cli.outputs import check_distinct, check_file, write_all
+from corank.cli.invocation import command_line
+from corank.cli.outputs import check_distinct, check_file, check_report, write_all
 from corank.cli.progress import progress_bar
 from corank.cli.screen import facts_table, results_console, show_json, show_lines
 from corank.cli.sources import InputOptions, chosen_device
+from corank.cli.supernet_record import search_record, training_record
 from corank.errors import ConfigError
 from corank.files import write_whole
 from corank.models import ResolvedModel, resolve
 from corank.models.elastic import MobileSupernet
+from corank.reports import write_record, write_report, write_study
 from corank.reports.cells import show_bytes
+from corank.storage.supernet_file import SupernetRecord
+from corank.tuning.trial import Goal
 from corank.verbs.subnet_search import SubnetSearch
 
 __all__ = ["SUPERNET_COMMANDS"]
@@ -65,11 +71,13 @@ def train(
     checkpoint: shared.Checkpoint = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    record: options.RecordFile = None,
+    report: options.ReportFolder = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Train a supernet in float, at 4 bits from it, and on to 3 and 2 from that of one bit more."""
     check_file(out, "--out", ".safetensors")
-    check_distinct((out,), (model, data))
+    _check_told((out, record, report), (model, data))
     source = _opened(model, network, seed)
     images = InputOptions(image_size, mean, std).read(source, data)[0]
     with progress_bar(quiet) as progress:
@@ -78,19 +86,15 @@ def train(
             batch_size=128 if batch_size is None else batch_size, signed=not unsigned, samples=samples,
             workers=workers, seed=seed, device=chosen_device(device), checkpoint=checkpoint, progress=progress,
         )  # fmt: skip
-    written = write_all((out, lambda path: corank.save_supernet(net, path)))
+    told = training_record(net, model, command_line(context))
+    written = write_all(
+        (out, lambda path: corank.save_supernet(net, path)),
+        (record, lambda path: write_record(path, told)),
+        (report, lambda path: write_report(path, [told], f"{model}, {told['label']}")),
+    )
     if not quiet:
-        console, record = results_console(), net.__dict__["corank_supernet"]
-        last = record.history[-1]["largest"] if record.history else None
-        facts = {
-            "bits": "float" if bits is None else str(bits),
-            "began from": "float" if record.inherited is None else f"{record.inherited} bits, steps doubled",
-            "steps": str(record.iterations),
-            "loss of the largest": None if last is None else f"{last:.3f}",
-            "seconds": f"{record.seconds:.1f}",
-        }
-        console.print(facts_table({name: value for name, value in facts.items() if value is not None}))
-        show_lines(console, [f"wrote {path}" for path in written])
+        _show_training(net)
+        show_lines(results_console(), [f"wrote {path}" for path in written])
 
 
 def search(
@@ -112,12 +116,14 @@ def search(
     std: options.Std = None,
     checkpoint: shared.Checkpoint = None,
     seed: options.Seed = 0,
+    record: options.RecordFile = None,
+    report: options.ReportFolder = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Try subnets, and list those that are worth their bytes; keep other samples for the number that you tell."""
     check_file(out, "--out", ".json")
-    check_distinct((out,), (*files, data, evaluation))
+    _check_told((out, record, report), (*files, data, evaluation))
     sources = [_opened(str(file), network, seed) for file in files]
     images, scored = InputOptions(image_size, mean, std).read(sources[0], data, evaluation)
     with progress_bar(quiet) as progress:
@@ -127,7 +133,15 @@ def search(
             progress=progress,
         )  # fmt: skip
     told = {"by": by, "front": [asdict(one) for one in found.front], "trials": [asdict(one) for one in found.trials]}
-    written = write_all((out, lambda path: write_whole(path, json.dumps(told, indent=1).encode() + b"\n")))
+    more = {"--data": data, "--model": network, "--samples": samples, "--image-size": image_size, "--mean": mean,
+            "--std": std}  # fmt: skip
+    named = {_record_of(one.model).bits or 0: file for one, file in zip(sources, files, strict=True)}
+    study = search_record(found, named, Goal(size), command_line(context), more) | {"model": sources[0].reference}
+    written = write_all(
+        (out, lambda path: write_whole(path, json.dumps(told, indent=1).encode() + b"\n")),
+        (record, lambda path: write_record(path, study)),
+        (report, lambda path: write_study(path, study, "corank supernet search")),
+    )
     if as_json:
         show_json(told)
     elif not quiet:
@@ -161,7 +175,7 @@ def extract(
     check_distinct((out,), (file, data))
     source = _opened(str(file), network, seed)
     images = InputOptions(image_size, mean, std).read(source, data)[0]
-    if source.model.__dict__["corank_supernet"].bits is None:
+    if _record_of(source.model).bits is None:
         raise ConfigError(f"{file} is in float; train it at some bits first: corank supernet train {file} --bits 4 ...")
     made = corank.extract_subnet(source.model, images, _chosen(source.model, subnet), samples=samples)
     written = write_all((out, lambda path: corank.save(made, path, coder)))
@@ -170,6 +184,30 @@ def extract(
         facts: dict[str, Any] = {"model": record.model, "bits": record.bits, "size": show_bytes(out.stat().st_size)}
         console.print(facts_table({name: str(value) for name, value in facts.items() if value is not None}))
         show_lines(console, [f"wrote {path}" for path in written])
+
+
+def _check_told(outputs: Sequence[Path | None], inputs: Sequence[Path | str]) -> None:
+    """Whether the network (or its list), the record and the page can be written, before the work."""
+    check_distinct(outputs, inputs)
+    check_file(outputs[1], "--record", ".json")
+    check_report(outputs[2])
+
+
+def _record_of(model: nn.Module) -> SupernetRecord:
+    return model.__dict__["corank_supernet"]
+
+
+def _show_training(net: nn.Module) -> None:
+    record = _record_of(net)
+    last = record.history[-1]["largest"] if record.history else None
+    facts = {
+        "bits": "float" if record.bits is None else str(record.bits),
+        "began from": "float" if record.inherited is None else f"{record.inherited} bits, steps doubled",
+        "steps": str(record.iterations),
+        "loss of the largest": None if last is None else f"{last:.3f}",
+        "seconds": f"{record.seconds:.1f}",
+    }
+    results_console().print(facts_table({name: value for name, value in facts.items() if value is not None}))
 
 
 SUPERNET_COMMANDS = (train, search, extract)

@@ -1,7 +1,9 @@
-"""One self-contained page of runs: no script, and nothing is fetched when it is opened."""
+"""One self-contained page of runs: nothing is fetched when it is opened, and no script runs but the page's own."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +18,7 @@ __all__ = ["page_path", "rendered", "write_report"]
 
 
 def write_report(path: str | Path, runs: Sequence[Record], title: str = "corank report") -> Path:
-    """Write one HTML file, which needs no other file, no script and no network; returns its path.
+    """Write one HTML file, which needs no other file and no network; returns its path.
 
     Every text of a record is shown as text, never as markup. An earlier report of the same name is replaced.
 
@@ -65,4 +67,10 @@ def rendered(template: str, page: object) -> str:
         loader=FunctionLoader(read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     # Only what was made here, from numbers and escaped texts, may stand in the page as it is.
-    return environment.get_template(template).render(page=page, style=Markup(f"{read('page.css')}{colour_rules()}"))
+    style, script = Markup(f"{read('page.css')}{colour_rules()}"), Markup(read("page.js"))
+    return environment.get_template(template).render(page=page, style=style, script=script, digest=_digest(script))
+
+
+def _digest(script: str) -> str:
+    """By which the page's policy knows the one script that may run."""
+    return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")

@@ -6,9 +6,10 @@ import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
-from corank.reports.analyses import AnalysisView, is_analysis, shown
+from corank.reports.analyses import AnalysisView, is_compared, is_told, shown
 from corank.reports.cells import (
     LAYER_COLUMNS,
     NOTHING,
@@ -41,7 +42,7 @@ FRAGILE_COLUMNS = ("layer", "output error", "of the median", "bits", "8 bits wou
 
 @dataclass(frozen=True)
 class RunView:
-    """What the page says of one run."""
+    """What the page says of one run; ``id`` is its own in the page, empty where nothing points to it."""
 
     label: str
     summary: str
@@ -54,11 +55,12 @@ class RunView:
     plan: str | None
     reproduce: str | None
     analysis: AnalysisView | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True)
 class PageView:
-    """What the page says of all runs."""
+    """What the page says of all runs; ``best`` is the row, and ``first`` the place among all, of the one on top."""
 
     title: str
     subtitle: str
@@ -68,6 +70,7 @@ class PageView:
     best: int
     note: str
     accuracy: Picture | None
+    first: int
     layer_columns: Row
     fragile_columns: Row
     runs: list[RunView]
@@ -76,7 +79,7 @@ class PageView:
 def page_of(runs: Sequence[Record], title: str) -> PageView:
     """The page of at least one run."""
     best, why = headline_run(runs)
-    compared = [run for run in runs if not is_analysis(run)]
+    compared = [run for run in runs if is_compared(run)]
     return PageView(
         title=clean(title),
         subtitle=_subtitle(runs, best, why),
@@ -86,10 +89,19 @@ def page_of(runs: Sequence[Record], title: str) -> PageView:
         best=next((place for place, run in enumerate(compared) if run is best), 0),
         note=_note(compared) if compared else "",
         accuracy=accuracy_picture(compared) if len(compared) > 1 else None,
+        first=next(place for place, run in enumerate(runs) if run is best),
         layer_columns=LAYER_COLUMNS,
         fragile_columns=FRAGILE_COLUMNS,
-        runs=[_run_view(run, place, alone=len(runs) == 1) for place, run in enumerate(runs)],
+        runs=[
+            replace(_run_view(run, place, len(runs) == 1), id=name) for place, (run, name) in enumerate(_named(runs))
+        ],
     )
+
+
+def _named(runs: Sequence[Record]) -> list[tuple[Record, str]]:
+    """Runs with their ids: those that are compared are counted, as their points are."""
+    places = count()
+    return [(run, f"run-{next(places)}" if is_compared(run) else "") for run in runs]
 
 
 def _note(runs: Sequence[Record]) -> str:
@@ -112,7 +124,7 @@ def _subtitle(runs: Sequence[Record], best: Record, why: str) -> str:
 
 
 def _cards(run: Record) -> list[tuple[str, str, str]]:
-    if is_analysis(run):
+    if is_told(run):
         return shown(run).cards
     metric = metric_name([run])
     coded, original = file_bits(run), number(run, "float_bytes")
@@ -129,11 +141,12 @@ def _cards(run: Record) -> list[tuple[str, str, str]]:
     ]
 
 
-def _analysis_view(run: Record, place: int) -> RunView:
-    view = shown(run)
+def _told_view(run: Record, place: int) -> RunView:
+    view, size = shown(run), number(run, "stored_bytes")
+    scored = f", {show_value(run, 'quantized_value')}, {show_bytes(size)}" if size is not None else ""
     return RunView(
         label=view.title,
-        summary=text(run, "model") or "",
+        summary=(text(run, "model") or "") + scored,
         facts=_facts(run),
         pictures=analysis_pictures(view, place),
         fragile=[],
@@ -147,8 +160,8 @@ def _analysis_view(run: Record, place: int) -> RunView:
 
 
 def _run_view(run: Record, place: int, alone: bool) -> RunView:
-    if is_analysis(run):
-        return _analysis_view(run, place)
+    if is_told(run):
+        return _told_view(run, place)
     beside_float = accuracy_picture([run]) if alone else None
     value, size = show_value(run, "quantized_value"), show_bytes(number(run, "stored_bytes"))
     return RunView(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from corank.reports.analyses import AnalysisView
-from corank.reports.fields import Record, clean
+from corank.reports.cells import show_bytes, show_value
+from corank.reports.fields import Record, clean, number, run_label
 from corank.reports.plots import (
     accuracy,
     bits,
@@ -22,7 +23,7 @@ from corank.reports.plots import (
     utterance,
     weights,
 )
-from corank.reports.svg import svg_element
+from corank.reports.svg import NO_POINTS, svg_element
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -149,9 +150,19 @@ def accuracy_picture(runs: Sequence[Record]) -> Picture | None:
     """Accuracy against file size, or None where there are not two points to compare."""
     if not accuracy.can_draw(runs):
         return None
-    return picture_of(accuracy.draw(runs), "accuracy", accuracy.describe(runs), ACCURACY_CAPTION)
+    named = [(place, run_label(run), run) for place, run in accuracy.named_points(runs)]
+    points = {
+        f"run-{place}": f"{label}: {show_value(run, 'quantized_value')} in {show_bytes(number(run, 'stored_bytes'))}"
+        for place, label, run in named
+    }
+    return picture_of(accuracy.draw(runs), "accuracy", accuracy.describe(runs), ACCURACY_CAPTION, points)
 
 
-def picture_of(figure: Figure, name: str, description: str, caption: str) -> Picture:
-    """A figure as it stands in a page; `name` is of no other picture there, `description` for who does not see it."""
-    return Picture(svg_element(figure, name, clean(description, LONG_DESCRIPTION)), caption)
+def picture_of(
+    figure: Figure, name: str, description: str, caption: str, points: Mapping[str, str] = NO_POINTS
+) -> Picture:
+    """A figure as it stands in a page; `name` is of no other picture there, `description` for who does not see it.
+
+    `points` are those that a reader can choose, as for `svg_element`.
+    """
+    return Picture(svg_element(figure, name, clean(description, LONG_DESCRIPTION), points), caption)

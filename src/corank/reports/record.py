@@ -39,9 +39,9 @@ LAYER_NUMBERS = (
     "code_entropy", "relative_entropy", "bits_per_weight", "file_bits_per_weight",
 )  # fmt: skip
 LAYER_LISTS = ("shape", "spectrum", "code_counts", "weight_range", "coded_counts", "float_counts")
-OBJECTS = ("skipped", "plan", "stored_parts", "attacked", "float_attacked", "analysis")
+OBJECTS = ("skipped", "plan", "stored_parts", "attacked", "float_attacked", "analysis", "pruned", "supernet")
 HISTORY_NUMBERS = (
-    "iteration", "loss", "divergence", "extra_bits", "budget_bits", "before", "after",
+    "iteration", "loss", "largest", "divergence", "extra_bits", "budget_bits", "before", "after",
     "score", "oscillations", "moved", "norm", "rate", "rate_bits", "sparsity", "condition", "condition_max",
     "log_norms", "norm_gradient", "norm_noise", "norm_curvature",
 )  # fmt: skip

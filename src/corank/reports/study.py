@@ -18,35 +18,53 @@ from corank.reports.plots.study import (
     draw_front,
     draw_history,
     draw_importance,
+    is_weighed_by_work,
     last_rung,
+    sized,
 )
 
 __all__ = ["StudyView", "study_page", "write_study"]
 
 Row = tuple[str, ...]
-TRIAL_COLUMNS = ("trial", "state", "score", "error", "file", "ms", "seconds", "configuration")
+TRIAL_COLUMNS = ("trial", "state", "score", "error", "file", "multiply-adds", "ms", "seconds", "configuration")
+ALWAYS = ("trial", "state", "score", "configuration")
 VALUE_COLUMNS = ("choice", "value", "trials", "mean score")
 
 
 @dataclass(frozen=True)
+class MadeView:
+    """A trial, what it is, and the command that makes it; ``id`` is its own in the page."""
+
+    id: str
+    name: str
+    what: str
+    command: str
+
+
+@dataclass(frozen=True)
 class StudyView:
-    """What the page says."""
+    """What the page says; ``shown`` stands beside the picture of the front until a reader chooses another point."""
 
     title: str
     subtitle: str
     cards: list[tuple[str, str, str]]
+    front_picture: Picture | None
+    cost: str
+    shown: MadeView
     pictures: list[Picture]
+    trial_columns: Row
     trials: list[Row]
     best: int
+    note: str
     values: list[Row]
-    front: list[tuple[str, str, str]]
+    front: list[MadeView]
+    others: list[MadeView]
     reproduce: str | None
-    trial_columns: Row = TRIAL_COLUMNS
     value_columns: Row = VALUE_COLUMNS
 
 
 def write_study(path: str | Path, study: Record, title: str = "corank tune") -> Path:
-    """Writes one HTML file, which needs no other file, no script and no network; returns its path.
+    """Writes one HTML file, which needs no other file and no network; returns its path.
 
     Args:
         path: a folder, made where it is missing, that gets an `index.html`; or a name that ends in `.html`.
@@ -75,17 +93,45 @@ def study_page(study: Record, title: str) -> StudyView:
     name = text(space, "name") if isinstance(space, Mapping) else None
     subject = " · ".join(part for part in (text(study, "model"), f"space {name}" if name else None) if part)
     front = set(map(str, study.get("front") or ()))
+    made = [(one is ranked[0] or _name(one) in front, _told(one)) for one in ranked]
+    columns, rows = _table([_cells(one) for one in ranked])
     return StudyView(
         title=clean(title),
-        subtitle=f"{subject} · {len(trials)} trials",
+        subtitle=" · ".join(part for part in (subject, _count(len(trials))) if part),
         cards=_cards(study, trials, best),
+        front_picture=_front_picture(study),
+        cost="multiply-adds" if is_weighed_by_work(study) else "size",
+        shown=made[0][1],
         pictures=_pictures(study),
-        trials=[_cells(one) for one in ranked],
+        trial_columns=columns,
+        trials=rows,
         best=0 if best is not None else -1,
+        note=_note(columns),
         values=_values(study),
-        front=[_told(one) for one in ranked if one is ranked[0] or _name(one) in front],
+        front=[one for first, one in made if first],
+        others=[one for first, one in made if not first],
         reproduce=text(study, "reproduce", 4000),
     )
+
+
+def _count(trials: int) -> str:
+    return f"{trials} trial" + ("" if trials == 1 else "s")
+
+
+def _table(rows: list[Row]) -> tuple[Row, list[Row]]:
+    """The columns in which some row says something."""
+    kept = [
+        place
+        for place, name in enumerate(TRIAL_COLUMNS)
+        if name in ALWAYS or any(row[place] != NOTHING for row in rows)
+    ]
+    return tuple(TRIAL_COLUMNS[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
+
+
+def _note(columns: Row) -> str:
+    error = "A score's error is its standard error against the float network on the same samples."
+    said = [error if "error" in columns else "", "1 KB is 1000 bytes." if "file" in columns else ""]
+    return " ".join(part for part in said if part)
 
 
 def _rank(trial: Record, best: float | None) -> tuple[bool, bool, float]:
@@ -127,12 +173,25 @@ def _pictures(study: Record) -> list[Picture]:
             "Share of the scores' variance that lies between a choice's values, complete trials alone. Of few trials "
             "it is rough, and choices that were tried together share what they explain.",
         ))  # fmt: skip
-    if can_draw_front(study):
-        found.append(picture_of(
-            draw_front(study), "front", "Score against the size of the file.",
-            "The line joins the trials that no other one beats in both; their numbers are those of the table.",
-        ))  # fmt: skip
     return found
+
+
+def _front_picture(study: Record) -> Picture | None:
+    if not can_draw_front(study):
+        return None
+    trials = {_name(one): one for one in entries(study, "trials")}
+    points = {f"trial-{one[2]}": f"Trial {one[2]}: {_in_short(trials[str(one[2])])}" for one in sized(study)}
+    return picture_of(
+        draw_front(study), "front", "Score against the size of the file; a point for each trial.",
+        "The line joins the trials that no other one beats in both; their numbers are those of the table. A point says "
+        "what makes it.", points,
+    )  # fmt: skip
+
+
+def _in_short(trial: Record) -> str:
+    found = last_rung(trial)
+    size = number(found, "size_bytes")
+    return _shown(found, "score", ".2f") + ("" if size is None else f" in {show_bytes(size)}")
 
 
 def _cells(trial: Record) -> Row:
@@ -141,13 +200,15 @@ def _cells(trial: Record) -> Row:
     said = text(trial, "reason", 300) or _configuration(trial)
     return (
         _name(trial), text(trial, "state", 20) or NOTHING, _shown(found, "score", ".2f"), _shown(found, "error", ".2f"),
-        NOTHING if size is None else show_bytes(size), _shown(found, "latency_ms", ".2f"),
-        _shown(trial, "seconds", ".1f"), said,
+        NOTHING if size is None else show_bytes(size), _shown(found, "multiply_adds", ",.0f"),
+        _shown(found, "latency_ms", ".2f"), _shown(trial, "seconds", ".1f"), said,
     )  # fmt: skip
 
 
-def _told(trial: Record) -> tuple[str, str, str]:
-    return f"Trial {_name(trial)}", _configuration(trial), text(trial, "command", 4000) or "a function of one's own"
+def _told(trial: Record) -> MadeView:
+    what = ", ".join(part for part in (_in_short(trial) if last_rung(trial) else "", _configuration(trial)) if part)
+    command = text(trial, "command", 4000) or "a function of one's own"
+    return MadeView(f"trial-{_name(trial)}", f"Trial {_name(trial)}", what, command)
 
 
 def _values(study: Record) -> list[Row]:

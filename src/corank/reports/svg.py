@@ -16,7 +16,7 @@ from corank.reports.plots.style import COLOUR_NAMES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["colour_rules", "svg_element"]
+__all__ = ["NO_POINTS", "colour_rules", "svg_element"]
 
 Attributes = dict[str, str]
 
@@ -37,10 +37,12 @@ STYLES = (
 USUAL = MappingProxyType({"stroke-linecap": "butt", "text-anchor": "start", "stroke-dasharray": "none"})
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 FONT = re.compile(r"(?:(?P<weight>bold|\d{3}) )?(?P<size>[\d.]+)px")
+NO_POINTS: Mapping[str, str] = MappingProxyType({})
+HIT = 8  # typographic points around a marker
 TURNED = re.compile(r"rotate\(-?0 [^)]*\)")
 
 
-def svg_element(figure: Figure, name: str, description: str) -> str:
+def svg_element(figure: Figure, name: str, description: str, points: Mapping[str, str] = NO_POINTS) -> str:
     """The figure as one `<svg>` element without scripts, styles, links or fixed size.
 
     Colours are the classes of `colour_rules`; letters are those of the page, in units of a typographic point of the
@@ -50,12 +52,15 @@ def svg_element(figure: Figure, name: str, description: str) -> str:
         figure: of plots.style.
         name: letters and digits, of no other picture of the page.
         description: what it shows, for who does not see it.
+        points: by the `gid` of a marker, which is the id of what it stands for in the page, what it is called; each is
+            a link there.
     """
     root = ElementTree.fromstring(_file(figure))
     width, height = (_short(root.get(side, "0").removesuffix("pt")) for side in ("width", "height"))
-    inner = "".join(_elements(root, name))
-    label = escape(" ".join(description.split()))
-    return f'<svg role="img" aria-label="{label}" viewBox="0 0 {width} {height}">{inner}</svg>'
+    inner = "".join(_elements(root, name, points))
+    # Of an image nothing can be chosen.
+    role, label = "group" if points else "img", escape(" ".join(description.split()))
+    return f'<svg role="{role}" aria-label="{label}" viewBox="0 0 {width} {height}">{inner}</svg>'
 
 
 def colour_rules() -> str:
@@ -77,11 +82,13 @@ def _file(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _elements(parent: ElementTree.Element, name: str) -> Iterator[str]:
+def _elements(parent: ElementTree.Element, name: str, points: Mapping[str, str] = NO_POINTS) -> Iterator[str]:
     for element in parent:
         tag = _tag(element)
-        if tag == "g":
-            yield from _elements(element, name)
+        if tag == "g" and element.get("id") in points:
+            yield _point(element, name, points)
+        elif tag == "g":
+            yield from _elements(element, name, points)
         elif tag == "defs":
             markers = "".join(_elements(element, name))
             yield f"<defs>{markers}</defs>" if markers else ""
@@ -91,6 +98,18 @@ def _elements(parent: ElementTree.Element, name: str) -> Iterator[str]:
                 attributes = "".join(f' {key}="{escape(value)}"' for key, value in _kept(element, style, name).items())
                 inner = escape(element.text or "", quote=False) + "".join(_elements(element, name))
                 yield f"<{tag}{attributes}>{inner}</{tag}>" if inner else f"<{tag}{attributes}/>"
+
+
+def _point(element: ElementTree.Element, name: str, points: Mapping[str, str]) -> str:
+    """A marker as a link, and around it what a finger can hit."""
+    target = element.get("id", "")
+    marks = [mark for mark in element.iter() if _tag(mark) == "use"]
+    around = "".join(
+        f'<circle class="hit" cx="{_short(mark.get("x", "0"))}" cy="{_short(mark.get("y", "0"))}" r="{HIT}"/>'
+        for mark in marks
+    )
+    inner = "".join(_elements(element, name))
+    return f'<a class="point" href="#{escape(target)}" aria-label="{escape(points[target])}">{around}{inner}</a>'
 
 
 def _kept(element: ElementTree.Element, style: Mapping[str, str], name: str) -> Attributes:

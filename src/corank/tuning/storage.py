@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from corank.errors import ConfigError
@@ -22,6 +24,7 @@ from corank.tuning.trial import COMPLETE, FAILED, PRUNED, RUNNING, Measurement, 
 __all__ = ["Begun", "Store", "read_store"]
 
 FORMAT = 1
+_PAUSES = (0.1, 0.2, 0.4, 0.8)  # seconds; tables of a storage are made in less
 _IDENTITY = "corank"
 _CONFIGURATION, _OWNER, _RUNGS, _REPORT = "configuration", "owner", "rungs", "report"
 
@@ -51,12 +54,7 @@ class Store:
         self._create, self._handle = package.trial.create_trial, package.trial.Trial
         self._categorical = package.distributions.CategoricalDistribution
         try:
-            if identity is None:
-                self._study = package.load_study(study_name=name, storage=_storage(package, url))
-            else:
-                self._study = package.create_study(
-                    storage=_storage(package, url), study_name=name, direction="maximize", load_if_exists=True
-                )
+            self._study = _opened(package, url, name, identity is not None)
             self._study.sampler = package.samplers.RandomSampler()  # never asked
             known = self._study.user_attrs.get(_IDENTITY)
             if known is None and identity is not None and not self._study.trials:
@@ -150,6 +148,21 @@ def read_store(url: str, name: str) -> Store:
         ConfigError: for a storage without it, or of another version.
     """
     return Store(url, name, None)
+
+
+def _opened(package: Any, url: str | None, name: str, make: bool) -> Any:
+    """The study; tried again for a while where a file is there that another process may be making just now."""
+    for pause in (*_PAUSES, None):
+        try:
+            storage = _storage(package, url)
+            if not make:
+                return package.load_study(study_name=name, storage=storage)
+            return package.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        except Exception:  # of sqlite, of SQLAlchemy and of optuna, which share no base
+            if pause is None or url is None or not make or not Path(url.partition(":///")[2]).is_file():
+                raise
+            time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
 
 
 def _storage(package: Any, url: str | None) -> Any:

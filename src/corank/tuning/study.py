@@ -37,6 +37,7 @@ class StudyPlan:
         patience: trials without a gain over noise after which it ends; None never ends it so.
         seed: of the tuner's draws and of every trial.
         command: that makes a configuration again.
+        first: configurations that are tried before the tuner is asked.
     """
 
     task: Task
@@ -47,6 +48,7 @@ class StudyPlan:
     patience: int | None
     seed: int
     command: Callable[[Configuration], str]
+    first: tuple[Configuration, ...] = ()
 
 
 def run_study(store: Store, measure: Measure, plan: StudyPlan, progress: Progress) -> list[Trial]:
@@ -75,6 +77,8 @@ def run_study(store: Store, measure: Measure, plan: StudyPlan, progress: Progres
 
 
 def _proposed(trials: Sequence[Trial], plan: StudyPlan) -> Configuration | None:
+    if len(trials) < len(plan.first):
+        return plan.first[len(trials)]
     seen = [(one, one.measurement) for one in trials if one.state in (COMPLETE, PRUNED)]
     utilities = plan.goal.utilities([found for _, found in seen if found is not None])
     of = dict(zip((one.number for one, found in seen if found is not None), utilities, strict=True))

@@ -137,9 +137,8 @@ def tune(
         study: its name in the storage.
         samples: to calibrate on, at most.
         selection: samples that trials are scored on, at most; the final number is taken on as many others.
-        rungs: shares of calibration and selection samples, ascending to 1: a trial goes on to the next where it is
-            among the best third so far, or behind by no more than its standard error. None: (0.25, 1) for "corank",
-            else (1,).
+        rungs: shares of the calibration samples, ascending to 1: a trial goes on to the next where it is among the best
+            third so far, or behind by no more than its standard error. None: (0.25, 1) for "corank", else (1,).
         patience: trials without a gain over the score's standard error after which the study ends; None: never.
         latency: whether the time of one sample is measured, too; of equal scores and sizes the fastest is best.
         records: files of what other models scored, for boosted trees, beside those that ship.
@@ -172,7 +171,8 @@ def tune(
     own = [] if remember is None or not Path(remember).exists() else [remember]
     more = [one for path in (*records, *own) for one in load_records(path) if one.space == asked.name]
     task = replace(opened.task, records=(*opened.task.records, *more))
-    plan = StudyPlan(task, policy, goal, trials, shares, patience, seed, command or _call(options))
+    plan = StudyPlan(task, policy, goal, trials, shares, patience, seed, command or _call(options),
+                     _first(asked))  # fmt: skip
     found = run_study(Store(storage, study, opened.identity), opened.measure, plan, progress or silent)
     best = chosen_trial(found, goal)
     if remember is not None:
@@ -209,6 +209,11 @@ def _call(options: TuneOptions) -> Callable[[Configuration], str]:
         return f"corank.tune(model, data, {own})"
 
     return (lambda one: f"score({dict(one)})") if options.score is not None else text
+
+
+def _first(space: Space) -> tuple[Configuration, ...]:
+    """Of corank's own space the plain one, which no tuning should end below."""
+    return tuple(space.first(1)) if space.name.startswith("corank") else ()
 
 
 def _shares(rungs: Sequence[float] | None, space: Space) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corank.reports.cells import is_nats, show_bytes, show_value, unit_of
 from corank.reports.fields import Record, number, run_label
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["can_draw", "describe", "draw", "family"]
+__all__ = ["can_draw", "describe", "draw", "family", "named_points"]
 
 MARKERS = "osD^vP"
 MOST_NOTED_RUNS = 16
@@ -70,7 +70,8 @@ def family(label: str) -> str:
 def draw(runs: Sequence[Record]) -> Figure:
     """One point per run, size in KB (1000 bytes), accuracy in percent (or nats); one colour and marker per family.
 
-    A single run stands beside a point for its float network, over a logarithmic axis.
+    Of several, each marker has the id ``run-N``, N being the run's place among ``runs``. A single run stands beside a
+    point for its float network, over a logarithmic axis.
     """
     figure = new_figure(3.7, PAGE_INCHES)
     axes = figure.subplots()
@@ -78,6 +79,8 @@ def draw(runs: Sequence[Record]) -> Figure:
     names = list(dict.fromkeys(family(run_label(run)) for run in rated))
     for place, name in enumerate(names):
         _draw_family(axes, place, name, [run for run in rated if family(run_label(run)) == name])
+    for place, run in named_points(runs):
+        _draw_markers(axes, names.index(family(run_label(run))), [_point(run)], gid=f"run-{place}", linestyle="")
     title = "Nats per token against file size" if any(map(is_nats, rated)) else "Accuracy against file size"
     style_axes(axes, title, "file size (KB, 1000 bytes)", unit_of(runs))
     axes.yaxis.label.set_text(plot_text(axes.yaxis.label.get_text()))
@@ -91,6 +94,14 @@ def draw(runs: Sequence[Record]) -> Figure:
         _note_runs(axes, rated)
     add_legend(axes, columns=min(4, max(1, len(names))))
     return figure
+
+
+def named_points(runs: Sequence[Record]) -> list[tuple[int, Record]]:
+    """The runs whose points can be chosen, with their places; none where there is but one point."""
+    rated = _rated(runs)
+    return (
+        [(place, run) for place, run in enumerate(runs) if any(run is one for one in rated)] if len(rated) > 1 else []
+    )
 
 
 def _rated(runs: Sequence[Record]) -> list[Record]:
@@ -123,7 +134,10 @@ def _draw_float_point(axes: Axes, point: tuple[float, float] | None) -> None:
 
 
 def _draw_family(axes: Axes, place: int, name: str, runs: list[Record]) -> None:
-    points = sorted(_point(run) for run in runs)
+    _draw_markers(axes, place, sorted(map(_point, runs)), label=plot_text(shorten(name, 22)), linewidth=1.2)
+
+
+def _draw_markers(axes: Axes, place: int, points: list[Pair], **look: Any) -> None:
     axes.plot(
         [size for size, _ in points],
         [value for _, value in points],
@@ -132,9 +146,8 @@ def _draw_family(axes: Axes, place: int, name: str, runs: list[Record]) -> None:
         markersize=6,
         markeredgecolor="white",
         markeredgewidth=0.8,
-        linewidth=1.2,
-        label=plot_text(shorten(name, 22)),
         zorder=3,
+        **look,
     )
 
 

@@ -18,6 +18,7 @@ from corank.reports.plots.style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["CAPTION", "can_draw", "describe", "draw"]
@@ -55,10 +56,22 @@ def draw(found: Record) -> Figure:
     axes.scatter(bounds, places, s=60, color=MUTED, marker="|", zorder=3, label="bound")
     axes.scatter(values, places, s=30, color=PURPLE, zorder=4, label="norm")
     style_axes(axes, "How much a layer can stretch", "norm of the operator", "", grid="x")
-    axes.set_xscale("log")
+    _in_decades(axes, min([*plain, *values]), max([*bounds, *values]))
     label_layers(axes, [layer_name(layer) for layer in layers])
     add_legend(axes, columns=3)
     return figure
+
+
+def _in_decades(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic axis with numbers, also where it spans less than a power of ten."""
+    low, high = max(low, 1e-9) / 1.3, max(high, 1e-9) * 1.3
+    steps = (1, 2, 5) if high / low < 100 else (1,)
+    ticks = [step * 10.0**power for power in range(-9, 12) for step in steps]
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
 
 
 def _known(found: Record) -> list[Record]:

@@ -28,9 +28,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["can_draw_front", "can_draw_importance", "draw_front", "draw_history", "draw_importance", "last_rung"]
+__all__ = [
+    "can_draw_front",
+    "can_draw_importance",
+    "draw_front",
+    "draw_history",
+    "draw_importance",
+    "is_weighed_by_work",
+    "last_rung",
+    "sized",
+]
 
 HEIGHT = 3.0
+KILOBYTE, MILLION = 1e3, 1e6
+APART = 0.06  # of the axes: nearer numbers would cover each other
 LOWEST = 0.05  # of the scores: below this quantile the axis ends
 
 
@@ -88,33 +99,57 @@ def draw_importance(study: Record) -> Figure:
 
 
 def can_draw_front(study: Record) -> bool:
-    """Whether files differ in size."""
-    return len({size for size, _, _ in _sized(study)}) > 1
+    """Whether files differ in size, or networks in work."""
+    return len({cost for cost, _, _ in sized(study)}) > 1
+
+
+def is_weighed_by_work(study: Record) -> bool:
+    """Whether scores are weighed against multiply-adds, and not against bytes."""
+    return study.get("by") == "multiply_adds"
 
 
 def draw_front(study: Record) -> Figure:
-    """Score against size, the trials that no other one beats in both joined by a line."""
+    """Score against size, the trials that no other one beats in both joined by a line.
+
+    Each trial's marker has the id ``trial-N``.
+    """
     figure = new_figure(HEIGHT, PAGE_INCHES)
     axes = figure.subplots()
-    points = _sized(study)
-    front = set(map(int, study.get("front") or ()))
-    axes.plot(
-        [one[0] / 1000 for one in points], [one[1] for one in points], "o", color=SOFT, markersize=4, label="trials"
-    )
+    points, unit = sized(study), MILLION if is_weighed_by_work(study) else KILOBYTE
+    front = {name for one in study.get("front") or () if (name := _whole(one)) is not None}
     best = sorted(one for one in points if one[2] in front)
-    axes.step([one[0] / 1000 for one in best], [one[1] for one in best], "o-", where="post", color=BLUE, markersize=5,
-              label="no other one beats them")  # fmt: skip
+    others = [one for one in points if one[2] not in front]
+    axes.step([one[0] / unit for one in best], [one[1] for one in best], "-", where="post", color=BLUE)
+    for name, colour, size, kind in (("trials", SOFT, 4.5, others), ("no other one beats them", BLUE, 6.0, best)):
+        for place, (cost, score, trial) in enumerate(kind):
+            label = name if place == 0 else None
+            axes.plot([cost / unit], [score], "o", color=colour, markersize=size, label=label, gid=f"trial-{trial}")
     goal = study.get("goal")
-    most = number(goal, "size") if isinstance(goal, Mapping) else None
+    most = number(goal, "size") if isinstance(goal, Mapping) and unit == KILOBYTE else None
     if most is not None:
-        axes.axvline(most / 1000, color=VERMILION, linewidth=1.0, linestyle=(0, (4, 3)), label="wanted at most")
-    for size, score, place in best:
-        axes.annotate(f"{place}", (size / 1000, score), xytext=(4, -9), textcoords="offset points", fontsize=NOTE_SIZE,
-                      color=INK)  # fmt: skip
+        axes.axvline(most / unit, color=VERMILION, linewidth=1.0, linestyle=(0, (4, 3)), label="wanted at most")
     _frame(axes, study)
-    style_axes(axes, "Score against size", "file (KB, 1000 bytes)", _scored(study))
+    _number(axes, [(cost / unit, score, trial) for cost, score, trial in best])
+    name = "multiply-adds of a sample (millions)" if unit == MILLION else "file (KB, 1000 bytes)"
+    style_axes(axes, "Score against multiply-adds" if unit == MILLION else "Score against size", name, _scored(study))
     add_legend(axes, columns=3)
     return figure
+
+
+def _number(axes: Axes, points: list[tuple[float, float, int]]) -> None:
+    """Numbers below their points, but for those that would stand on the one before."""
+    left, right = axes.get_xlim()
+    low, high = axes.get_ylim()
+    last = None
+    for cost, score, trial in points:
+        if last is None or (cost - last[0]) / (right - left) > APART or (score - last[1]) / (high - low) > APART:
+            axes.annotate(f"{trial}", (cost, score), xytext=(5, -10), textcoords="offset points", fontsize=NOTE_SIZE,
+                          color=INK)  # fmt: skip
+            last = (cost, score)
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _frame(axes: Axes, study: Record) -> None:
@@ -143,12 +178,14 @@ def _best_so_far(study: Record) -> list[tuple[int, float]]:
     return [(place, score) for (place, _), score in zip(found, best, strict=True)]
 
 
-def _sized(study: Record) -> list[tuple[float, float, int]]:
+def sized(study: Record) -> list[tuple[float, float, int]]:
+    """Bytes (or multiply-adds), score and number of every complete trial that has them."""
+    key = "multiply_adds" if is_weighed_by_work(study) else "size_bytes"
     found = []
     for one in entries(study, "trials"):
-        size, score = number(last_rung(one), "size_bytes"), number(last_rung(one), "score")
-        if text(one, "state") == "complete" and size is not None and score is not None:
-            found.append((size, score, int(number(one, "number") or 0)))
+        cost, score = number(last_rung(one), key), number(last_rung(one), "score")
+        if text(one, "state") == "complete" and cost is not None and score is not None:
+            found.append((cost, score, int(number(one, "number") or 0)))
     return found
 
 

@@ -43,6 +43,7 @@ class Panel:
 
 PANELS = (
     Panel("loss", "loss", BLUE),
+    Panel("largest", "loss of the largest subnet", GREEN),
     Panel("score", "score", GREEN),
     Panel("oscillations", "oscillations at a look", VERMILION, from_zero=True),
     Panel("moved", "codes that moved (%)", ORANGE, 100.0, from_zero=True),

@@ -68,6 +68,14 @@ class Tuner(ABC):
         left = unknown(space, tried)
         return random.choice(left) if left else None
 
+    def left(self, space: Space, known: Sequence[Known], random: Random) -> list[Configuration]:
+        """What may be proposed: all that is not known or, of a large space, draws."""
+        tried = {key_of(one.configuration) for one in known}
+        if len(space.first(MOST)) < MOST:
+            return unknown(space, tried)
+        drawn = {key_of(one): one for one in (space.draw(random) for _ in range(MOST // 10))}
+        return [one for key, one in drawn.items() if key not in tried]
+
 
 MOST = 20_000  # configurations that are looked at one by one
 

@@ -12,9 +12,9 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.tuning.space import Configuration, Space, key_of
+from corank.tuning.space import Configuration, Space
 from corank.tuning.trees import fitted_trees
-from corank.tuning.tuners.base import MOST, Known, Task, Tuner, unknown
+from corank.tuning.tuners.base import Known, Task, Tuner
 
 __all__ = ["BoostedTrees", "features"]
 
@@ -42,7 +42,7 @@ class BoostedTrees(Tuner):
         others = [(one, *trial) for one in task.records for trial in one.trials]
         if len(scored) < (1 if others else self.startup) and not others:
             return self.drawn(task.space, known, random)
-        left = self._left(task.space, known, random)
+        left = self.left(task.space, known, random)
         if len(left) < 2:
             return left[0] if left else None
         names = sorted({*task.descriptors, *(name for one in task.records for name in one.descriptors)})
@@ -56,14 +56,6 @@ class BoostedTrees(Tuner):
         found = predict(np.stack([features(task.space, one, task.descriptors, names) for one in left]))
         best = np.flatnonzero(found == found.max())
         return left[int(random.choice(best.tolist()))]
-
-    def _left(self, space: Space, known: Sequence[Known], random: Random) -> list[Configuration]:
-        """What may be proposed: all that is not known or, of a large space, draws."""
-        tried = {key_of(one.configuration) for one in known}
-        if len(space.first(MOST)) < MOST:
-            return unknown(space, tried)
-        drawn = {key_of(one): one for one in (space.draw(random) for _ in range(MOST // 10))}
-        return [one for key, one in drawn.items() if key not in tried]
 
 
 def features(

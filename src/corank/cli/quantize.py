@@ -15,6 +15,7 @@ from corank.cli.record import Made, Scores, record_of, score
 from corank.cli.request import Request
 from corank.cli.sources import InputOptions, chosen_device, warn_if_random
 from corank.models import resolve
+from corank.models.streamed import streamed_source
 from corank.processes import is_main
 
 __all__ = ["quantize"]
@@ -54,6 +55,7 @@ def quantize(
     length: options.Length = None,
     label: options.LabelPattern = None,
     checkpoint: asked.Checkpoint = None,
+    stream: asked.Stream = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     record: options.RecordFile = None,
@@ -67,12 +69,17 @@ def quantize(
                       adapter_bits, samples, seed, model, chosen_device(device), checkpoint, activations, codec,
                       activation_range, rate)  # fmt: skip
     request.check(evaluation is not None, coder)
-    source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
+    if stream:
+        request.check_streamed({"--weights": weights, "--eval": evaluation})
+    source = streamed_source(model) if stream else resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     warn_if_random(source)
     view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
     with progress_bar(quiet) as progress:
-        quantized, tried = request(source.model, images, scored[0] if scored else None, progress)
+        if stream:
+            quantized, tried = request.streamed(images, progress), ()
+        else:
+            quantized, tried = request(source.model, images, scored[0] if scored else None, progress)
         scores = score(source.model, quantized, scored[0], progress) if scored else Scores()
     if not is_main():  # of several processes one writes and speaks
         return

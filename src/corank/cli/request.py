@@ -92,6 +92,33 @@ class Request:
         if self.size is not None and rate != AUTO:
             _refuse("--size", "the size sets the budget", {"--budget": self.budget})
 
+    def check_streamed(self, others: Mapping[str, object]) -> None:
+        """Raises ConfigError for options that need the whole network at once."""
+        given = {
+            "--budget": self.budget, "--size": self.size, "--max-drop": self.max_drop, "--search": self.search,
+            "--iterations": self.iterations, "--plan": self.plan, "--all-layers": self.all_layers or None,
+            "--adapter-bits": self.adapter_bits, "--activations": self.activations, **others,
+        }  # fmt: skip
+        _refuse("--stream", "the network is never there as a whole; --bits or --rate say how small", given)
+
+    def streamed(self, data: ImageSet | TokenSet | BatchSet, progress: Progress) -> nn.Module:
+        """Does it of a language model's folder, decoder layer by decoder layer."""
+        rate = _rate(self.rate)
+        return corank.quantize_streamed(
+            self.reference,
+            data,
+            bits=self.bits,
+            rate=rate,
+            codec=self.codec,
+            preset=self.preset or "fast",
+            layers=exceptions_of(self.layers),
+            samples=self.samples,
+            seed=self.seed,
+            device=self.device,
+            checkpoint=self.checkpoint,
+            progress=progress,
+        )
+
     def __call__(
         self,
         model: nn.Module,

@@ -146,10 +146,13 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     """One run in a fresh process, and where asked for one that was killed and resumed."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        code = f"from streaming import written; from pathlib import Path; written(Path({str(folder / 'float')!r}), {options.layers}, {options.width})"
+        code = (
+            "from pathlib import Path; from streaming import written; "
+            f"written(Path({str(folder / 'float')!r}), {options.layers}, {options.width})"
+        )
         subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
-        common = [sys.executable, __file__, "--folder", str(folder / "float"), "--rate", str(options.rate),
-                  "--preset", options.preset, "--samples", str(options.samples), "--threads", str(options.threads)]  # fmt: skip
+        common = [sys.executable, __file__, "--folder", str(folder / "float"), "--rate", str(options.rate)]
+        common += ["--preset", options.preset, "--samples", str(options.samples), "--threads", str(options.threads)]
         common += ["--bits", str(options.bits)] if options.bits else []
         text = subprocess.run([*common, "--out", str(folder / "one")], check=True, capture_output=True, text=True)
         found = json.loads(text.stdout.splitlines()[-1])

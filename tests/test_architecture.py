@@ -57,7 +57,7 @@ ORDER = (
 # The same inside the packages where a call comes by: modules of the package, low to high; others stand in none.
 INSIDE = {
     "calibration": (
-        ("same_inputs", "samples", "seeds", "thread_state", "layer_rows"),
+        ("blocks", "same_inputs", "samples", "seeds", "thread_state", "layer_rows"),
         ("augment", "context", "labels", "norms", "paused", "teacher", "collect"),
         ("batches", "interleaved", "repeated", "streamed"),
         ("layerwise",),
@@ -98,8 +98,10 @@ INSIDE = {
         ("finishing", "training_run"),
         ("training_size",),
         ("quantize", "train", "supernet", "pruning_run", "analyse"),
-        ("smallest", "compare", "subnet_search", "tuning_request", "prune", "train_classes"),
-        ("tune",),
+        ("streamed_parts", "smallest", "compare", "subnet_search", "tuning_request", "prune", "train_classes"),
+        ("tune", "stream_rates"),
+        ("layer_stream",),
+        ("quantize_streamed",),
     ),
 }
 TIERS = {name: tier for tier, names in enumerate(ORDER) for name in names}
@@ -140,6 +142,7 @@ PUBLIC_CALLS = {
     ("verbs/prune.py", "prune"),
     ("verbs/exemplars.py", "choose_exemplars"),
     ("verbs/quantize.py", "quantize"),
+    ("verbs/quantize_streamed.py", "quantize_streamed"),
     ("verbs/smallest.py", "quantize_smallest"),
     ("verbs/subnet_search.py", "search_subnets"),
     ("verbs/supernet.py", "train_supernet"),

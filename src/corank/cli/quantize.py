@@ -13,9 +13,7 @@ from corank.cli.outputs import check_distinct
 from corank.cli.progress import progress_bar
 from corank.cli.record import Made, Scores, record_of, score
 from corank.cli.request import Request
-from corank.cli.sources import InputOptions, chosen_device, warn_if_random
-from corank.models import resolve
-from corank.models.streamed import streamed_source
+from corank.cli.sources import InputOptions, chosen_device
 from corank.processes import is_main
 
 __all__ = ["quantize"]
@@ -67,19 +65,13 @@ def quantize(
     files = MadeFiles(out, save_plan, "plan", record, report).checked()
     request = Request(bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers,
                       adapter_bits, samples, seed, model, chosen_device(device), checkpoint, activations, codec,
-                      activation_range, rate)  # fmt: skip
+                      activation_range, rate, stream)  # fmt: skip
     request.check(evaluation is not None, coder)
-    if stream:
-        request.check_streamed({"--weights": weights, "--eval": evaluation})
-    source = streamed_source(model) if stream else resolve(model, pretrained=pretrained, weights=weights, seed=seed)
-    warn_if_random(source)
+    source = request.source(pretrained, weights)
     view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
     with progress_bar(quiet) as progress:
-        if stream:
-            quantized, tried = request.streamed(images, progress), ()
-        else:
-            quantized, tried = request(source.model, images, scored[0] if scored else None, progress)
+        quantized, tried = request(source.model, images, scored[0] if scored else None, progress)
         scores = score(source.model, quantized, scored[0], progress) if scored else Scores()
     if not is_main():  # of several processes one writes and speaks
         return

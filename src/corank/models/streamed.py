@@ -1,4 +1,4 @@
-"""A language model whose decoder layers are read one at a time: the rest of it is there, they are on the meta device."""
+"""A language model whose decoder layers are read one at a time: they are on the meta device, the rest is there."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from corank.models.resolve import ResolvedModel
 from corank.models.sharded_weights import ShardedWeights, fill
 
 __all__ = ["StreamedNetwork", "open_streamed", "streamed_source"]
-
-_FEWEST = 2  # decoder layers that are worth reading one by one
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def _check(model: nn.Module, weights: ShardedWeights, folder: Path) -> None:
         stored = [one for one in names[id(parameter)] if one in weights]
         if not stored:
             raise ModelError(
-                f"the files of {folder} lack {name!r}; copy the folder anew, or, where its files name weights otherwise "
+                f"the files of {folder} lack {name!r}; copy the folder anew, or, where they name weights otherwise "
                 "than the model does, load it whole: corank.quantize"
             )
         if weights.shape(stored[0]) != tuple(parameter.shape):
@@ -135,11 +133,11 @@ def _blocks(model: nn.Module) -> str:
     lists = {
         name: sum(parameter.numel() for parameter in module.parameters())
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) >= _FEWEST and len({type(one) for one in module}) == 1
+        if isinstance(module, nn.ModuleList) and len(module) and len({type(one) for one in module}) == 1
     }
     if not lists:
         raise ModelError(
-            f"{type(model).__name__} has no list of {_FEWEST} or more decoder layers of one kind to read one by one; "
+            f"{type(model).__name__} has no list of decoder layers of one kind to read one by one; "
             "load it whole: corank.quantize"
         )
     return max(lists, key=lambda name: lists[name])

@@ -14,6 +14,9 @@ from torch import nn
 from corank.calibration import Context
 from corank.calibration.blocks import BlockPart, EndsPart
 from corank.codecs import Codec
+from corank.errors import ModelError
+from corank.layers import PreparedModel
+from corank.memory import give_back
 from corank.plan import Plan
 from corank.progress import Progress
 from corank.quantization.encode import drafted, encode
@@ -46,24 +49,23 @@ class LayerStream:
         """The coded network on the CPU, and what was done to it."""
         parts = self._parts
         ideal = parts.entered()
-        about = parts.opened(parts.ends(), parts.ends_batches(ideal)).prepared
-        heads = set(about.targets) - about.first
+        about = self._ends_of(ideal)
+        first, tied = about.first, about.first - about.blind
         last = ideal
         with TemporaryDirectory() as folder:
             if isinstance(self._work.request.search, Rates):
                 rates = StreamRates(parts, Path(folder), self.request_for)
-                last = self._walked(ideal[: rates.few] if about.first <= about.blind else ideal, Path(folder))
-                self._codecs = rates.found(last)
-            elif not about.first <= about.blind:
+                last = self._walked(ideal if tied else ideal[: rates.few], Path(folder))
+                self._codecs = rates.found(last, bool(about.targets))
+            elif tied:
                 last = self._walked(ideal, None)
-        real = ideal
-        if about.first:  # a table that the head reads, too, is rounded for what the head is given
-            self._code_ends(about.first, "tables", last if len(last) == len(ideal) else ideal)
-            real = parts.entered()
+        if first:  # a table that the head reads, too, is rounded for what the head is given
+            self._code_ends(first, "tables", last if tied else ideal)
+        real = parts.entered() if first else ideal
         real = list(real)
         blocks = [self._coded_block(number, name, ideal, real) for number, name in enumerate(parts.names)]
-        if heads:
-            self._code_ends(heads, "head", ideal, real)
+        if behind_them := set(about.targets) - first:
+            self._code_ends(behind_them, "head", ideal, real)
         for name, block in zip(parts.names, blocks, strict=True):
             parts.network.put(name, block)
         return parts.network.model, self._record()
@@ -79,6 +81,14 @@ class LayerStream:
             return None
         alike = context.prepared.blind.isdisjoint(names)  # the first and last layer here are not the network's
         return replace(request, template=replace(request.template, layers=layers, all_layers=alike))
+
+    def _ends_of(self, states: States) -> PreparedModel:
+        """What there is to code before and behind the decoder layers; in tiny networks nothing."""
+        parts = self._parts
+        try:
+            return parts.opened(parts.ends(), parts.ends_batches(states)).prepared
+        except ModelError:
+            return PreparedModel(parts.ends())
 
     def _walked(self, states: States, kept: Path | None) -> States:
         """The states behind all decoder layers of the float network; those before each are kept for the rates."""
@@ -99,6 +109,7 @@ class LayerStream:
         coded = self._code(context, set(context.prepared.targets), f"block-{number:04d}")
         real[:] = behind(coded, parts.batches(name, real))
         ideal[:] = after
+        give_back()
         assert isinstance(coded, BlockPart)
         return copy.deepcopy(coded.block).cpu()  # of whose coded layers only codes are copied
 

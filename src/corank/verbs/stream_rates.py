@@ -13,16 +13,18 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from corank.calibration import Context, Samples, collect, collect_gradients
+from corank.calibration.blocks import STATES
 from corank.calibration.collect import propagate_gradients
 from corank.codecs import CODECS, Codec
 from corank.config import from_json, to_json
+from corank.memory import give_back
 from corank.quantization.encode import drafted
 from corank.quantization.request import QuantizeRequest
 from corank.search import Rates
 from corank.search.candidates import candidate_problem
 from corank.search.rates import WantedRates
 from corank.statistics import OutputGradient
-from corank.verbs.streamed_parts import States, StreamedParts
+from corank.verbs.streamed_parts import Batches, States, StreamedParts
 
 __all__ = ["StreamRates", "keep_states"]
 
@@ -52,21 +54,19 @@ class StreamRates:
         self._search = search
         self.few = max(1, -(-_TOKENS // parts.ids[0].numel()))  # batches
 
-    def found(self, last: States) -> dict[str, Codec]:
+    def found(self, last: States, ends: bool) -> dict[str, Codec]:
         """The codec of every layer whose rate may differ.
 
         Args:
             last: the states behind all decoder layers of the float network.
+            ends: whether anything before or behind them is coded.
         """
         parts, work = self._parts, self._parts.work
         kept = work.checkpoint.load(_STEP)
         if kept is not None:
             return {name: from_json(one, CODECS, "codec") for name, one in kept[1].items()}
         states = _leaves(last[: self.few])
-        context = parts.opened(parts.ends(), parts.ends_batches(last[: self.few]))
-        seen = _part_of(context, set(context.prepared.targets) - context.prepared.blind)
-        samples = Samples(tuple(parts.ends_batches(states)), False)
-        wanted = self._wanted(context, collect_gradients(context.model, seen, samples, work.seed), seen)
+        wanted = self._of_ends(last[: self.few], Samples(tuple(_one_by_one(parts.ends_batches(states))), False), ends)
         for number, name in reversed(list(enumerate(parts.names))):
             upstream = [_gradient(state) for state in states]
             before = self._kept(number)
@@ -76,10 +76,22 @@ class StreamRates:
             wanted = self._wanted(
                 context, propagate_gradients(context.model, targets, samples, upstream), targets
             ).joined(wanted)
+            give_back()
             work.progress("measuring what every layer loses", len(parts.names) - number, len(parts.names))
         codecs = self._search.shared_out(wanted)
         work.checkpoint.save(_STEP, {}, {name: to_json(codec, CODECS) for name, codec in codecs.items()})
         return codecs
+
+    def _of_ends(self, states: States, samples: Samples, coded: bool) -> WantedRates:
+        """What the layers before and behind would like to have; gradients come to what the samples hold, in any case.
+        Logits are wide, so the samples are of one sequence each."""
+        parts, seed = self._parts, self._parts.work.seed
+        if not coded:
+            collect_gradients(parts.ends(), {}, samples, seed)
+            return WantedRates()
+        context = parts.opened(parts.ends(), parts.ends_batches(states))
+        seen = _part_of(context, set(context.prepared.targets) - context.prepared.blind)
+        return self._wanted(context, collect_gradients(context.model, seen, samples, seed), seen)
 
     def _wanted(
         self, context: Context, gradients: Mapping[str, OutputGradient], targets: Mapping[str, nn.Module]
@@ -103,6 +115,13 @@ class StreamRates:
 
 def _part_of(context: Context, names: Collection[str]) -> dict[str, nn.Module]:
     return {name: layer for name, layer in context.prepared.targets.items() if name in names}
+
+
+def _one_by_one(batches: Batches) -> Batches:
+    """Batches of one sequence each."""
+    return [
+        {key: one[at : at + 1] for key, one in batch.items()} for batch in batches for at in range(len(batch[STATES]))
+    ]
 
 
 def _leaves(states: States) -> States:

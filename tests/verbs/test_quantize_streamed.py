@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import corank
+from corank.codecs import RateUniform
 from corank.data import TokenSet
 from corank.models.sharded_weights import ShardedWeights
 from corank.models.streamed import StreamedNetwork, open_streamed
+from corank.storage.model_record import run_of
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -57,6 +59,11 @@ def stored(model: nn.Module, folder: Path, shard: str = "20KB") -> Path:
     return folder
 
 
+def rate_of(plan: corank.LayerPlan) -> float:
+    assert isinstance(plan.codec, RateUniform)
+    return plan.codec.most
+
+
 def logits(model: nn.Module, tokens: TokenSet) -> Tensor:
     with torch.no_grad():
         return model(tokens.ids[:4]).logits
@@ -69,7 +76,7 @@ def test_codes_fitted_without_samples_are_those_of_the_network_in_memory(tied: b
     assert len(list(folder.glob("*.safetensors"))) > 3
     whole = corank.quantize(model, tokens, bits=4, budget=0.0, preset="nearest")
     streamed = corank.quantize_streamed(folder, tokens, bits=4, preset="nearest")
-    assert sorted(streamed.corank_run.layers) == sorted(whole.corank_run.layers)
+    assert sorted(run_of(streamed).layers) == sorted(run_of(whole).layers)
     assert torch.equal(logits(streamed, tokens), logits(whole, tokens))
 
 
@@ -83,7 +90,7 @@ def test_at_a_rate_it_is_as_near_as_the_network_in_memory(tied: bool, tmp_path: 
     given = logits(model, tokens)
     errors = [float((logits(one, tokens) - given).square().mean()) for one in (whole, streamed)]
     assert errors[1] < 1.15 * errors[0]
-    rates = [{name: plan.codec.most for name, plan in one.corank_run.plan.layers.items()} for one in (whole, streamed)]
+    rates = [{name: rate_of(plan) for name, plan in run_of(one).plan.layers.items()} for one in (whole, streamed)]
     assert len(set(rates[1].values())) > 5
     assert all(abs(rates[0][name] - rates[1][name]) < 0.25 for name in rates[0])
 
@@ -92,7 +99,7 @@ def test_a_network_whose_layers_take_places_not_names_is_saved_and_loaded(tmp_pa
     model = gpt2()
     streamed = corank.quantize_streamed(stored(model, tmp_path / "float"), tokens, rate=4.0)
     whole = corank.quantize(model, tokens, rate=4.0)
-    assert sorted(streamed.corank_run.layers) == sorted(whole.corank_run.layers)
+    assert sorted(run_of(streamed).layers) == sorted(run_of(whole).layers)
     corank.save(streamed, tmp_path / "coded.safetensors")
     loaded = corank.load(tmp_path / "coded.safetensors", gpt2)
     assert torch.equal(logits(loaded, tokens), logits(streamed, tokens))
@@ -110,8 +117,8 @@ def test_a_layer_that_an_exception_leaves_in_float_is_the_given_one(tmp_path: Pa
     assert all(
         torch.equal(own[name], value) for name, value in model.get_submodule("model.layers.1").state_dict().items()
     )
-    assert streamed.corank_run.plan.layers["lm_head"].codec.bits == 8
-    assert not any(name.startswith("model.layers.1.") for name in streamed.corank_run.layers)
+    assert run_of(streamed).plan.layers["lm_head"].codec == corank.Uniform(8, range="mse")
+    assert not any(name.startswith("model.layers.1.") for name in run_of(streamed).layers)
 
 
 def test_one_decoder_layer_is_there_at_a_time(tmp_path: Path, tokens: TokenSet, monkeypatch: pytest.MonkeyPatch):

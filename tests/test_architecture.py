@@ -57,7 +57,7 @@ ORDER = (
 # The same inside the packages where a call comes by: modules of the package, low to high; others stand in none.
 INSIDE = {
     "calibration": (
-        ("same_inputs", "samples", "seeds", "thread_state", "layer_rows"),
+        ("blocks", "same_inputs", "samples", "seeds", "thread_state", "layer_rows"),
         ("augment", "context", "labels", "norms", "paused", "teacher", "collect"),
         ("batches", "interleaved", "repeated", "streamed"),
         ("layerwise",),
@@ -101,8 +101,10 @@ INSIDE = {
         ("prune", "train_classes", "subnet_search"),
         ("fewer_channels",),
         ("quantize",),
-        ("smallest", "compare", "tuning_request"),
-        ("tune",),
+        ("streamed_parts", "smallest", "compare", "tuning_request"),
+        ("tune", "stream_rates"),
+        ("layer_stream",),
+        ("quantize_streamed",),
     ),
 }
 TIERS = {name: tier for tier, names in enumerate(ORDER) for name in names}
@@ -143,6 +145,7 @@ PUBLIC_CALLS = {
     ("verbs/prune.py", "prune"),
     ("verbs/exemplars.py", "choose_exemplars"),
     ("verbs/quantize.py", "quantize"),
+    ("verbs/quantize_streamed.py", "quantize_streamed"),
     ("verbs/smallest.py", "quantize_smallest"),
     ("verbs/subnet_search.py", "search_subnets"),
     ("verbs/supernet.py", "train_supernet"),

@@ -36,6 +36,7 @@ from corank.verbs.compare import Case, cases, compare
 from corank.verbs.exemplars import choose_exemplars
 from corank.verbs.prune import prune
 from corank.verbs.quantize import quantize
+from corank.verbs.quantize_streamed import quantize_streamed
 from corank.verbs.smallest import quantize_smallest
 from corank.verbs.stored_recipe import recipe_of
 from corank.verbs.subnet_search import search_subnets
@@ -93,6 +94,7 @@ __all__ = [
     "push_to_hub",
     "quantize",
     "quantize_smallest",
+    "quantize_streamed",
     "recipe_of",
     "register_codec",
     "save",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import resource
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Growth", "free_bytes", "is_out_of_memory", "peak_memory_bytes", "watched_growth"]
+__all__ = ["Growth", "free_bytes", "give_back", "is_out_of_memory", "peak_memory_bytes", "watched_growth"]
 
 _EVERY_SECONDS = 0.01
 _CGROUP = Path("/sys/fs/cgroup")
@@ -25,6 +27,15 @@ def peak_memory_bytes() -> int:
     """The process's peak resident size so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_back() -> None:
+    """Hands memory that nothing needs any more back to the system: objects that hold each other, and what was freed
+    but the C library keeps for what is to come."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int | None:

@@ -67,6 +67,24 @@ def test_text_by_the_tokenizer_of_the_model(invoke: Any, folder: Path) -> None:
     assert result.exit_code == 0 and "nats per token of 38" in result.stdout, result.output
 
 
+def test_a_folder_read_layer_by_layer(invoke: Any, folder: Path) -> None:
+    pytest.importorskip("accelerate")
+    tokens, out = folder / "tokens.npz", folder / "small.safetensors"
+    words = ["--stream", "--data", tokens, "--preset", "nearest", "--bits", "4", "--out", out]
+    result = invoke("quantize", folder / "net", *words, "--record", folder / "record.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((folder / "record.json").read_text())["stored_bytes"] == out.stat().st_size
+    result = invoke("evaluate", out, "--model", f"hf:{folder / 'net'}", "--data", f"{tokens}:test", "--reference")
+    assert result.exit_code == 0 and "nats per token of 60" in result.stdout, result.output
+    for more, said in (
+        (["--eval", tokens], "--eval"),
+        (["--size", "1MB"], "--size"),
+        (["--budget", "0.1"], "--budget"),
+    ):
+        result = invoke("quantize", folder / "net", *words, *more)
+        assert result.exit_code == 2 and f"{said} were given" in result.stderr.replace("\n", " "), result.output
+
+
 def test_max_drop_is_in_nats(invoke: Any, folder: Path) -> None:
     tokens = folder / "tokens.npz"
     words = ["--data", tokens, "--eval", tokens, "--max-drop", "0.05", "--preset", "nearest"]

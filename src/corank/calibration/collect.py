@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,10 @@ from corank.padding import masks_of, output_mask, real_positions
 from corank.processes import shard
 from corank.progress import Progress, silent
 from corank.statistics import Gram, OutputGradient, Statistic
+from corank.transfer import sent
 from corank.watching import input_of, watched
 
-__all__ = ["collect", "collect_gradients"]
+__all__ = ["collect", "collect_gradients", "propagate_gradients"]
 
 
 def collect(
@@ -102,8 +104,37 @@ def collect_gradients(
     Labels are drawn from the model's own softmax (see :func:`corank.losses.sensitivity_target`); one forward and one
     backward pass, weights are not differentiated.
     """
-    device = device_of(model)
     generator = torch.Generator()
+
+    def target(output: Any, number: int, batch: Any) -> Tensor:
+        generator.manual_seed((seed << 20) + number)
+        progress("sensitivity", number + 1, len(samples.batches))
+        return sensitivity_target(output, generator, samples.are_tokens, output_mask(batch))
+
+    return _gradients(model, targets, samples, target)
+
+
+def propagate_gradients(
+    model: nn.Module, targets: Mapping[str, nn.Module], samples: Samples, upstream: Sequence[Tensor]
+) -> dict[str, OutputGradient]:
+    """The same of a part of a network, from the gradients at its outputs.
+
+    Args:
+        model: gives one tensor; gradients also come to those of its inputs that ask for them.
+        targets: name to layer.
+        samples: calibration samples.
+        upstream: gradients at the output, batch by batch.
+    """
+    return _gradients(
+        model, targets, samples, lambda output, number, _: (output * sent(upstream[number], output.device)).sum()
+    )
+
+
+def _gradients(
+    model: nn.Module, targets: Mapping[str, nn.Module], samples: Samples, target: Callable[[Any, int, Any], Tensor]
+) -> dict[str, OutputGradient]:
+    """Gradients at every target's outputs of ``target(output, number, batch)``, of all batches."""
+    device = device_of(model)
     found: dict[str, OutputGradient] = {}
     masks: tuple[Tensor, ...] = ()
 
@@ -135,12 +166,9 @@ def collect_gradients(
     try:
         with watched(_fed(targets), hook):
             for number, batch in shard(samples.batches):
-                generator.manual_seed((seed << 20) + number)
                 masks = masks_of(batch)
                 with torch.enable_grad():
-                    output = run(model, batch, device)
-                    sensitivity_target(output, generator, samples.are_tokens, output_mask(batch)).backward()
-                progress("sensitivity", number + 1, len(samples.batches))
+                    target(run(model, batch, device), number, batch).backward()
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)

@@ -28,6 +28,8 @@ class Context:
         seed: draws samples' positions and batches.
         checkpoint: keeps the steps of the run; one that keeps nothing unless a folder was given.
         progress: called with (what, done, total).
+        ideal: what the float network reads in place of the samples, where what comes before it was coded; batch by
+            batch the same samples.
     """
 
     prepared: PreparedModel
@@ -36,6 +38,7 @@ class Context:
     seed: int = 0
     checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(None))
     progress: Progress = silent
+    ideal: Samples | None = None
 
     @property
     def model(self) -> nn.Module:

@@ -13,8 +13,7 @@ from corank.cli.outputs import check_distinct
 from corank.cli.progress import progress_bar
 from corank.cli.record import Made, Scores, record_of, score
 from corank.cli.request import Request
-from corank.cli.sources import InputOptions, chosen_device, warn_if_random
-from corank.models import resolve
+from corank.cli.sources import InputOptions, chosen_device
 from corank.processes import is_main
 
 __all__ = ["quantize"]
@@ -55,6 +54,7 @@ def quantize(
     length: options.Length = None,
     label: options.LabelPattern = None,
     checkpoint: asked.Checkpoint = None,
+    stream: asked.Stream = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     record: options.RecordFile = None,
@@ -66,9 +66,8 @@ def quantize(
     files = MadeFiles(out, save_plan, "plan", record, report).checked()
     request = Request(bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers,
                       adapter_bits, samples, seed, model, chosen_device(device), checkpoint, activations, codec,
-                      activation_range, rate, prune).checked(evaluation is not None, coder)  # fmt: skip
-    source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
-    warn_if_random(source)
+                      activation_range, rate, prune, stream).checked(evaluation is not None, coder)  # fmt: skip
+    source = request.source(pretrained, weights)
     view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
     with progress_bar(quiet) as progress:

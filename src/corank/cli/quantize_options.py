@@ -37,6 +37,7 @@ __all__ = [
     "SavePlan",
     "Search",
     "Size",
+    "Stream",
 ]
 
 HOW = "How small"
@@ -139,4 +140,12 @@ Evaluation = Annotated[
 Samples = Annotated[
     int | None,
     typer.Option(help="Calibration images (1600) or sequences (102,400 tokens), at most.", rich_help_panel=INPUT),
+]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream",
+        help="Read a language model's folder one decoder layer at a time, for models larger than memory.",
+        rich_help_panel=HOW,
+    ),
 ]

@@ -11,8 +11,11 @@ import torch
 from torch import nn
 
 import corank
+from corank.cli.sources import warn_if_random
 from corank.data import BatchSet, ImageSet, TokenSet
 from corank.errors import ConfigError
+from corank.models import ResolvedModel, resolve
+from corank.models.streamed import streamed_source
 from corank.presets import AUTO, chosen_codec
 from corank.progress import Progress
 from corank.pruning.narrowing import Narrowing
@@ -47,6 +50,7 @@ class Request:
     activation_range: str | None = None
     rate: str | None = None
     prune: str | None = None
+    stream: bool = False
 
     def checked(self, scored: bool, coder: str) -> Self:
         """Itself; raises ConfigError for options that exclude each other, and a coder that cannot be."""
@@ -68,6 +72,14 @@ class Request:
             _refuse("--max-drop", "bits and budget are found", given)
             if not scored:
                 raise ConfigError("--max-drop needs samples to measure the drop on; add --eval DATA")
+        if self.stream:
+            given = {
+                "--budget": self.budget, "--size": self.size, "--max-drop": self.max_drop, "--search": self.search,
+                "--iterations": self.iterations, "--plan": self.plan, "--all-layers": self.all_layers or None,
+                "--adapter-bits": self.adapter_bits, "--activations": self.activations, "--prune": self.prune,
+                "--eval": scored or None,
+            }  # fmt: skip
+            _refuse("--stream", "the network is never there as a whole; --bits or --rate say how small", given)
         names = [self.codec, *(name for name in exceptions_of(self.layers).values() if isinstance(name, str))]
         for name in names:
             if name is not None and name != "float":
@@ -101,6 +113,33 @@ class Request:
         if self.size is not None and rate != AUTO:
             _refuse("--size", "the size sets the budget", {"--budget": self.budget})
 
+    def source(self, pretrained: bool, weights: Path | None) -> ResolvedModel:
+        """The model, or of one that is read layer by layer what there is to know of it."""
+        if self.stream:
+            given = {"--weights": weights, "--pretrained": pretrained or None}
+            _refuse("--stream", "the folder's own weights are read", given)
+            return streamed_source(self.reference)
+        found = resolve(self.reference, pretrained=pretrained, weights=weights, seed=self.seed)
+        warn_if_random(found)
+        return found
+
+    def _streamed(self, data: ImageSet | TokenSet | BatchSet, progress: Progress) -> nn.Module:
+        """Does it of a language model's folder, decoder layer by decoder layer."""
+        return corank.quantize_streamed(
+            self.reference,
+            data,
+            bits=self.bits,
+            rate=_rate(self.rate),
+            codec=self.codec,
+            preset=self.preset or "fast",
+            layers=exceptions_of(self.layers),
+            samples=self.samples,
+            seed=self.seed,
+            device=self.device,
+            checkpoint=self.checkpoint,
+            progress=progress,
+        )
+
     def __call__(
         self,
         model: nn.Module,
@@ -109,6 +148,8 @@ class Request:
         progress: Progress,
     ) -> tuple[nn.Module, tuple[Trial, ...]]:
         """Does it; also returns the files tried, where several were."""
+        if self.stream:
+            return self._streamed(images, progress), ()
         model.to(self.device)
         preset = self.preset or "fast"
         settings: dict[str, Any] = {

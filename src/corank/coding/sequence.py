@@ -46,13 +46,15 @@ def code_in_sequence(plan: Plan, statistics: Mapping[str, LayerStatistics], cont
     floating = copy.deepcopy(prepared.model)
     modules = dict(floating.named_modules(remove_duplicate=False))
     twins = {name: modules[name] for name in coded}
-    apart = replace(context, prepared=replace(prepared, model=floating, targets=twins))
+    given = context.ideal or context.samples
+    apart = replace(context, prepared=replace(prepared, model=floating, targets=twins), samples=given)
     stops = {name: twins[name] for name in waited}
     context = replace(context, samples=waiting_samples(floating, stops, context))
     batches = [batch for _, batch in shard(context.samples.batches)]
+    ideals = [batch for _, batch in shard(given.batches[: len(context.samples.batches)])]
     results: dict[str, LayerResult] = {}
     with (
-        LayerwisePasses(floating, stops, batches) as ideal,
+        LayerwisePasses(floating, stops, ideals) as ideal,
         LayerwisePasses(prepared.model, waited, batches) as real,
     ):
         sequence = _Sequence(plan, statistics, context, apart, (ideal, real))

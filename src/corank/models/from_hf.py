@@ -15,7 +15,7 @@ from corank.models.loader import LoadedModel, Request
 from corank.models.weights import hash_files
 from corank.models.weights_file import check_whole, weight_files
 
-__all__ = ["load_hf"]
+__all__ = ["causal_config", "load_hf", "tokenization_of"]
 
 LONGEST_SEQUENCE = 2048
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -43,10 +43,7 @@ def load_hf(request: Request) -> LoadedModel:
     if not is_local and (request.name.startswith((".", "/", "~")) or request.name.count("/") > 1):
         raise ModelError(f"there is no folder {request.name}")
     name = str(folder) if is_local else request.name
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, local_files_only=is_local, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"hf:{request.name} cannot be read: {error}") from error
+    config = _config(name, is_local)
     kind = _kind(config.architectures, request.name)
     auto = transformers.AutoModelForCausalLM if kind == "ForCausalLM" else transformers.AutoModelForImageClassification
     preprocessing, tokenization, stated = Preprocessing(), None, True
@@ -54,7 +51,7 @@ def load_hf(request: Request) -> LoadedModel:
         settings = _image_settings(name, is_local)
         preprocessing, stated = _preprocessing(settings), bool(settings)
     else:
-        tokenization = _tokenization(config.to_dict(), name)
+        tokenization = tokenization_of(config.to_dict(), name)
     if request.own_weights or not (is_local or request.pretrained):
         model = auto.from_config(config, trust_remote_code=False).float()
         return LoadedModel(model, preprocessing, tokenization=tokenization, states_preprocessing=stated)
@@ -66,6 +63,30 @@ def load_hf(request: Request) -> LoadedModel:
     digest = hash_files(files) if files else None
     trained = _trained(auto, name, is_local)
     return LoadedModel(trained, preprocessing, name, digest, tokenization, states_preprocessing=stated)
+
+
+def causal_config(folder: Path) -> Any:
+    """The configuration of the causal language model in a folder.
+
+    Raises:
+        ModelError: for one that cannot be read, or is of another kind of model.
+        ConfigError: transformers is not installed.
+    """
+    config = _config(str(folder), True)
+    if _kind(config.architectures, str(folder)) != "ForCausalLM":
+        raise ModelError(f"{folder} is {config.architectures}; a causal language model can be read layer by layer")
+    return config
+
+
+def _config(name: str, is_local: bool) -> Any:
+    try:
+        from transformers import AutoConfig
+    except ImportError as error:
+        raise ConfigError("models of transformers need it: pip install 'corank[hf]'") from error
+    try:
+        return AutoConfig.from_pretrained(name, local_files_only=is_local, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"hf:{name} cannot be read: {error}") from error
 
 
 def _kind(architectures: list[str] | None, name: str) -> str:
@@ -133,7 +154,7 @@ def _preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
         raise ModelError(f"the preprocessor_config.json is not understood: {error}") from error
 
 
-def _tokenization(config: Mapping[str, Any], name: str) -> Tokenization:
+def tokenization_of(config: Mapping[str, Any], name: str) -> Tokenization:
     """Sequences as long as the model's positions reach, at most 2048 tokens."""
     positions, vocabulary = config.get("max_position_embeddings"), config.get("vocab_size")
     length = min(LONGEST_SEQUENCE, positions) if isinstance(positions, int) and positions > 1 else LONGEST_SEQUENCE

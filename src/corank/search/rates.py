@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from corank.bisection import bisected
 from corank.codecs import Codec, RateUniform
 from corank.errors import ConfigError
+from corank.progress import Progress, silent
 from corank.search.allocation import Allocation
 from corank.search.base import Search
 from corank.search.problem import AllocationProblem, CodecCandidates
 from corank.search.uniform_ranks import UniformRanks
 
-__all__ = ["Rates"]
+__all__ = ["Rates", "WantedRates"]
 
 _HALVINGS = 60
+
+
+@dataclass(frozen=True)
+class WantedRates:
+    """What layers would like to have.
+
+    Attributes:
+        rates: by layer, but for a constant that all share.
+        weights: how many each has.
+        codecs: at the rate that was asked for.
+    """
+
+    rates: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, int] = field(default_factory=dict)
+    codecs: Mapping[str, RateUniform] = field(default_factory=dict)
+
+    def joined(self, other: WantedRates) -> WantedRates:
+        """Those of both, of layers of one network."""
+        return WantedRates(
+            {**self.rates, **other.rates}, {**self.weights, **other.weights}, {**self.codecs, **other.codecs}
+        )
 
 
 @dataclass(frozen=True)
@@ -51,22 +73,27 @@ class Rates(Search):
         known = problem.candidates
         if known is None:
             raise ConfigError("Rates chooses codecs, and this problem has no candidates to choose from")
-        codecs = self._codecs(known, problem)
+        codecs = self.shared_out(self.wanted(known, problem.context.progress))
         ranks = UniformRanks()(known.recoded(codecs, problem.budget_bits)).ranks if problem.budget_bits else {}
         return Allocation({name: ranks.get(name, 0) for name in problem.layers}, codecs=codecs)
 
-    def _codecs(self, known: CodecCandidates, problem: AllocationProblem) -> dict[str, Codec]:
+    def wanted(self, known: CodecCandidates, progress: Progress = silent) -> WantedRates:
+        """What each layer would like to have, but for a constant that all of a network share."""
         rated = {name: codec for name, codec in known.codecs.items() if isinstance(codec, RateUniform)}
         rated = {name: codec for name, codec in rated.items() if name in known.free}
-        wanted: dict[str, float] = {}
+        rates: dict[str, float] = {}
         for number, (name, codec) in enumerate(rated.items()):
             each = max(known.lost(name, codec), 1e-30) / math.prod(known.shapes[name])
-            wanted[name] = codec.most + self.spread * math.log2(each) / 2
-            problem.context.progress("measuring what every layer loses", number + 1, len(rated))
-        weights = {name: math.prod(known.shapes[name]) for name in rated}
-        limits = {name: (min(self.least, codec.most), codec.bits - 0.5) for name, codec in rated.items()}
-        rates = levelled(wanted, weights, limits, {name: codec.most for name, codec in rated.items()})
-        return {name: replace(codec, rate=round(rates[name], 3)) for name, codec in rated.items()}
+            rates[name] = codec.most + self.spread * math.log2(each) / 2
+            progress("measuring what every layer loses", number + 1, len(rated))
+        return WantedRates(rates, {name: math.prod(known.shapes[name]) for name in rated}, rated)
+
+    def shared_out(self, found: WantedRates) -> dict[str, Codec]:
+        """The codec of each layer, at the rates' mean over weights."""
+        limits = {name: (min(self.least, codec.most), codec.bits - 0.5) for name, codec in found.codecs.items()}
+        given = {name: codec.most for name, codec in found.codecs.items()}
+        rates = levelled(found.rates, found.weights, limits, given)
+        return {name: replace(codec, rate=round(rates[name], 3)) for name, codec in found.codecs.items()}
 
 
 def levelled(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from corank.export.gguf import export_gguf
 from corank.export.onnx import export_onnx
 from corank.export.onnx_int8 import export_onnx_int8
 from corank.export.openvino import export_openvino
@@ -12,6 +13,10 @@ from corank.export.peft import export_peft
 from corank.export.result import ExportRequest, ExportResult, Target
 
 __all__ = ["TARGETS"]
+
+
+def _gguf(request: ExportRequest) -> ExportResult:
+    return export_gguf(request.model, request.path, request.example)
 
 
 def _onnx(request: ExportRequest) -> ExportResult:
@@ -36,6 +41,7 @@ def _peft(request: ExportRequest) -> ExportResult:
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
+        "gguf": Target("a GGUF file for llama.cpp, codes as they are", _gguf, suffix=".gguf"),
         "onnx": Target("an ONNX file with packed weights", _onnx),
         "onnx-dense": Target("an ONNX file with codes of every width packed, decoded by arithmetic", _onnx_dense),
         "onnx-int8": Target("an ONNX file that computes in int8", _onnx_int8, needs_images=True),

@@ -34,7 +34,7 @@ from corank.export.stored import StoredWeight, stored_weight
 from corank.export.to_torch import to_float
 from corank.files import staged
 from corank.layers import CodedLayer, names_of
-from corank.storage.artifact import serialized
+from corank.models.own_tokenizer import own_tokenizer
 from corank.storage.model_record import run_of
 
 __all__ = ["GgufTypes", "export_gguf"]
@@ -124,7 +124,6 @@ def export_gguf(
         path=target,
         files=(target,),
         size_bytes=size,
-        artifact_bytes=len(serialized(model)),
         float_bytes=sum(4 * value.numel() for value in plain.parameters()),
         max_difference=found.max_difference,
         relative_difference=found.relative_difference,
@@ -144,20 +143,8 @@ def need_gguf() -> None:
 
 
 def _fields(tokenizer: Any, model: nn.Module, config: Any) -> TokenizerFields | None:
-    if tokenizer is False:
-        return None
-    if tokenizer is not None and not isinstance(tokenizer, (str, Path)):
-        return tokenizer_fields(tokenizer, config.vocab_size)
-    import transformers
-
-    folder = str(tokenizer if tokenizer is not None else model.__dict__.get("name_or_path", ""))
-    if tokenizer is None and not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        return None
-    try:
-        found = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # of many kinds, some of extensions
-        raise ConfigError(f"the tokenizer of {folder} cannot be read: {error}") from error
-    return tokenizer_fields(found, config.vocab_size)
+    found = own_tokenizer(model, tokenizer)
+    return None if found is None else tokenizer_fields(found, config.vocab_size)
 
 
 def _entries(model: nn.Module, plain: nn.Module, config: Any, types: GgufTypes) -> Iterator[_Entry]:

@@ -101,6 +101,7 @@ class CorankQuantizer(HfQuantizer):
         load(self._file, lambda: model, where, model.config.dtype)
         for module, name, buffer in kept:
             module._buffers[name] = None if buffer is None else buffer.to(where)
+        model.is_quantized = False  # transformers casts no such model, and coded layers can be cast
         return model.eval()
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Tensor] | None, dict[str, str]]:

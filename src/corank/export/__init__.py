@@ -1,5 +1,6 @@
 """From a quantized model to the files of other runtimes, each checked by running it."""
 
+from corank.export.compressed_tensors import export_compressed_tensors
 from corank.export.gguf import GgufTypes, export_gguf
 from corank.export.int8_settings import Int8
 from corank.export.onnx import export_onnx
@@ -20,6 +21,7 @@ __all__ = [
     "PeftImport",
     "PeftLayers",
     "Target",
+    "export_compressed_tensors",
     "export_gguf",
     "export_onnx",
     "export_onnx_int8",

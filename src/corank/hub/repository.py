@@ -17,7 +17,8 @@ from corank.errors import ArtifactError, OutputError
 from corank.export.to_torch import to_float
 from corank.files import read_at_most, staged
 from corank.hub.card import WEIGHTS, Card, facts, hub_client, model_card
-from corank.hub.network import (
+from corank.inspect import inspect
+from corank.models.network_folder import (
     CONFIG,
     WEIGHTS_OF_TRANSFORMERS,
     auto_class,
@@ -25,7 +26,6 @@ from corank.hub.network import (
     holds_codes,
     network_files,
 )
-from corank.inspect import inspect
 from corank.storage.artifact import load, serialized
 from corank.storage.contents import float_bytes
 
@@ -75,7 +75,7 @@ def save_pretrained(
     about["stored_bytes"] = len(data)
     texts = {CONFIG: json.dumps(facts(about), indent=2) + "\n"}
     if auto is not None:
-        texts = network_files(model, tokenizer, facts(about))
+        texts = network_files(model, tokenizer, {"quantization_config": {"quant_method": "corank", **facts(about)}})
     if not (target / README).exists():
         texts[README] = model_card(about, card, repo_id or target.resolve().name)
     names = (weights, *texts)

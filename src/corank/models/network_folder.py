@@ -1,4 +1,4 @@
-"""What a folder holds of a network of transformers, so that its own ``from_pretrained`` takes it."""
+"""What a folder holds of a network of transformers beside its weights, so that its own ``from_pretrained`` takes it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,13 @@ def auto_class(model: nn.Module) -> str | None:
     return found or next((auto for auto in named if hasattr(library, auto)), "AutoModel")
 
 
-def network_files(model: Any, tokenizer: Any, facts: Mapping[str, Any]) -> dict[str, str]:
-    """Names and texts: the configuration, with corank's facts in it, that of generation, and the tokenizer's files.
+def network_files(model: Any, tokenizer: Any, told: Mapping[str, Any]) -> dict[str, str]:
+    """Names and texts: the configuration, that of generation, and the tokenizer's files.
+
+    Args:
+        model: of transformers.
+        tokenizer: as :func:`~corank.models.own_tokenizer.own_tokenizer` takes it.
+        told: entries of the configuration that take the place of the model's own.
 
     Raises:
         ConfigError: the tokenizer cannot be read.
@@ -52,8 +57,7 @@ def network_files(model: Any, tokenizer: Any, facts: Mapping[str, Any]) -> dict[
     config = json.loads(files[CONFIG])
     config["architectures"] = [type(model).__name__]
     config["dtype"] = str(model.dtype).removeprefix("torch.")
-    config["quantization_config"] = {"quant_method": "corank", **facts}
-    return {**files, CONFIG: json.dumps(config, indent=2) + "\n"}
+    return {**files, CONFIG: json.dumps({**config, **told}, indent=2) + "\n"}
 
 
 def holds_codes(path: Path) -> bool:

@@ -16,7 +16,7 @@ import corank
 from corank.codecs import Codec, KMeans, Uniform
 from corank.errors import ConfigError, ModelError
 from corank.export import export_compressed_tensors
-from corank.export.compressed_tensors import pack_rows
+from corank.export.compressed_layers import pack_rows
 from corank.layers import CodedLinear
 
 transformers = pytest.importorskip("transformers")

@@ -6,7 +6,6 @@ import importlib.util
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,63 +16,20 @@ from torch import Tensor, nn
 from corank.autograd import recording
 from corank.errors import ConfigError, ModelError, OutputError
 from corank.export.check import Arrays, check, expected_of
+from corank.export.compressed_layers import PackedLayer, layers_of
 from corank.export.example import outputs_of
 from corank.export.result import ExportResult
-from corank.export.stored import Kind, StoredWeight, stored_weight
 from corank.export.to_torch import to_float
 from corank.files import staged
-from corank.layers import CodedLinear
 from corank.models.network_folder import CONFIG, WEIGHTS_OF_TRANSFORMERS, auto_class, network_files
 from corank.storage.model_record import run_of
 
-__all__ = ["Scheme", "export_compressed_tensors", "pack_rows"]
+__all__ = ["export_compressed_tensors"]
 
-_KINDS: tuple[Kind, ...] = ((4, True), (4, False), (8, True), (8, False))
-_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # vLLM computes these as one layer
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _TOLERANCE = 2e-2  # of the largest output: what is not coded is kept in half precision
 _SCALES = "scales are fp16 and were rounded to bfloat16; dtype=torch.float16 keeps them as they are"
 _SERVE = "vllm serve FOLDER --dtype {} serves it, --tensor-parallel-size N over N devices"
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How a layer's numbers are kept.
-
-    Args:
-        bits: 4 or 8.
-        group_size: columns that share a scale; -1 for a scale a row.
-        symmetric: numbers are signed, and there are no zero points.
-    """
-
-    bits: int
-    group_size: int
-    symmetric: bool
-
-    def to_json(self, targets: Sequence[str]) -> dict[str, Any]:
-        """A group of ``quantization_config``, for the layers of these names."""
-        grouped = self.group_size > 0
-        weights = {
-            "num_bits": self.bits,
-            "type": "int",
-            "symmetric": self.symmetric,
-            "strategy": "group" if grouped else "channel",
-            "group_size": self.group_size if grouped else None,
-            "dynamic": False,
-            "actorder": None,
-            "observer": "minmax",
-        }
-        return {"targets": list(targets), "weights": weights, "input_activations": None, "output_activations": None}
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """Numbers ``(R, C)`` and zero points ``(R, G)``, both counted from the middle of the range, and scales."""
-
-    scheme: Scheme
-    numbers: Tensor
-    zero: Tensor
-    scale: Tensor
 
 
 @recording()
@@ -109,7 +65,7 @@ def export_compressed_tensors(
     run_of(model)
     _check(model, dtype)
     target, plain = Path(folder), to_float(model)
-    layers, reasons = _layers(model)
+    layers, reasons = layers_of(model)
     if not layers:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
         raise ModelError(
@@ -144,18 +100,6 @@ def export_compressed_tensors(
     )
 
 
-def pack_rows(numbers: Tensor, bits: int) -> Tensor:
-    """Whole numbers ``(R, C)``, counted from the middle of their range, as int32 ``(R, ceil(C bits / 32))``.
-
-    The first of a row lies in the lowest bits.
-    """
-    each = 32 // bits
-    wide = torch.nn.functional.pad(numbers.long() + (1 << (bits - 1)), (0, -numbers.shape[1] % each))
-    places = torch.arange(each, dtype=torch.int64) * bits
-    words = (wide.reshape(len(wide), -1, each) << places).sum(-1)
-    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32)
-
-
 def _check(model: nn.Module, dtype: torch.dtype) -> None:
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype={dtype}: {', '.join(map(str, _DTYPES))}; scales are kept as they are in float16")
@@ -174,78 +118,7 @@ def _check(model: nn.Module, dtype: torch.dtype) -> None:
         )
 
 
-def _layers(model: nn.Module) -> tuple[dict[str, _Layer], dict[str, str]]:
-    """The layers that the format holds, by name, and why it does not hold the others."""
-    found: dict[str, StoredWeight] = {}
-    reasons: dict[str, str] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, CodedLinear):
-            kept = "vLLM keeps heads in float" if name.rpartition(".")[2] == "lm_head" else _kept(module)
-            if isinstance(kept, str):
-                reasons[name] = kept
-            else:
-                found[name] = kept
-    signed = {name: _signed(stored) for name, stored in found.items()}
-    # One kind for all of a width and group, so that layers that vLLM joins agree.
-    unsigned = {_form(found[name]) for name, numbers in signed.items() if numbers is None}
-    layers = {name: _layer(stored, _form(stored) not in unsigned) for name, stored in found.items()}
-    for name in list(layers):
-        parent, _, own = name.rpartition(".")
-        joined = next((names for names in _TOGETHER if own in names), (own,))
-        schemes = {layers[full].scheme if (full := f"{parent}.{one}") in layers else None for one in joined}
-        if len(schemes) > 1:
-            reasons[name] = f"{' and '.join(joined)} are one layer in vLLM, and are kept in different ways here"
-    return {name: layer for name, layer in layers.items() if name not in reasons}, reasons
-
-
-def _kept(layer: CodedLinear) -> StoredWeight | str:
-    code = layer.code()
-    if code.adapter is not None:
-        return "its adapter is added to its weight"
-    try:
-        stored = stored_weight(code.weight, _KINDS)
-    except ModelError:
-        return "its codes are more than eight bits wide"
-    if stored.table is not None:
-        return "its levels are not equally spaced"
-    if not stored.is_affine:
-        return "its zero points lie between two codes"
-    if not torch.equal(code.weight.decode(), layer.weight.detach().float()):
-        return "its weight is more than its codes"
-    rows, columns = stored.codes.shape
-    if stored.scale.shape[1] > 1 and columns % stored.group_size:
-        return f"its {columns} columns are no multiple of its groups of {stored.group_size}"
-    return replace(stored, scale=stored.scale.expand(rows, -1))
-
-
-def _form(stored: StoredWeight) -> tuple[int, int]:
-    return stored.bits, stored.group_size if stored.scale.shape[1] > 1 else -1
-
-
-def _signed(stored: StoredWeight) -> Tensor | None:
-    """Numbers less their zero points, where they fit the width."""
-    numbers = stored.codes.long()
-    if stored.zero is not None:
-        zero = stored.zero.expand(len(numbers), -1).long()
-        numbers = numbers - zero.repeat_interleave(-(-numbers.shape[1] // zero.shape[1]), dim=1)
-    half = 1 << (stored.bits - 1)
-    return numbers if -half <= int(numbers.min()) and int(numbers.max()) < half else None
-
-
-def _layer(stored: StoredWeight, symmetric: bool) -> _Layer:
-    bits, group_size = _form(stored)
-    scheme = Scheme(bits, group_size, symmetric)
-    numbers = _signed(stored)
-    none = torch.zeros(1, 1, dtype=torch.float32)
-    if symmetric:
-        assert numbers is not None
-        return _Layer(scheme, numbers, none, stored.scale)
-    middle = 0 if stored.signed else 1 << (bits - 1)
-    zero = (none if stored.zero is None else stored.zero).expand(stored.scale.shape).long()
-    return _Layer(scheme, stored.codes.long() - middle, zero - middle, stored.scale)
-
-
-def _state(plain: nn.Module, layers: Mapping[str, _Layer], dtype: torch.dtype) -> dict[str, Tensor]:
+def _state(plain: nn.Module, layers: Mapping[str, PackedLayer], dtype: torch.dtype) -> dict[str, Tensor]:
     """The tensors of the file."""
     state: dict[str, Tensor] = {}
     tied = plain.config.tie_word_embeddings  # pyright: ignore
@@ -254,25 +127,13 @@ def _state(plain: nn.Module, layers: Mapping[str, _Layer], dtype: torch.dtype) -
         if tied and name == "lm_head.weight":
             continue
         if kind == "weight" and owner in layers:
-            state.update({f"{owner}.{key}": one for key, one in _packed(layers[owner], dtype).items()})
+            state.update({f"{owner}.{key}": one for key, one in layers[owner].tensors(dtype).items()})
         else:
             state[name] = value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
     return state
 
 
-def _packed(layer: _Layer, dtype: torch.dtype) -> dict[str, Tensor]:
-    bits = layer.scheme.bits
-    found = {
-        "weight_packed": pack_rows(layer.numbers, bits),
-        "weight_scale": layer.scale.to(dtype).contiguous(),
-        "weight_shape": torch.tensor(layer.numbers.shape, dtype=torch.int64),
-    }
-    if not layer.scheme.symmetric:
-        found["weight_zero_point"] = pack_rows(layer.zero.T, bits).T.contiguous()
-    return found
-
-
-def _config(plain: nn.Module, layers: Mapping[str, _Layer]) -> dict[str, Any]:
+def _config(plain: nn.Module, layers: Mapping[str, PackedLayer]) -> dict[str, Any]:
     """``quantization_config``: a group for each scheme; linear layers without one are named as left alone."""
     schemes = list(dict.fromkeys(layer.scheme for layer in layers.values()))
     named = {scheme: [name for name, layer in layers.items() if layer.scheme == scheme] for scheme in schemes}
@@ -319,7 +180,7 @@ def _loaded(folder: Path, plain: nn.Module) -> Callable[[Arrays], Arrays]:
     return run
 
 
-def _notes(layers: Mapping[str, _Layer], reasons: Mapping[str, str], dtype: torch.dtype) -> tuple[str, ...]:
+def _notes(layers: Mapping[str, PackedLayer], reasons: Mapping[str, str], dtype: torch.dtype) -> tuple[str, ...]:
     counts = Counter(layer.scheme for layer in layers.values())
     kinds = ", ".join(
         f"{count} of {scheme.bits} bits{', ' if scheme.symmetric else ' with zero points, '}"

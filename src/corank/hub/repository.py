@@ -17,15 +17,9 @@ from corank.errors import ArtifactError, OutputError
 from corank.export.to_torch import to_float
 from corank.files import read_at_most, staged
 from corank.hub.card import WEIGHTS, Card, facts, hub_client, model_card
+from corank.hub.replaceable import check_replaceable, holds_codes
 from corank.inspect import inspect
-from corank.models.network_folder import (
-    CONFIG,
-    WEIGHTS_OF_TRANSFORMERS,
-    auto_class,
-    check_replaceable,
-    holds_codes,
-    network_files,
-)
+from corank.models.network_folder import CONFIG, WEIGHTS_OF_TRANSFORMERS, auto_class, network_files
 from corank.storage.artifact import load, serialized
 from corank.storage.contents import float_bytes
 

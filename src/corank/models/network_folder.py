@@ -9,15 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-from safetensors import SafetensorError
 from torch import nn
 
-from corank.errors import OutputError
 from corank.models.own_tokenizer import own_tokenizer
-from corank.storage.artifact_file import TENSOR
 
-__all__ = ["CONFIG", "WEIGHTS_OF_TRANSFORMERS", "auto_class", "check_replaceable", "holds_codes", "network_files"]
+__all__ = ["CONFIG", "WEIGHTS_OF_TRANSFORMERS", "auto_class", "network_files"]
 
 CONFIG, WEIGHTS_OF_TRANSFORMERS = "config.json", "model.safetensors"
 _KINDS = {"ForCausalLM": "AutoModelForCausalLM", "LMHeadModel": "AutoModelForCausalLM"}
@@ -58,18 +54,3 @@ def network_files(model: Any, tokenizer: Any, told: Mapping[str, Any]) -> dict[s
     config["architectures"] = [type(model).__name__]
     config["dtype"] = str(model.dtype).removeprefix("torch.")
     return {**files, CONFIG: json.dumps({**config, **told}, indent=2) + "\n"}
-
-
-def holds_codes(path: Path) -> bool:
-    """Whether a file is an artifact of corank, by its head alone."""
-    try:
-        with safetensors.safe_open(str(path), "pt") as file:
-            return list(file.keys()) == [TENSOR] or "corank" in (file.metadata() or {})
-    except (SafetensorError, OSError, ValueError, RuntimeError):
-        return False
-
-
-def check_replaceable(path: Path) -> None:
-    """Raises OutputError for weights that are not corank's: the float network of that folder."""
-    if path.exists() and not holds_codes(path):
-        raise OutputError(f"{path} holds a float network, which the codes would take the place of; give another folder")

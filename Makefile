@@ -15,7 +15,7 @@ venv: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt scripts/torchvision_hook.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[vision,hf,demo,report,distributed,onnx,openvino,peft,entropy,tensorboard,tune,prune,browser,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[vision,hf,demo,report,distributed,onnx,openvino,gguf,compressed-tensors,peft,entropy,tensorboard,tune,prune,browser,dev]'
 	$(BIN)/python scripts/torchvision_hook.py
 	touch $@
 

@@ -47,7 +47,7 @@ ORDER = (
     ("evaluation", "inspect"),
     ("quantization",),
     ("export",),
-    ("runtime", "hub", "diff"),
+    ("runtime", "hub", "hf", "diff"),
     ("tuning",),
     ("verbs",),
     ("reports",),

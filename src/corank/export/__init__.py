@@ -1,5 +1,7 @@
 """From a quantized model to the files of other runtimes, each checked by running it."""
 
+from corank.export.compressed_tensors import export_compressed_tensors
+from corank.export.gguf import GgufTypes, export_gguf
 from corank.export.int8_settings import Int8
 from corank.export.onnx import export_onnx
 from corank.export.onnx_int8 import export_onnx_int8
@@ -13,11 +15,14 @@ __all__ = [
     "TARGETS",
     "ExportRequest",
     "ExportResult",
+    "GgufTypes",
     "ImportedLayer",
     "Int8",
     "PeftImport",
     "PeftLayers",
     "Target",
+    "export_compressed_tensors",
+    "export_gguf",
     "export_onnx",
     "export_onnx_int8",
     "export_openvino",

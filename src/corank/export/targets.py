@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from corank.export.compressed_tensors import export_compressed_tensors
+from corank.export.gguf import export_gguf
 from corank.export.onnx import export_onnx
 from corank.export.onnx_int8 import export_onnx_int8
 from corank.export.openvino import export_openvino
@@ -12,6 +14,14 @@ from corank.export.peft import export_peft
 from corank.export.result import ExportRequest, ExportResult, Target
 
 __all__ = ["TARGETS"]
+
+
+def _compressed_tensors(request: ExportRequest) -> ExportResult:
+    return export_compressed_tensors(request.model, request.path, request.example)
+
+
+def _gguf(request: ExportRequest) -> ExportResult:
+    return export_gguf(request.model, request.path, request.example)
 
 
 def _onnx(request: ExportRequest) -> ExportResult:
@@ -36,6 +46,8 @@ def _peft(request: ExportRequest) -> ExportResult:
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
+        "compressed-tensors": Target("a folder that vLLM serves, codes packed", _compressed_tensors, folder=True),
+        "gguf": Target("a GGUF file for llama.cpp, codes as they are", _gguf, suffix=".gguf"),
         "onnx": Target("an ONNX file with packed weights", _onnx),
         "onnx-dense": Target("an ONNX file with codes of every width packed, decoded by arithmetic", _onnx_dense),
         "onnx-int8": Target("an ONNX file that computes in int8", _onnx_int8, needs_images=True),

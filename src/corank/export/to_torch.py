@@ -28,4 +28,13 @@ def to_float(model: nn.Module, held: bool = False) -> nn.Module:
     if not held:
         give_back_float(plain)
     plain.__dict__.pop(ATTRIBUTE, None)
+    _forget_quantizer(plain)
     return plain
+
+
+def _forget_quantizer(plain: nn.Module) -> None:
+    """What transformers keeps on a network that it loaded quantized: saved, it would say that it still is."""
+    plain.__dict__.pop("hf_quantizer", None)
+    config = plain.__dict__.get("config")
+    if config is not None:
+        config.__dict__.pop("quantization_config", None)

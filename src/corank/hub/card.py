@@ -57,8 +57,6 @@ def model_card(about: Mapping[str, Any], card: Card, repo_id: str) -> str:
     if record and record.get("plan") != about["plan"]:
         raise ConfigError("the record is of another model: its plan differs; give the one written with this model")
     reference = about["model"]
-    maker = f"lambda: resolve({_quoted(reference)}).model" if _is_plain(reference) else "make_network"
-    lead = "from corank.models import resolve\n" if _is_plain(reference) else ""
     command = str(record.get("reproduce") or "")[:_LONGEST].replace("```", "")
     parts = [
         f"---\n{_metadata(about, card, repo_id)}\n---\n",
@@ -67,11 +65,27 @@ def model_card(about: Mapping[str, Any], card: Card, repo_id: str) -> str:
         "The file is small; once loaded, the network computes in float.\n",
         _table(about, record),
         "## Use\n",
-        f"```python\nimport corank\n{lead}\nmodel = corank.from_pretrained({_quoted(repo_id)}, {maker})\n```\n",
-        "The network's code comes from you: a module, or a function that makes one. No code is loaded from here.\n",
+        *_use(about, repo_id),
         *(("## Reproduce\n", f"```sh\n{command}\n```\n") if command else ()),
     ]
     return "\n".join(parts)
+
+
+def _use(about: Mapping[str, Any], repo_id: str) -> tuple[str, str]:
+    """How the model is loaded, as Python, and a sentence on it."""
+    reference, auto = about["model"], about.get("auto_class")
+    if auto is not None:
+        return (
+            f"```python\nimport corank.hf\nfrom transformers import {auto}\n\n"
+            f"model = {auto}.from_pretrained({_quoted(repo_id)})\n```\n",
+            "The network's code is that of transformers. No code is loaded from here.\n",
+        )
+    maker = f"lambda: resolve({_quoted(reference)}).model" if _is_plain(reference) else "make_network"
+    lead = "from corank.models import resolve\n" if _is_plain(reference) else ""
+    return (
+        f"```python\nimport corank\n{lead}\nmodel = corank.from_pretrained({_quoted(repo_id)}, {maker})\n```\n",
+        "The network's code comes from you: a module, or a function that makes one. No code is loaded from here.\n",
+    )
 
 
 def _metadata(about: Mapping[str, Any], card: Card, repo_id: str) -> str:
@@ -136,7 +150,7 @@ def facts(about: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "library_name": "corank",
         "corank_version": version("corank"),
-        "weights": WEIGHTS,
+        "weights": about.get("weights", WEIGHTS),
         "quantization_config": {"quant_method": "corank", "bits": about["bits"]},
         **{name: about[name] for name in _FACTS},
         "float_bytes": about["float_bytes"],

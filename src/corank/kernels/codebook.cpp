@@ -31,7 +31,7 @@ extern "C" {
 struct Codes {
   const uint8_t* codes;     // rows * row_bytes, and 64 bytes more
   const float* levels;      // 1 << bits; null where each row has its own
-  const uint16_t* own;      // rows * (1 << bits) of float16, each row's levels; or null
+  const float* own;         // rows * (1 << bits), each row's levels; or null
   const uint16_t* scale;    // rows * groups of float16; null for ones
   const uint16_t* offset;   // the same; null for zeros
   int64_t rows, columns, row_bytes;
@@ -85,7 +85,7 @@ inline const uint8_t* last_tile(const Codes& w, const uint8_t* row, uint8_t* roo
 
 // A row's scales and offsets as what sums over a group are multiplied by, and those of the inputs; and its levels.
 struct RowFactors {
-  std::vector<float> a, b, own;
+  std::vector<float> a, b;
   const float* levels = nullptr;
 
   void read(const Codes& w, int64_t row, bool linear) {
@@ -97,12 +97,7 @@ struct RowFactors {
       a[g] = linear ? scale * w.step : scale;
       b[g] = scale * (linear ? w.first - offset : -offset);
     }
-    levels = w.levels;
-    if (!w.own) return;
-    const int64_t count = int64_t{1} << w.bits;
-    own.resize(static_cast<size_t>(count));
-    for (int64_t one = 0; one < count; ++one) own[one] = from_half(w.own[row * count + one]);
-    levels = own.data();
+    levels = w.own ? w.own + (row << w.bits) : w.levels;
   }
 };
 
@@ -129,37 +124,13 @@ inline uint32_t code_at(const uint8_t* tile, int bits, int lane, int code) {
   return static_cast<uint32_t>((low | static_cast<uint64_t>(high) << 32) >> shift) & ((1u << bits) - 1);
 }
 
-// One row as it is composed, up to whole tiles.
-void decode_plainly(const Codes& w, int64_t row, float* out) {
-  uint8_t room[64 * kMostWords];
-  const uint8_t* base = w.codes + row * w.row_bytes;
-  const int bits = w.bits, codes = codes_of(bits);
-  const int64_t tiles = tiles_of(w), count = int64_t{1} << bits;
-  float levels[256], scale = 1.0f, offset = 0.0f;
-  for (int64_t one = 0; one < count; ++one) levels[one] = w.own ? from_half(w.own[row * count + one]) : w.levels[one];
-  for (int64_t tile = 0, group = -1; tile < tiles; ++tile) {
-    const uint8_t* from = tile + 1 < tiles ? base + tile * 64 * words_of(bits) : last_tile(w, base, room);
-    for (int code = 0; code < codes; ++code) {
-      const int64_t column = (tile * codes + code) * kLanes;
-      const int64_t now = w.groups == 1 ? 0 : std::min(column / w.group_size, w.groups - 1);
-      if (now != group) {
-        group = now;
-        if (w.scale) scale = from_half(w.scale[row * w.groups + group]);
-        if (w.offset) offset = from_half(w.offset[row * w.groups + group]);
-      }
-      for (int lane = 0; lane < kLanes; ++lane)
-        out[column + lane] = scale * (levels[code_at(from, bits, lane, code)] - offset);
-    }
-  }
-}
-
 enum Kind { kTable, kLinear, kRows };  // how codes become values: the last, row by row
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 
 #if defined(__AVX512F__)
 
-constexpr int kWide = 16, kTableBits = 4;
+constexpr int kWide = 16, kTableBits = 4, kInputs = 8;
 using Floats = __m512;
 using Whole = __m512i;
 
@@ -194,7 +165,7 @@ inline Floats looked_up(Whole index, int code, const Floats* table) {
 
 #else
 
-constexpr int kWide = 8, kTableBits = 3;
+constexpr int kWide = 8, kTableBits = 3, kInputs = 4;
 using Floats = __m256;
 using Whole = __m256i;
 
@@ -389,7 +360,9 @@ void product(const Product& job, int64_t n, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; row += 4) block<B, kind, 4, 1>(job, row, 0, n, factors);
   else
     for (int64_t row = begin; row < end; row += 2)
-      for (int64_t first = 0; first < n; first += 4) block<B, kind, 2, 4>(job, row, first, n, factors);
+      for (int64_t first = 0; first < n; first += n - first > 4 ? kInputs : 4)
+        n - first > 4 ? block<B, kind, 2, kInputs>(job, row, first, n, factors)
+                      : block<B, kind, 2, 4>(job, row, first, n, factors);
 }
 
 #else

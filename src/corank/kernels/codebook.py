@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from corank.errors import ConfigError, CorankWarning
@@ -25,7 +23,8 @@ from corank.kernels.code_layout import LANES, SPARE_BYTES, row_bytes, rows_laid_
 __all__ = ["PackedCodes", "codebook_instructions", "codebook_linear", "codebook_rows"]
 
 _GROUPS = 2 * LANES  # columns that a group begins at a multiple of
-_FEW_INPUTS = 12  # above, rows become floats some at a time, and the matrix product is PyTorch's
+_LEAST_ROWS = 16  # of a weight that become floats together
+_FEW_INPUTS = 32  # above, rows become floats some at a time, and the matrix product is PyTorch's
 _ROWS_BYTES = 1 << 20  # of those floats: they stay in a core's own memory
 _FLAGS = {
     "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma"),
@@ -41,7 +40,7 @@ class PackedCodes:
         codes: of :func:`~corank.kernels.code_layout.laid_out`, uint8.
         bits: of one.
         shape: R and C.
-        levels: ``(2 ** bits,)`` float32, or ``(R, 2 ** bits)`` float16 where each row has its own.
+        levels: ``(2 ** bits,)`` float32, or ``(R, 2 ** bits)`` where each row has its own.
         scale: ``(R, G)`` float16; None for ones.
         offset: ``(R, G)`` float16; None for zeros.
         group_size: columns that share a scale: a multiple of 32, or all.
@@ -63,10 +62,7 @@ class PackedCodes:
         size = rows * row_bytes(columns, bits) + SPARE_BYTES
         if self.codes.shape != (size,) or self.codes.dtype != torch.uint8:
             raise ConfigError(f"codes of {self.codes.numel()} bytes: {rows} x {columns} of {bits} bits take {size}")
-        own = self.levels.dim() == 2
-        if self.levels.shape != ((rows, 1 << bits) if own else (1 << bits,)) or self.levels.dtype != (
-            torch.float16 if own else torch.float32
-        ):
+        if self.levels.shape not in ((1 << bits,), (rows, 1 << bits)) or self.levels.dtype != torch.float32:
             raise ConfigError(f"levels {tuple(self.levels.shape)} of {self.levels.dtype} for codes of {bits} bits")
         if self.groups > 1 and self.group_size % _GROUPS:
             raise ConfigError(f"groups of {self.group_size} columns: multiples of {_GROUPS}, or one group")
@@ -136,13 +132,18 @@ def codebook_linear(inputs: Tensor, weight: PackedCodes, bias: Tensor | None = N
     return found if inputs.dtype == torch.float32 else found.to(inputs.dtype)
 
 
-def codebook_rows(weight: PackedCodes, index: Tensor) -> Tensor:
-    """Rows ``(k, C)`` float32 of numbers ``index`` ``(k,)``, each within the weight: as a layer composes them."""
+def codebook_rows(weight: PackedCodes, index: Tensor, room: Tensor | None = None) -> Tensor:
+    """Rows ``(k, C)`` float32 of numbers ``index`` ``(k,)``, each within the weight: as a layer composes them.
+
+    Args:
+        room: float32, contiguous, of at least as many rows: on the CPU it is written to.
+    """
     library = _library_of(weight)
     if library is None:
         return _plain_rows(weight, index)
     given = index.to(torch.int64).contiguous()
-    found = torch.empty(len(given), weight.shape[1], dtype=torch.float32)
+    shape = len(given), weight.shape[1]
+    found = torch.empty(shape, dtype=torch.float32) if room is None else room[: shape[0]]
     library.corank_rows(
         ctypes.byref(weight.described), given.data_ptr(), len(given), found.data_ptr(), torch.get_num_threads()
     )
@@ -156,17 +157,22 @@ def codebook_instructions() -> str:
 
 def _by_rows(inputs: Tensor, weight: PackedCodes, bias: Tensor | None) -> Tensor:
     """Some rows at a time as floats, in the inputs' dtype."""
-    found = torch.empty(len(inputs), weight.shape[0], dtype=inputs.dtype, device=inputs.device)
-    for begin, end in _tiles(weight.shape):
-        part = codebook_rows(weight, torch.arange(begin, end, device=inputs.device)).to(inputs.dtype)
-        torch.mm(inputs, part.T, out=found[:, begin:end])
-    return found if bias is None else found.add_(bias.to(found.dtype))
+    rows, device = weight.shape[0], inputs.device
+    step = max(_LEAST_ROWS, _ROWS_BYTES // (4 * weight.shape[1]) // LANES * LANES)
+    room = torch.empty(min(step, rows), weight.shape[1], dtype=torch.float32, device=device)
+    columns, found = inputs.T.contiguous(), torch.empty(rows, len(inputs), dtype=inputs.dtype, device=device)
+    for begin in range(0, rows, step):
+        end = min(rows, begin + step)
+        part = codebook_rows(weight, torch.arange(begin, end, device=device), room)
+        torch.mm(part.to(inputs.dtype), columns, out=found[begin:end])
+    turned = found.T.contiguous()
+    return turned if bias is None else turned.add_(bias.to(turned.dtype))
 
 
 def _plain_rows(weight: PackedCodes, index: Tensor) -> Tensor:
     codes = rows_laid_out(weight.codes, index, weight.shape[1], weight.bits).long()
     own = weight.levels.dim() == 2
-    found = weight.levels[index].float().gather(1, codes) if own else weight.levels[codes]
+    found = weight.levels[index].gather(1, codes) if own else weight.levels[codes]
     for values, combine in ((weight.offset, torch.sub), (weight.scale, torch.mul)):
         if values is not None:
             spread = values[index].float()
@@ -174,13 +180,6 @@ def _plain_rows(weight: PackedCodes, index: Tensor) -> Tensor:
                 spread = spread.repeat_interleave(weight.group_size, dim=1)[:, : weight.shape[1]]
             found = combine(found, spread)
     return found
-
-
-def _tiles(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    rows, columns = shape
-    step = max(16, _ROWS_BYTES // (4 * columns) // 16 * 16)
-    for begin in range(0, rows, step):
-        yield begin, min(rows, begin + step)
 
 
 def _steps(levels: Tensor) -> tuple[float, float]:

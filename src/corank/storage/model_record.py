@@ -10,6 +10,7 @@ from torch import nn
 
 from corank.adapters import full_rank
 from corank.errors import ModelError
+from corank.layers.packed_layers import is_packed
 from corank.layers import LayerFormat, TensorSpec
 from corank.layers.meta import check_values
 from corank.layers.structure import Structure
@@ -161,6 +162,11 @@ def run_of(model: nn.Module) -> ModelRecord:
     """
     found = model.__dict__.get(ATTRIBUTE)
     if not isinstance(found, ModelRecord):
+        if is_packed(model):
+            raise ModelError(
+                f"this {type(model).__name__} has packed layers, which are for running; take the model that "
+                "corank.to_packed was given, or corank.load(path, model) without packed="
+            )
         raise ModelError(
             f"this {type(model).__name__} was not made by corank; save what corank.quantize or corank.load returned"
         )

@@ -212,11 +212,8 @@ constexpr int kParts = kLanes / kWide;  // registers of sixteen columns
 template <int B, Kind K>
 inline Whole index_of(const uint8_t* tile, int code) {
   const int at = code * B, word = at / 32, shift = at % 32;
-  if (K == kTable && kSharedIndex && 4 % B == 0) {  // bytes come by the address, their upper halves by a shift
-    const Whole bytes = load_codes(tile + shift / 8);
-    return shift / 4 % 2 ? down(bytes, 4) : bytes;
-  }
   const Whole low = load_codes(tile + 64 * word);
+  if (K == kTable && kSharedIndex && 4 % B == 0) return shift / 4 ? down(low, shift / 4 * 4) : low;
   if (K == kLinear && shift + B < 32) return only(low, ((1u << B) - 1) << shift);
   Whole found = shift ? down(low, shift) : low;
   if (shift + B > 32) found = either(found, up(load_codes(tile + 64 * (word + 1)), 32 - shift));
@@ -267,7 +264,12 @@ __attribute__((noinline)) void block(const Product& job, int64_t row, int64_t fi
   int64_t left = 0, group = -1;
   for (int64_t tile = 0; tile < job.tiles; ++tile) {
     const uint8_t* from[R];
-    for (int r = 0; r < R; ++r) from[r] = tile + 1 < job.tiles ? base[r] + tile * 64 * words_of(B) : last[r];
+    for (int r = 0; r < R; ++r) {
+      const uint8_t* here = base[r] + tile * 64 * words_of(B);
+      from[r] = tile + 1 < job.tiles ? here : last[r];
+      // The next rows' codes: rows are too short for the processor to see where it goes on.
+      for (int word = 0; word < words_of(B); ++word) __builtin_prefetch(here + R * w.row_bytes + 64 * word);
+    }
 #pragma GCC unroll 32
     for (int code = 0; code < codes; ++code) {
       if (code % 2 == 0 && left-- == 0) {  // the next group
@@ -348,21 +350,40 @@ __attribute__((noinline)) void decode(const Codes& w, int64_t row, RowFactors& f
 
 template <int B>
 Kind kind_of(const Codes& w) {
-  return B <= kTableBits ? kTable : w.uniform ? kLinear : kRows;
+  return B <= kTableBits ? kTable : w.uniform ? kLinear : B == 4 ? kTable : kRows;
+}
+
+template <int B, Kind K>
+void blocks(const Product& job, int64_t n, int64_t begin, int64_t end) {
+  RowFactors factors[4];
+  if (n == 1) {
+    for (int64_t row = begin; row < end; row += 4) block<B, K, 4, 1>(job, row, 0, n, factors);
+    return;
+  }
+  for (int64_t row = begin; row < end; row += 2)
+    for (int64_t first = 0; first < n; first += n - first > 4 ? kInputs : 4)
+      n - first > 4 ? block<B, K, 2, kInputs>(job, row, first, n, factors)
+                    : block<B, K, 2, 4>(job, row, first, n, factors);
 }
 
 template <int B>
 void product(const Product& job, int64_t n, int64_t begin, int64_t end) {
-  constexpr Kind kind = B <= kTableBits ? kTable : kLinear;
-  RowFactors factors[4];
-  if (kind_of<B>(*job.weight) == kRows) return by_rows<B>(job, n, begin, end);
-  if (n == 1)
-    for (int64_t row = begin; row < end; row += 4) block<B, kind, 4, 1>(job, row, 0, n, factors);
-  else
-    for (int64_t row = begin; row < end; row += 2)
-      for (int64_t first = 0; first < n; first += n - first > 4 ? kInputs : 4)
-        n - first > 4 ? block<B, kind, 2, kInputs>(job, row, first, n, factors)
-                      : block<B, kind, 2, 4>(job, row, first, n, factors);
+  const Kind kind = kind_of<B>(*job.weight);
+  if constexpr (B <= 4)
+    if (kind == kTable) return blocks<B, kTable>(job, n, begin, end);
+  if constexpr (B > kTableBits)
+    if (kind == kLinear) return blocks<B, kLinear>(job, n, begin, end);
+  by_rows<B>(job, n, begin, end);
+}
+
+// The product of a row of floats and one input.
+inline float dot(const float* row, const float* x, int64_t columns) {
+  Floats first = zeros(), second = first;
+  for (int64_t at = 0; at < columns; at += 2 * kWide) {
+    first = fused(load(row + at), load(x + at), first);
+    second = fused(load(row + at + kWide), load(x + at + kWide), second);
+  }
+  return sum_of(plus(first, second));
 }
 
 #else
@@ -402,6 +423,14 @@ void product(const Product& job, int64_t n, int64_t begin, int64_t end) {
   by_rows<B>(job, n, begin, end);
 }
 
+inline float dot(const float* row, const float* x, int64_t columns) {
+  float parts[2 * kLanes] = {0}, sum = 0.0f;  // side by side, as the compiler then has them in registers
+  for (int64_t at = 0; at < columns; at += 2 * kLanes)
+    for (int lane = 0; lane < 2 * kLanes; ++lane) parts[lane] += row[at + lane] * x[at + lane];
+  for (float part : parts) sum += part;
+  return sum;
+}
+
 #endif
 
 template <int B>
@@ -412,13 +441,8 @@ void by_rows(const Product& job, int64_t n, int64_t begin, int64_t end) {
   for (int64_t one = begin; one < end; ++one) {
     decode<B>(w, one, factors, row.data());
     for (int64_t of = 0; of < n; ++of) {
-      const float* x = job.x + of * job.stride;
-      float parts[2 * kLanes] = {0};  // side by side, as the compiler then has them in registers
-      for (int64_t at = 0; at < job.stride; at += 2 * kLanes)
-        for (int lane = 0; lane < 2 * kLanes; ++lane) parts[lane] += row[at + lane] * x[at + lane];
-      float sum = job.bias ? job.bias[one] : 0.0f;
-      for (float part : parts) sum += part;
-      job.y[of * w.rows + one] = sum;
+      const float sum = dot(row.data(), job.x + of * job.stride, job.stride);
+      job.y[of * w.rows + one] = sum + (job.bias ? job.bias[one] : 0.0f);
     }
   }
 }

@@ -152,7 +152,7 @@ def codebook_rows(weight: PackedCodes, index: Tensor, room: Tensor | None = None
 
 def codebook_instructions() -> str:
     """What the kernel is built for here: "AVX512", "AVX2" or "plain"; "torch" where there is none."""
-    return "torch" if _library(4) is None else _capability()
+    return "torch" if _library(4, _capability()) is None else _capability()
 
 
 def _by_rows(inputs: Tensor, weight: PackedCodes, bias: Tensor | None) -> Tensor:
@@ -197,13 +197,13 @@ def _capability() -> str:
 
 
 def _library_of(weight: PackedCodes) -> ctypes.CDLL | None:
-    return _library(weight.bits) if weight.codes.device.type == "cpu" else None
+    return _library(weight.bits, _capability()) if weight.codes.device.type == "cpu" else None
 
 
 @cache
-def _library(bits: int, capability: str = "") -> ctypes.CDLL | None:
-    """The kernel for so many bits; None, said once, where it cannot be had."""
-    flags = (f"-DCORANK_BITS={bits}", *_FLAGS.get(capability or _capability(), ()))
+def _library(bits: int, capability: str) -> ctypes.CDLL | None:
+    """The kernel for so many bits and those instructions; None, said once, where it cannot be had."""
+    flags = (f"-DCORANK_BITS={bits}", *_FLAGS.get(capability, ()))
     try:
         return _declared(built(Path(__file__).with_name("codebook.cpp"), flags, ("-fopenmp",)))
     except NotBuiltError as error:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from corank import __version__, evaluate
@@ -13,14 +14,15 @@ from corank.attacks import Attack
 from corank.cli.progress import renamed
 from corank.cli.screen import NATS
 from corank.data import BatchSet, ImageSet, TokenSet
-from corank.evaluation import Evaluation, peak_memory_bytes
+from corank.errors import ConfigError
+from corank.evaluation import Evaluation, peak_memory_bytes, speed_of
 from corank.models import ResolvedModel
 from corank.progress import Progress
 from corank.reports.cells import show_bits
 from corank.reports.fields import file_bits, is_rated
 from corank.storage.contents import float_bytes
 
-__all__ = ["METRIC", "Made", "Scores", "float_record", "label_of", "record_of", "score"]
+__all__ = ["METRIC", "Made", "Scores", "float_record", "label_of", "record_of", "score", "speeds"]
 
 METRIC = "top-1"
 
@@ -72,6 +74,18 @@ def score(
         return Scores.of(found)
     named = renamed(progress, "scoring the float model")
     return Scores.of(found, evaluate(original, samples, attacks=attacks, progress=named))
+
+
+def speeds(models: Mapping[str, nn.Module], samples: ImageSet | TokenSet | BatchSet) -> dict[str, Any]:
+    """How fast each of some language models reads the first sequence and writes, and what they hold in memory.
+
+    Raises:
+        ConfigError: for samples that are no token sequences.
+    """
+    if not isinstance(samples, TokenSet):
+        raise ConfigError("--speed is of language models: --data is a text file or an .npz of token ids then")
+    found = {name: speed_of(model, next(iter(samples))).to_json() for name, model in models.items()}
+    return {"threads": torch.get_num_threads(), **found}
 
 
 def label_of(

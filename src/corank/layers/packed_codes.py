@@ -24,8 +24,24 @@ _GROUPS = 32  # columns that a group of the kernel begins at a multiple of
 _MOST = 256  # levels of a code of 8 bits
 
 
-class PackedMatrix(nn.Module):
-    """A weight ``(R, C)`` of packed codes; what it holds keeps its dtype whatever a network is cast to."""
+class _AsStored(nn.Module):
+    """A module whose own buffers keep their dtype whatever a network is cast to."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _AsStored:
+        # As bytes, what casts floats leaves them alone.
+        held = {name: one for name, one in self._buffers.items() if one is not None}
+        kinds = {name: one.dtype for name, one in held.items()}
+        self._buffers.update({name: one.view(torch.uint8) for name, one in held.items()})
+        try:
+            super()._apply(fn, recurse)
+        finally:
+            moved = {name: cast(Tensor, self._buffers[name]) for name in held}
+            self._buffers.update({name: one.view(kinds[name]) for name, one in moved.items()})
+        return self
+
+
+class PackedMatrix(_AsStored):
+    """A weight ``(R, C)`` of packed codes."""
 
     codes: Tensor
     levels: Tensor
@@ -59,24 +75,11 @@ class PackedMatrix(nn.Module):
     def extra_repr(self) -> str:
         return f"rows={self.shape[0]}, columns={self.shape[1]}, bits={self.bits}"
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedMatrix:
-        # As bytes, what casts floats leaves them alone.
-        held = {name: one for name, one in self._buffers.items() if one is not None}
-        kinds = {name: one.dtype for name, one in held.items()}
-        self._buffers.update({name: one.view(torch.uint8) for name, one in held.items()})
-        try:
-            super()._apply(fn, recurse)
-        finally:
-            moved = {name: cast(Tensor, self._buffers[name]) for name in held}
-            self._buffers.update({name: one.view(kinds[name]) for name, one in moved.items()})
-            self._view = None
-        return self
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_view": None}
 
 
-class PackedWeight(nn.Module):
+class PackedWeight(_AsStored):
     """Packed codes with a low-rank adapter beside them, which is two thin products.
 
     Args:

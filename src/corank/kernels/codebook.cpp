@@ -360,10 +360,10 @@ void blocks(const Product& job, int64_t n, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; row += 4) block<B, K, 4, 1>(job, row, 0, n, factors);
     return;
   }
-  for (int64_t row = begin; row < end; row += 2)
+  for (int64_t row = begin; row < end; row += 3)
     for (int64_t first = 0; first < n; first += n - first > 4 ? kInputs : 4)
-      n - first > 4 ? block<B, K, 2, kInputs>(job, row, first, n, factors)
-                    : block<B, K, 2, 4>(job, row, first, n, factors);
+      n - first > 4 ? block<B, K, 3, kInputs>(job, row, first, n, factors)
+                    : block<B, K, 3, 4>(job, row, first, n, factors);
 }
 
 template <int B>
@@ -481,7 +481,7 @@ void corank_product(const Codes* weight, const float* x, int64_t n, const float*
   std::vector<float> ready(static_cast<size_t>(n * (stride + w.groups * kLanes)));
   prepare<B>(w, x, n, stride, ready.data(), ready.data() + n * stride);
   const Product job{&w, ready.data(), ready.data() + n * stride, stride, tiles, pairs_of(w), bias, y};
-  constexpr int64_t kRowsAtOnce = 16;
+  constexpr int64_t kRowsAtOnce = 24;
   const int64_t parts = (w.rows + kRowsAtOnce - 1) / kRowsAtOnce;
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
   for (int64_t part = 0; part < parts; ++part)

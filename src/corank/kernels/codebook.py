@@ -24,7 +24,7 @@ __all__ = ["PackedCodes", "codebook_instructions", "codebook_linear", "codebook_
 
 _GROUPS = 2 * LANES  # columns that a group begins at a multiple of
 _LEAST_ROWS = 16  # of a weight that become floats together
-_FEW_INPUTS = 32  # above, rows become floats some at a time, and the matrix product is PyTorch's
+_FEW_INPUTS = 64  # above, rows become floats some at a time, and the matrix product is PyTorch's
 _ROWS_BYTES = 1 << 20  # of those floats: they stay in a core's own memory
 _FLAGS = {
     "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma"),

@@ -83,7 +83,7 @@ def test_auto_packs_large_layers(small: nn.Module, tmp_path: Path, monkeypatch: 
         "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
     same(logits(packed), logits(small))
-    with pytest.raises(corank.ConfigError, match='packed=\'always\': True, False, or "auto"'):
+    with pytest.raises(corank.ConfigError, match="packed='always': True, False, or \"auto\""):
         corank.load(path, llama, packed="always")
 
 

@@ -84,7 +84,9 @@ class PackedCodes:
     def described(self) -> ctypes.Structure:
         """As the kernel takes it; its addresses are those of these tensors, which must be on the CPU."""
         levels, own = (None, self.levels) if self.levels.dim() == 2 else (self.levels, None)
-        tensors = [None if one is None else one.data_ptr() for one in (self.codes, levels, own, self.scale, self.offset)]
+        tensors = [
+            None if one is None else one.data_ptr() for one in (self.codes, levels, own, self.scale, self.offset)
+        ]
         rows, columns = self.shape
         sizes = (rows, columns, row_bytes(columns, self.bits), self.groups, self.group_size or columns, self.bits)
         first, step = _steps(self.levels)
@@ -214,8 +216,8 @@ def _library(bits: int, capability: str) -> ctypes.CDLL | None:
 @cache
 def _say(why: str) -> None:
     warnings.warn(
-        f"packed layers go without their kernel: {why}; PyTorch gives the same numbers, slowly. The kernel needs g++ or "
-        "clang++, and a cache folder that can be written to (XDG_CACHE_HOME)",
+        f"packed layers go without their kernel: {why}; PyTorch gives the same numbers, slowly. The kernel needs g++ "
+        "or clang++, and a cache folder that can be written to (XDG_CACHE_HOME)",
         CorankWarning,
         stacklevel=5,
     )

@@ -183,7 +183,7 @@ def _halves(values: Tensor, rows: int) -> Tensor:
 
 
 def _cut(levels: Tensor, low: int, high: int, bits: int) -> Tensor:
-    """The levels ``(..., 2 ** bits)`` float32 of codes from ``low`` to ``high``; those that no code has go on evenly."""
+    """The levels ``(..., 2 ** bits)`` float32 of codes from ``low`` to ``high``; what no code has goes on evenly."""
     cut = levels[..., low : high + 1].float()
     spare = (1 << bits) - cut.shape[-1]
     if spare:

@@ -35,7 +35,7 @@ __all__ = [
 
 
 class CodesLayer(nn.Module):
-    """Base of the layers of packed codes: no float weight is kept, and :attr:`weight` composes one when it is asked for.
+    """Base of the layers of packed codes: no float weight is kept; :attr:`weight` composes one when it is asked for.
 
     Args:
         layer: a coded one of those kinds.
@@ -94,7 +94,10 @@ class CodesLinear(CodesLayer):
             specs = {name: self._format.tensors()[name] for name in self._inputs()}
             held = {name: cast(Tensor, self._buffers[name]) for name in specs}
             self._feed = self._format.input_quantizer(
-                {name: held[name] if one.scale else unpack(held[name], one.bits, one.count) for name, one in specs.items()}
+                {
+                    name: held[name] if one.scale else unpack(held[name], one.bits, one.count)
+                    for name, one in specs.items()
+                }
             )
         return cast(InputRounder, self._feed)(input)
 

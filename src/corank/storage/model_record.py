@@ -10,9 +10,9 @@ from torch import nn
 
 from corank.adapters import full_rank
 from corank.errors import ModelError
-from corank.layers.packed_layers import is_packed
 from corank.layers import LayerFormat, TensorSpec
 from corank.layers.meta import check_values
+from corank.layers.packed_layers import is_packed
 from corank.layers.structure import Structure
 from corank.plan import LayerPlan, Plan
 from corank.storage.histogram import Histogram

@@ -51,8 +51,8 @@ def speed_of(model: nn.Module, ids: Tensor, tokens: int = 16) -> Speed:
     Raises:
         ModelError: for a model that takes no cache.
     """
-    device, prefill, steps = device_of(model), math.inf, list[float]()
-    ids = ids.to(device)
+    prefill, steps, found = math.inf, list[float](), dict[str, Any]()
+    ids = ids.to(device_of(model))
     with torch.inference_mode(), evaluating(model):
         for _ in range(_TURNS):
             started = time.perf_counter()
@@ -73,7 +73,7 @@ def held_bytes(model: nn.Module) -> int:
     return sum({one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}.values())
 
 
-def _read(model: nn.Module, given: Mapping[str, Any]) -> Any:
+def _read(model: nn.Module, given: Mapping[str, Any]) -> Any:  # a mapping of the model's own kind
     try:
         found = model(**given, use_cache=True)
         if found["past_key_values"] is None:

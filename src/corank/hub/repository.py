@@ -115,6 +115,7 @@ def from_pretrained(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
+    packed: bool | str = False,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -129,6 +130,7 @@ def from_pretrained(
             arguments that makes one.
         device: where the result goes.
         dtype: precision of the result; None: that of the model that was saved.
+        packed: whether codes stay packed in memory, as in :func:`corank.load`.
         revision, token, cache_dir, force_download, local_files_only: as in ``huggingface_hub.hf_hub_download``.
 
     Raises:
@@ -140,7 +142,7 @@ def from_pretrained(
     if folder.is_dir():
         if not (folder / WEIGHTS).is_file():
             raise ArtifactError(f"{folder} holds no {WEIGHTS}; write one with corank.save_pretrained(model, folder)")
-        return load(folder / WEIGHTS, model, device, dtype)
+        return load(folder / WEIGHTS, model, device, dtype, packed)
     client = hub_client()
 
     def fetch(file: str) -> str:
@@ -163,7 +165,7 @@ def from_pretrained(
         raise ArtifactError(
             f"{name} is neither a folder nor a corank repository that could be fetched: {_first(error)}"
         ) from error
-    return load(path, model, device, dtype)
+    return load(path, model, device, dtype, packed)
 
 
 def _first(error: Exception) -> str:

@@ -40,21 +40,8 @@ def evaluate(
             help="Also score images changed so that the network errs: fgsm:2/255 or pgd:2/255,10; repeat it.",
         ),
     ] = None,
-    packed: Annotated[
-        bool,
-        typer.Option(
-            "--packed",
-            help="Keep codes packed in memory and multiply by them as they are.",
-            rich_help_panel=options.MODEL,
-        ),
-    ] = False,
-    speed: Annotated[
-        bool,
-        typer.Option(
-            "--speed",
-            help="Language models: also tokens a second and memory; with --reference of the float model as well.",
-        ),
-    ] = False,
+    packed: options.Packed = False,
+    speed: options.Speed = False,
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,

@@ -79,8 +79,7 @@ def evaluate(
     about = corank.inspect(file)
     result = record_of(Made("evaluate", command_line(context)), about, scores, source)
     if speed:
-        models = {"float": source.model, "quantized": quantized} if reference else {"quantized": quantized}
-        result["speed"] = speeds(models, images)
+        result["speed"] = speeds(quantized, source.model if reference else None, images)
     written = write_all((record, lambda path: write_record(path, result)))
     if as_json:
         show_json(result)

@@ -76,15 +76,16 @@ def score(
     return Scores.of(found, evaluate(original, samples, attacks=attacks, progress=named))
 
 
-def speeds(models: Mapping[str, nn.Module], samples: ImageSet | TokenSet | BatchSet) -> dict[str, Any]:
-    """How fast each of some language models reads the first sequence and writes, and what they hold in memory.
+def speeds(quantized: nn.Module, original: nn.Module | None, samples: ImageSet | TokenSet | BatchSet) -> dict[str, Any]:
+    """How fast language models read the first sequence and write behind it, and what they hold in memory.
 
     Raises:
         ConfigError: for samples that are no token sequences.
     """
     if not isinstance(samples, TokenSet):
         raise ConfigError("--speed is of language models: --data is a text file or an .npz of token ids then")
-    found = {name: speed_of(model, next(iter(samples))).to_json() for name, model in models.items()}
+    models = {"float": original, "quantized": quantized}
+    found = {name: speed_of(one, next(iter(samples))).to_json() for name, one in models.items() if one is not None}
     return {"threads": torch.get_num_threads(), **found}
 
 

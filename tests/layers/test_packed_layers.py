@@ -15,7 +15,7 @@ from corank.adapters import decompose
 from corank.adapters.factor_codes import code_factors
 from corank.codecs import Codec, ICQuant, KMeans, RateUniform, Ternary, Uniform
 from corank.coded_weight import CodedWeight
-from corank.errors import CorankWarning
+from corank.errors import CorankWarning, ModelError
 from corank.layers import (
     CodedLayerState,
     CodesEmbedding,
@@ -137,6 +137,11 @@ def test_copies_pickles_and_casts() -> None:
         for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
             assert torch.equal(other(inputs), expected)
         assert torch.equal(copy.deepcopy(made).bfloat16().float().weight, made.weight)
+        other = packed(coded(LINEAR, KMeans(bits=5)))
+        plain = packed(coded(LINEAR, Uniform(bits=5, symmetric=True)))
+        plain(inputs)
+        plain.load_state_dict(other.state_dict(), strict=False)  # in the place of even levels
+        assert plain.packed.codes.bits == other.packed.codes.bits and torch.equal(plain(inputs), other(inputs))
         fresh = packed(coded(nn.Linear(96, 40), Uniform(bits=4, group=32), rank=3))
         assert not torch.equal(fresh(inputs), expected)
         fresh.load_state_dict(made.state_dict())
@@ -166,6 +171,13 @@ def test_what_cannot_be_packed_is_said_and_left() -> None:
     same(made(inputs), expected)
     convolution = nn.Sequential(coded(nn.Conv2d(3, 4, 3), Uniform(bits=4)))
     assert pack_layers(convolution) == 0 and not is_packed(convolution)
+
+
+def test_an_export_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = packed(coded(LINEAR, Uniform(bits=4)))
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    with pytest.raises(ModelError, match="export the model that was packed"):
+        made(torch.randn(1, 96))
 
 
 def test_small_layers_stay_where_they_are_to() -> None:

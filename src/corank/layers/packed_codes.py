@@ -18,7 +18,7 @@ from corank.errors import ModelError
 from corank.kernels import PackedCodes, codebook_linear, codebook_rows, laid_out
 from corank.layers.state import CodedLayerState
 
-__all__ = ["PackedMatrix", "PackedWeight", "linear", "packed_codes"]
+__all__ = ["PackedMatrix", "PackedWeight", "check_running", "linear", "packed_codes"]
 
 _GROUPS = 32  # columns that a group of the kernel begins at a multiple of
 _MOST = 256  # levels of a code of 8 bits
@@ -54,6 +54,7 @@ class PackedMatrix(_AsStored):
         for name in ("codes", "levels", "scale", "offset"):
             self.register_buffer(name, getattr(weight, name))
         self._view: PackedCodes | None = None
+        self.register_load_state_dict_post_hook(_forget)
 
     @property
     def weight(self) -> PackedCodes:
@@ -77,6 +78,10 @@ class PackedMatrix(_AsStored):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_view": None}
+
+
+def _forget(module: nn.Module, _incompatible: object) -> None:
+    cast(PackedMatrix, module)._view = None  # which knows whether the levels are even
 
 
 class PackedWeight(_AsStored):
@@ -193,8 +198,15 @@ def _cut(levels: Tensor, low: int, high: int, bits: int) -> Tensor:
     return cut.contiguous()
 
 
+def check_running() -> None:
+    """Raises ModelError where a program is exported, which could not call the kernel."""
+    if torch.compiler.is_exporting():
+        raise ModelError("packed layers are for running; export the model that was packed, or corank.load(path, model)")
+
+
 def linear(weight: PackedWeight, input: Tensor, bias: Tensor | None) -> Tensor:
     """``F.linear`` of inputs ``(..., C)``; where their gradient is wanted, by the weight as it is composed."""
+    check_running()
     if torch.is_grad_enabled() and input.requires_grad:
         return F.linear(input, weight.composed().to(input.dtype), bias)
     if input.dim() == 2:

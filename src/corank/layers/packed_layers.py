@@ -17,7 +17,7 @@ from corank.layers.coded import CodedLayer, CodedLinear
 from corank.layers.held import readers
 from corank.layers.lookup import CodedEmbedding
 from corank.layers.packed import PackedLinear, is_packable, packed_layer
-from corank.layers.packed_codes import PackedWeight, linear
+from corank.layers.packed_codes import PackedWeight, check_running, linear
 from corank.layers.replace import replace_module
 from corank.layers.transposed import CodedTransposedLinear
 from corank.matrix import Geometry
@@ -229,6 +229,7 @@ def _as_table(module: nn.Module, table: nn.Embedding) -> None:
 
 def _looked_up(table: nn.Module, layer: CodesLayer, ids: Tensor) -> Tensor:
     """The rows of numbers ``ids``, of which each is decoded once."""
+    check_running()
     wanted, places = ids.unique(return_inverse=True)
     if len(wanted) and (int(wanted[0]) < 0 or int(wanted[-1]) >= layer.packed.shape[0]):
         raise IndexError(f"ids from {int(wanted[0])} to {int(wanted[-1])}: the table has {layer.packed.shape[0]} rows")

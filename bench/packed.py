@@ -35,6 +35,7 @@ from corank.codecs import Uniform
 from corank.coded_weight import CodedWeight
 from corank.kernels import PackedCodes, codebook, codebook_instructions, codebook_linear, laid_out
 from corank.layers import CodedLayerState, CodedLinear, CodesLinear, TiedEmbedding
+from corank.memory import give_back
 
 _ROUNDS, _SECONDS = 9, 0.02
 FORMS = ("float32", "bf16", "4 bits", "2 bits", "4 bits, bf16 beside")
@@ -218,9 +219,13 @@ def of_llama(form: str) -> dict[str, Any]:
     import transformers  # its memory is the process's own
 
     transformers.logging.set_verbosity_error()
-    tiny = nn.Linear(8, 8)(torch.zeros(1, 8))
-    before = resident() + 0 * tiny.numel()
+    config = transformers.LlamaConfig(vocab_size=8, hidden_size=64, num_hidden_layers=1, num_attention_heads=2)
+    with torch.inference_mode():
+        transformers.LlamaForCausalLM(config)(torch.zeros(1, 4, dtype=torch.long), use_cache=True)
+    give_back()
+    before = resident()
     model = llama(form)
+    give_back()
     held = sum(one.numel() * one.element_size() for one in {*model.parameters(), *model.buffers()})
     ids, best, prefill = torch.randint(32000, (1, 32)), float("inf"), float("inf")
     with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Growth", "free_bytes", "is_out_of_memory", "peak_memory_bytes", "watched_growth"]
+__all__ = ["Growth", "free_bytes", "give_back", "is_out_of_memory", "peak_memory_bytes", "watched_growth"]
 
 _EVERY_SECONDS = 0.01
 _CGROUP = Path("/sys/fs/cgroup")
@@ -25,6 +26,14 @@ def peak_memory_bytes() -> int:
     """The process's peak resident size so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_back() -> None:
+    """Returns to the system what was freed, where the C library keeps it for later and can (glibc)."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        pass
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int | None:

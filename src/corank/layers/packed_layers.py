@@ -21,6 +21,7 @@ from corank.layers.packed_codes import PackedWeight, check_running, linear
 from corank.layers.replace import replace_module
 from corank.layers.transposed import CodedTransposedLinear
 from corank.matrix import Geometry
+from corank.memory import give_back
 from corank.storage.bits import unpack
 
 __all__ = [
@@ -200,6 +201,7 @@ def pack_layers(model: nn.Module, least: int = 0) -> int:
             replace_module(model, layer, made)
             count += 1
     _tie(model)
+    give_back()  # codes that were unpacked, layer by layer
     if left:
         name, why = next(iter(left.items()))
         warnings.warn(f"{len(left)} layers compose their weight, first {name!r}: {why}", CorankWarning, stacklevel=3)

@@ -8,7 +8,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +30,8 @@ def peak_memory_bytes() -> int:
 
 def give_back() -> None:
     """Returns to the system what was freed, where the C library keeps it for later and can (glibc)."""
-    try:
+    with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        pass
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int | None:

@@ -9,7 +9,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +30,11 @@ def peak_memory_bytes() -> int:
 
 
 def give_back() -> None:
-    """Hands memory that nothing needs any more back to the system: objects that hold each other, and what was freed
-    but the C library keeps for what is to come."""
+    """Returns to the system what nothing needs any more: objects that hold each other, and what was freed but the C
+    library keeps for later, where it can be told to (glibc)."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int | None:

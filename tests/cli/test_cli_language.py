@@ -50,6 +50,14 @@ def test_tokens_in_nats_out(invoke: Any, folder: Path) -> None:
     assert made["quantized_value"] == pytest.approx(np.log(27), abs=0.3)
     result = invoke("evaluate", out, "--model", model, "--data", f"{tokens}:test", "--reference")
     assert result.exit_code == 0 and "nats per token of 60" in result.stdout, result.output
+    words = ["--model", model, "--data", f"{tokens}:test", "--reference", "--packed", "--speed", "--record", record]
+    result = invoke("evaluate", out, *words)
+    assert result.exit_code == 0 and "weights in memory" in result.stdout, result.output
+    packed = json.loads(record.read_text())
+    assert packed["quantized_value"] == pytest.approx(made["quantized_value"], abs=1e-4)
+    speed = packed["speed"]
+    assert min(speed[name][key] for name in ("float", "quantized") for key in ("prefill", "decode")) > 0
+    assert speed["quantized"]["held_bytes"] < 0.6 * speed["float"]["held_bytes"]
 
 
 def test_text_by_the_tokenizer_of_the_model(invoke: Any, folder: Path) -> None:

@@ -450,6 +450,7 @@ def trainings() -> Iterator[tuple[str, Case]]:
     yield "labels", partial(trained, corank.Recipe(loss="labels", start="float"))
     yield "taught by another", partial(trained, "lsq-w4a4", teacher=convolutional())
     yield "signs that are counted", counted_signs
+    yield "codes that stay packed", packed_codes
     yield "language model", language_model_trained
     yield "killed", training_resumed
 
@@ -508,6 +509,14 @@ def counted_signs() -> None:
     assert devices(packed) == {PRETEND}, devices(packed)
     close(outputs(packed, images), outputs(small, images), 1e-3)
     close(outputs(packed.cpu(), images), outputs(small, images), 1e-3)
+
+
+def packed_codes() -> None:
+    small = corank.quantize(there(language_model()), TOKENS, bits=4, preset="nearest", budget=0, device=PRETEND)
+    packed = corank.to_packed(small)
+    assert devices(packed) == {PRETEND}, devices(packed)
+    close(outputs(packed, TOKENS), outputs(small, TOKENS), 1e-3)
+    close(outputs(packed.cpu(), TOKENS), outputs(small, TOKENS), 1e-3)
 
 
 def language_model_trained() -> None:

@@ -13,7 +13,7 @@ from corank.attacks import Attack
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, write_all
 from corank.cli.progress import progress_bar, renamed
-from corank.cli.record import Made, Scores, record_of, score
+from corank.cli.record import Made, Scores, record_of, score, speeds
 from corank.cli.screen import results_console, show_json, show_lines, summary_table
 from corank.cli.sources import InputOptions, chosen_device, own_dtype, warn_if_random
 from corank.models import resolve
@@ -40,6 +40,8 @@ def evaluate(
             help="Also score images changed so that the network errs: fgsm:2/255 or pgd:2/255,10; repeat it.",
         ),
     ] = None,
+    packed: options.Packed = False,
+    speed: options.Speed = False,
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -64,7 +66,7 @@ def evaluate(
     seed = corank.inspect(file)["seed"]
     source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
     (images,) = InputOptions(image_size, mean, std, image_key, label_key, length, label).read(source, data)
-    quantized = corank.load(file, source.model, where, dtype=own_dtype(source.model))
+    quantized = corank.load(file, source.model, where, dtype=own_dtype(source.model), packed=packed)
     if reference:
         warn_if_random(source)
         source.model.to(where)
@@ -76,6 +78,8 @@ def evaluate(
             scores = Scores.of(found)
     about = corank.inspect(file)
     result = record_of(Made("evaluate", command_line(context)), about, scores, source)
+    if speed:
+        result["speed"] = speeds(quantized, source.model if reference else None, images)
     written = write_all((record, lambda path: write_record(path, result)))
     if as_json:
         show_json(result)

@@ -9,7 +9,7 @@ import typer
 
 __all__ = [
     "AsJson", "Data", "Device", "ImageKey", "ImageSize", "LabelKey", "LabelPattern", "Length", "Mean", "Model",
-    "ModelOption", "Pretrained", "Quiet", "RecordFile", "ReportFolder", "Seed", "Std", "Weights",
+    "ModelOption", "Packed", "Pretrained", "Quiet", "RecordFile", "ReportFolder", "Seed", "Speed", "Std", "Weights",
 ]  # fmt: skip
 
 INPUT = "Images, or tokens"
@@ -49,6 +49,16 @@ Weights = Annotated[
 Pretrained = Annotated[
     bool,
     typer.Option("--pretrained", help="Use the published weights; may download them.", rich_help_panel=MODEL),
+]
+Packed = Annotated[
+    bool,
+    typer.Option(
+        "--packed", help="Keep codes packed in memory and multiply by them as they are.", rich_help_panel=MODEL
+    ),
+]
+Speed = Annotated[
+    bool,
+    typer.Option("--speed", help="Language models: tokens a second and memory, too; --reference adds the float one."),
 ]
 ImageSize = Annotated[
     int | None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from corank import __version__, evaluate
@@ -13,14 +14,15 @@ from corank.attacks import Attack
 from corank.cli.progress import renamed
 from corank.cli.screen import NATS
 from corank.data import BatchSet, ImageSet, TokenSet
-from corank.evaluation import Evaluation, peak_memory_bytes
+from corank.errors import ConfigError
+from corank.evaluation import Evaluation, peak_memory_bytes, speed_of
 from corank.models import ResolvedModel
 from corank.progress import Progress
 from corank.reports.cells import show_bits
 from corank.reports.fields import file_bits, is_rated
 from corank.storage.contents import float_bytes
 
-__all__ = ["METRIC", "Made", "Scores", "float_record", "label_of", "record_of", "score"]
+__all__ = ["METRIC", "Made", "Scores", "float_record", "label_of", "record_of", "score", "speeds"]
 
 METRIC = "top-1"
 
@@ -72,6 +74,19 @@ def score(
         return Scores.of(found)
     named = renamed(progress, "scoring the float model")
     return Scores.of(found, evaluate(original, samples, attacks=attacks, progress=named))
+
+
+def speeds(quantized: nn.Module, original: nn.Module | None, samples: ImageSet | TokenSet | BatchSet) -> dict[str, Any]:
+    """How fast language models read the first sequence and write behind it, and what they hold in memory.
+
+    Raises:
+        ConfigError: for samples that are no token sequences.
+    """
+    if not isinstance(samples, TokenSet):
+        raise ConfigError("--speed is of language models: --data is a text file or an .npz of token ids then")
+    models = {"float": original, "quantized": quantized}
+    found = {name: speed_of(one, next(iter(samples))).to_json() for name, one in models.items() if one is not None}
+    return {"threads": torch.get_num_threads(), **found}
 
 
 def label_of(

@@ -178,7 +178,18 @@ def _rows(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows.append(("KL from float (nats)", "", f"{divergence:.5f}"))
     if seconds is not None:
         rows.append(("seconds", "", f"{seconds:.1f}"))
-    return rows
+    return [*rows, *_speeds(record.get("speed") or {})]
+
+
+def _speeds(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What was measured of language models, if it was."""
+    both = [found.get(name) or {} for name in ("float", "quantized")]
+    rows = []
+    for name, key in (("tokens a second, reading", "prefill"), ("writing", "decode")):
+        cells = [number(one, key) for one in both]
+        rows.append((name, *("" if cell is None else f"{cell:,.1f}" for cell in cells)))
+    rows.append(("weights in memory", *(show_bytes(number(one, "held_bytes")) if one else "" for one in both)))
+    return rows if found else []
 
 
 def _scores(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -137,6 +137,7 @@ def from_pretrained(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
+    packed: bool | str = False,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -151,6 +152,7 @@ def from_pretrained(
             arguments that makes one.
         device: where the result goes.
         dtype: precision of the result; None: that of the model that was saved.
+        packed: whether codes stay packed in memory, as in :func:`corank.load`.
         revision, token, cache_dir, force_download, local_files_only: as in ``huggingface_hub.hf_hub_download``.
 
     Raises:
@@ -163,7 +165,7 @@ def from_pretrained(
         held = [path for path in (folder / WEIGHTS_OF_TRANSFORMERS, folder / WEIGHTS) if path.is_file()]
         if not held or (held[0].name != WEIGHTS and not holds_codes(held[0])):
             raise ArtifactError(f"{folder} holds no {WEIGHTS}; write one with corank.save_pretrained(model, folder)")
-        return load(held[0], model, device, dtype)
+        return load(held[0], model, device, dtype, packed)
     client = hub_client()
 
     def fetch(file: str) -> str:
@@ -185,7 +187,7 @@ def from_pretrained(
         raise ArtifactError(
             f"{name} is neither a folder nor a corank repository that could be fetched: {_first(error)}"
         ) from error
-    return load(path, model, device, dtype)
+    return load(path, model, device, dtype, packed)
 
 
 def _weights(config: str) -> str:

@@ -24,8 +24,13 @@ class NotBuiltError(Exception):
     """Why there is no library, in words: the caller goes on without."""
 
 
-def built(source: Path) -> ctypes.CDLL:
+def built(source: Path, flags: tuple[str, ...] = (), wanted: tuple[str, ...] = ()) -> ctypes.CDLL:
     """The library of a source file of this package, compiled if it was not yet.
+
+    Args:
+        source: of one file.
+        flags: of this library, beside :data:`FLAGS`.
+        wanted: flags that a compiler may lack, such as ``-fopenmp``: it is compiled without them then.
 
     Its name in :func:`cache_folder` holds a hash of source, compiler and flags, so another version is another file. It
     is written under a name of its own and renamed: of several processes that build at once each finds a whole one.
@@ -38,17 +43,27 @@ def built(source: Path) -> ctypes.CDLL:
     compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
         raise NotBuiltError(f"no C++ compiler was found ({', '.join(COMPILERS)})")
-    text = source.read_bytes()
-    known = b"\0".join([text, _run([compiler, "--version"]), *(flag.encode() for flag in FLAGS)])
+    text, every = source.read_bytes(), (*FLAGS, *flags)
+    known = b"\0".join([text, _run([compiler, "--version"]), *(flag.encode() for flag in (*every, *wanted))])
     name = hashlib.sha256(known + platform.machine().encode()).hexdigest()[:32]
     try:
         target = _private(cache_folder()) / f"{source.stem}-{name}.so"
         if not target.is_file():
             with staged(target) as (scratch,):
-                _run([compiler, *FLAGS, str(source), "-o", str(scratch)])
+                _compile([compiler, *every], wanted, source, scratch)
         return ctypes.CDLL(str(target))
     except (OSError, OutputError, RuntimeError) as error:  # the last from a user without a home
         raise NotBuiltError(str(error)) from error
+
+
+def _compile(command: list[str], wanted: tuple[str, ...], source: Path, target: Path) -> None:
+    ends = [str(source), "-o", str(target)]
+    try:
+        _run([*command, *wanted, *ends])
+    except NotBuiltError:
+        if not wanted:
+            raise
+        _run([*command, *ends])
 
 
 def cache_folder() -> Path:

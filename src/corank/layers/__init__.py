@@ -22,6 +22,16 @@ from corank.layers.kinds import coded_class
 from corank.layers.lookup import CodedEmbedding, CodedEmbeddingBag
 from corank.layers.observe import Observation, module_named, names_of, observe
 from corank.layers.packed import PackedConv2d, PackedLinear, is_packable, packed_layer
+from corank.layers.packed_codes import PackedMatrix, PackedWeight, packed_codes
+from corank.layers.packed_layers import (
+    CodesEmbedding,
+    CodesLayer,
+    CodesLinear,
+    TiedEmbedding,
+    TiedLinear,
+    is_packed,
+    pack_layers,
+)
 from corank.layers.prepare import PreparedModel, prepare
 from corank.layers.query_key import ProductAttention, QueryKeyAttention
 from corank.layers.recurrent import CellReader, RecurrentReader
@@ -63,6 +73,9 @@ __all__ = [
     "CodedLayerState",
     "CodedLinear",
     "CodedTransposedLinear",
+    "CodesEmbedding",
+    "CodesLayer",
+    "CodesLinear",
     "HalfModule",
     "HalfParameters",
     "HeldWeight",
@@ -72,6 +85,8 @@ __all__ = [
     "Observation",
     "PackedConv2d",
     "PackedLinear",
+    "PackedMatrix",
+    "PackedWeight",
     "PreparedModel",
     "ProductAttention",
     "QueryKeyAttention",
@@ -81,6 +96,8 @@ __all__ = [
     "Shortcut",
     "Structure",
     "TensorSpec",
+    "TiedEmbedding",
+    "TiedLinear",
     "TransposedLinear",
     "apply_structure",
     "as_held",
@@ -90,9 +107,12 @@ __all__ = [
     "fit_inputs",
     "give_back_float",
     "is_packable",
+    "is_packed",
     "module_named",
     "names_of",
     "observe",
+    "pack_layers",
+    "packed_codes",
     "packed_layer",
     "prepare",
     "read_structure",

@@ -20,7 +20,7 @@ from torch import nn
 from corank.autograd import recording
 from corank.errors import ArtifactError, ConfigError, ModelError
 from corank.files import write_whole
-from corank.layers import CodedLayer, as_held, coded_class, remove_norm, replace_module
+from corank.layers import CodedLayer, as_held, coded_class, pack_layers, remove_norm, replace_module
 from corank.layers.effective import computed_before
 from corank.layers.meta import materialise
 from corank.layers.structure import apply_structure, structure_of
@@ -38,8 +38,10 @@ from corank.storage.placement import blob_sizes
 from corank.storage.pruned import load_pruned, pruned_in
 from corank.storage.stored_layers import slot_tensors
 
-__all__ = ["load", "read", "read_coded", "save", "serialized"]
+__all__ = ["LARGE", "load", "read", "read_coded", "save", "serialized"]
 
+LARGE = 1 << 20
+"""Weights of a layer from which on ``packed="auto"`` keeps its codes."""
 _LONGEST_MESSAGE = 1000
 
 
@@ -101,6 +103,7 @@ def load(
     model: nn.Module | Callable[[], nn.Module],
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
+    packed: bool | str = False,
 ) -> nn.Module:
     """The quantized (or pruned) model of a file, giving bit-identical outputs to the one saved.
 
@@ -111,6 +114,9 @@ def load(
         device: where the result goes.
         dtype: precision of the result; None: that of the model that was saved, with a
             :class:`~corank.errors.CorankWarning` where ``model`` has another one. Codes are the same in any.
+        packed: True for inference in little memory: linear layers and embeddings keep their codes and never have a
+            float weight, see :func:`corank.to_packed`; outputs then differ by the rounding of float32. "auto": those of
+            :data:`LARGE` weights or more, which that makes faster as well. Such a model is not saved again.
 
     Raises:
         ArtifactError: for an unsound file, or one that does not fit the model.
@@ -119,6 +125,8 @@ def load(
     if not isinstance(path, (str, os.PathLike)):
         raise ConfigError(f"load(path, model): the path of a file comes first, not {type(path).__name__}")
     check_dtype(dtype)
+    if packed not in (True, False, "auto"):
+        raise ConfigError(f'packed={packed!r}: True, False, or "auto" for layers of {LARGE:,} weights or more')
     if (structure := pruned_in(path)) is not None:
         return load_pruned(path, structure, _given(model), dtype).to(device)
     run, stored = _opened(path)
@@ -137,7 +145,11 @@ def load(
         _build(built, run, contents)
     except (ArtifactError, ModelError, RuntimeError, TypeError, ValueError) as error:
         raise _misfit(path, built, error) from error
-    built.__dict__[ATTRIBUTE] = run
+    del contents, stored  # the codes are in the layers
+    if packed:
+        pack_layers(built, LARGE if packed == "auto" else 0)
+    else:
+        built.__dict__[ATTRIBUTE] = run
     built.to(device)
     for module in built.modules():
         if isinstance(module, CodedLayer):

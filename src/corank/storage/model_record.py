@@ -12,6 +12,7 @@ from corank.adapters import full_rank
 from corank.errors import ModelError
 from corank.layers import LayerFormat, TensorSpec
 from corank.layers.meta import check_values
+from corank.layers.packed_layers import is_packed
 from corank.layers.structure import Structure
 from corank.plan import LayerPlan, Plan
 from corank.storage.histogram import Histogram
@@ -164,6 +165,11 @@ def run_of(model: nn.Module) -> ModelRecord:
     """
     found = model.__dict__.get(ATTRIBUTE)
     if not isinstance(found, ModelRecord):
+        if is_packed(model):
+            raise ModelError(
+                f"this {type(model).__name__} has packed layers, which are for running; take the model that "
+                "corank.to_packed was given, or corank.load(path, model) without packed="
+            )
         raise ModelError(
             f"this {type(model).__name__} was not made by corank; save what corank.quantize or corank.load returned"
         )

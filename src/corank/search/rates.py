@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from corank.bisection import bisected
-from corank.codecs import Codec, RateUniform
+from corank.codecs import Codec, RatedLevels
 from corank.errors import ConfigError
 from corank.search.allocation import Allocation
 from corank.search.base import Search
@@ -22,7 +22,7 @@ _HALVINGS = 60
 
 @dataclass(frozen=True)
 class Rates(Search):
-    """Gives each layer of :class:`~corank.codecs.RateUniform` codes a rate of its own; the mean over weights stays.
+    """Gives each layer of :class:`~corank.codecs.RatedLevels` codecs a rate of its own; the mean over weights stays.
 
     A layer's loss falls by the factor 4 with each bit, so the mean rate is spent best where all layers lose equally
     much a weight (reverse water-filling): ``rate_l = rate + log2(lost_l / weights_l) / 2 + constant``. What a layer
@@ -56,7 +56,7 @@ class Rates(Search):
         return Allocation({name: ranks.get(name, 0) for name in problem.layers}, codecs=codecs)
 
     def _codecs(self, known: CodecCandidates, problem: AllocationProblem) -> dict[str, Codec]:
-        rated = {name: codec for name, codec in known.codecs.items() if isinstance(codec, RateUniform)}
+        rated = {name: codec for name, codec in known.codecs.items() if isinstance(codec, RatedLevels)}
         rated = {name: codec for name, codec in rated.items() if name in known.free}
         wanted: dict[str, float] = {}
         for number, (name, codec) in enumerate(rated.items()):
@@ -64,7 +64,7 @@ class Rates(Search):
             wanted[name] = codec.most + self.spread * math.log2(each) / 2
             problem.context.progress("measuring what every layer loses", number + 1, len(rated))
         weights = {name: math.prod(known.shapes[name]) for name in rated}
-        limits = {name: (min(self.least, codec.most), codec.bits - 0.5) for name, codec in rated.items()}
+        limits = {name: (min(self.least, codec.most), codec.largest_rate) for name, codec in rated.items()}
         rates = levelled(wanted, weights, limits, {name: codec.most for name, codec in rated.items()})
         return {name: replace(codec, rate=round(rates[name], 3)) for name, codec in rated.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ __all__ = ["Trellis", "TrellisCodebook", "counted", "prices", "settled"]
 
 _LOOKED_AT = 1 << 12  # weights, evenly spaced, when there are more
 _NARROWEST, _WIDEST, _HALVINGS = 0.3, 2.0, 8  # steps of the trellis in those of plain rounding
-_PASSES = 3
+_PASSES = 6
 _UNSEEN = 0.1  # times that a multiple counts as seen before it is
 _NOISE = 0.3  # squared error of a path, in squared steps
 _WIDER = [2.0 ** (step / 4) for step in range(49)]
@@ -41,7 +41,7 @@ class TrellisCodebook(ScalarCodebook):
     """
 
     states: int = 8
-    price: float = 0.3
+    price: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,13 @@ class Trellis(RatedLevels):
         rate: bits a weight after, 0.1 to 8; 0 for three less than ``bits``, but at least 1.
         states: of the machine: 4 or 8. More are smaller and take longer to find.
         price: of a bit, in squared steps. The higher, the narrower the step: at equal rate the best one is 0.2 to 0.5.
-        group: columns that share a step; -1 for one step a weight, 0 for one a row.
     """
 
     bits: int = 6
     rate: float = 0.0
     states: int = 8
-    price: float = 0.3
-    group: int = -1
+    price: float = 0.25
+    group: ClassVar[int] = -1  # one step a weight
 
     def __post_init__(self) -> None:
         check_fields(self, range(4, 9), self.group)
@@ -132,7 +131,7 @@ class Trellis(RatedLevels):
 def settled(targets: np.ndarray, states: int, price: float, most: int = 127) -> tuple[np.ndarray, float]:
     """How often each grid and multiple stand on the cheapest path of a chain, ``(2, 2 M + 1)``, and its bits a weight.
 
-    Path and chances are found in turn, beginning with chances that are all alike.
+    Path and chances are found in turn, a few times, from chances that are all alike.
 
     Args:
         targets: ``(n,)`` float64, in steps.
@@ -140,7 +139,8 @@ def settled(targets: np.ndarray, states: int, price: float, most: int = 127) -> 
         price: of a bit, in squared steps.
         most: ``M``.
     """
-    counts, chain = np.zeros((2, 2 * most + 1)), Chain(targets, np.ones(len(targets)))
+    chain = Chain(targets, np.ones(len(targets)))
+    counts = np.zeros((2, 2 * most + 1))
     bits = np.zeros_like(counts)
     for _ in range(_PASSES):
         values, visited = cheapest_path(chain, price * bits, states)

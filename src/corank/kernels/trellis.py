@@ -19,7 +19,7 @@ import numpy as np
 from corank.errors import CorankWarning
 from corank.kernels.build import NotBuiltError, built
 
-__all__ = ["MACHINES", "Chain", "Machine", "cheapest_path", "places_in_grid", "visited_states"]
+__all__ = ["MACHINES", "Chain", "Machine", "cheapest_path", "places_in_grid", "tables", "visited_states"]
 
 _FIRST = ((0, 2), (3, 1))  # the least magnitude of each grid and parity
 
@@ -70,11 +70,11 @@ def cheapest_path(chain: Chain, price: np.ndarray, states: int) -> tuple[np.ndar
     library = _library()
     if library is None:
         return _by_numpy(chain, price, MACHINES[states])
-    machine, count = MACHINES[states], len(chain.targets)
-    numbers = (np.ascontiguousarray(part, np.float64) for part in (chain.targets, chain.weights, price))
-    targets, weights, prices = numbers
+    count = len(chain.targets)
+    targets = np.ascontiguousarray(chain.targets, np.float64)
+    weights, prices = np.ascontiguousarray(chain.weights, np.float64), np.ascontiguousarray(price, np.float64)
     zero_only = None if chain.zero_only is None else np.ascontiguousarray(chain.zero_only, np.uint8)
-    leads, grids = np.array(machine.leads, np.int32), np.array(machine.grids, np.int32)
+    leads, grids = tables(states)
     values, visited = np.empty(count, np.int32), np.empty(count, np.uint8)
     library.corank_trellis(
         targets.ctypes.data,
@@ -90,6 +90,12 @@ def cheapest_path(chain: Chain, price: np.ndarray, states: int) -> tuple[np.ndar
         visited.ctypes.data,
     )
     return values, visited
+
+
+@cache
+def tables(states: int) -> tuple[np.ndarray, np.ndarray]:
+    """The machine's ``leads`` and ``grids`` as int32, for kernels."""
+    return np.array(MACHINES[states].leads, np.int32), np.array(MACHINES[states].grids, np.int32)
 
 
 def visited_states(values: np.ndarray, states: int) -> np.ndarray | None:

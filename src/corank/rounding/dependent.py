@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ from corank.statistics import Gram, LayerStatistics, require
 __all__ = ["Dependent"]
 
 _SAMPLE = 1 << 13  # weights that the first prices are found by
+_RENEWED = 8  # columns between two looks at what multiples cost
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,14 @@ class Dependent(Rounder):
         weight = weight.float()
         targets = weight.reshape(spread.shape[0], -1, weight.shape[1])[:, :, order]
         chained = _Chained.of(codebook, inner, costs)
-        chained.start(weight)
+        sample = (weight / inner.scale).reshape(-1)
+        sample = sample[:: -(-len(sample) // _SAMPLE)].double().cpu().numpy()
+        most = len(inner.levels) // 2
+        chained.tally.start(settled(sample, inner.states, inner.price, most)[0])
         codes = walk(targets, spread, Walk(chained, order, self.block))
         again = replace(chained, costs=gram.matrix.diagonal(dim1=1, dim2=2).double().cpu().numpy(), counting=False)
         for _ in range(self.sweeps):
-            again.recount(codes)
+            chained.tally.recount(codes.cpu().numpy().astype(np.int32) - most)
             moved = descend(codes, weight, Walk(again, order, self.block), gram.matrix, 1)
             if torch.equal(moved, codes):
                 break
@@ -91,62 +96,74 @@ def _ordered_costs(gram: Tensor, damping: float) -> tuple[Tensor, Tensor, np.nda
     return order, factor / diagonal[:, :, None], costs.double().cpu().numpy()
 
 
+class _Tally:
+    """How often each multiple was taken so far in each grid, and what it therefore costs, ``(2, 2 M + 1)``."""
+
+    def __init__(self, states: int, most: int, price: float) -> None:
+        self._states, self._most, self._price = states, most, price
+        self._counts, self._columns = np.zeros((2, 2 * most + 1)), 0
+        self.priced = np.zeros_like(self._counts)
+
+    def start(self, counts: np.ndarray) -> None:
+        self._counts, self.priced = counts, self._price * prices(counts)
+
+    def count(self, values: np.ndarray, visited: np.ndarray) -> None:
+        """Adds a column ``(R,)``."""
+        self._counts += counted(values, visited, self._states, self._most)
+        self._columns += 1
+        if self._columns % _RENEWED == 0:
+            self.priced = self._price * prices(self._counts)
+
+    def recount(self, values: np.ndarray) -> None:
+        """Counts multiples ``(R, C)`` anew."""
+        visited = visited_states(values, self._states)
+        assert visited is not None  # the rounder's own
+        self.start(counted(values, visited, self._states, self._most))
+
+
 @dataclass(frozen=True)
 class _Chained(Codebook):
     """A codebook whose columns are rounded to their cheapest paths.
 
     Attributes:
-        codebook: of all weights, or of these columns.
+        codebook: of all weights.
         grids: the same where nothing is pruned.
         costs: ``(G, C)``, of a squared error in each column.
-        price: of a bit.
-        counts: ``(2, L)``, how often each multiple was taken so far in each grid; written to.
+        mask: ``(R, C)`` bool, what is pruned; None for nothing.
+        tally: what multiples cost.
         counting: whether columns are counted as they are rounded.
+        place: of the column that is rounded.
     """
 
     codebook: Codebook
     grids: TrellisCodebook
     costs: np.ndarray
-    price: float
-    counts: np.ndarray
+    mask: np.ndarray | None
+    tally: _Tally
     counting: bool = True
+    place: int = 0
 
     @classmethod
     def of(cls, codebook: Codebook, grids: TrellisCodebook, costs: np.ndarray) -> _Chained:
-        # One price for the layer: a bit is worth as much wherever it is saved.
-        step = float(grids.scale.double().square().mean())
-        return cls(codebook, grids, costs, grids.price * step * float(costs.mean()), np.zeros((2, len(grids.levels))))
-
-    def start(self, weight: Tensor) -> None:
-        """Begins counting with what a sample of the weights would take."""
-        level = (weight / self.grids.spread(self.grids.scale, weight.shape[1])).reshape(-1)
-        sample = level[:: -(-len(level) // _SAMPLE)].double().cpu().numpy()
-        self.counts[:] = settled(sample, self.grids.states, self.grids.price, len(self.grids.levels) // 2)[0]
-
-    def recount(self, codes: Tensor) -> None:
-        """Counts codes ``(R, C)`` anew."""
-        most = len(self.grids.levels) // 2
-        values = codes.cpu().numpy().astype(np.int32) - most
-        visited = visited_states(values, self.grids.states)
-        assert visited is not None  # this rounder's own
-        self.counts[:] = counted(values, visited, self.grids.states, most)
+        # One price for the layer: a bit is worth as much wherever it is saved. By the geometric mean, as a few columns of
+        # great cost would else set the price for all.
+        typical, step = math.exp(float(np.log(costs).mean())), float(grids.scale)
+        mask = codebook.mask.cpu().numpy() if isinstance(codebook, Pruned) else None
+        tally = _Tally(grids.states, len(grids.levels) // 2, grids.price * step * step * typical)
+        return cls(codebook, grids, costs, mask, tally)
 
     def rounded(self, weight: Tensor) -> Tensor:
-        most, groups = len(self.grids.levels) // 2, len(self.costs)
-        scale = self.grids.scale.double().cpu().numpy()[:, 0]
-        costs = np.repeat(self.costs[:, 0], len(weight) // groups) * scale * scale
-        zero_only = self.codebook.mask[:, 0].cpu().numpy() if isinstance(self.codebook, Pruned) else None
-        chain = Chain(weight[:, 0].double().cpu().numpy() / scale, costs, zero_only)
-        values, visited = cheapest_path(chain, self.price * prices(self.counts), self.grids.states)
+        step, most, place = float(self.grids.scale), len(self.grids.levels) // 2, self.place
+        costs = np.repeat(self.costs[:, place] * (step * step), len(weight) // len(self.costs))
+        zero_only = None if self.mask is None else self.mask[:, place]
+        chain = Chain(weight[:, 0].double().cpu().numpy() / step, costs, zero_only)
+        values, visited = cheapest_path(chain, self.tally.priced, self.grids.states)
         if self.counting:
-            self.counts[:] += counted(values, visited, self.grids.states, most)
-        return self.grids.values(torch.from_numpy(values + most)[:, None].to(weight.device))
+            self.tally.count(values, visited)
+        return torch.from_numpy(values).to(weight.device, torch.float32)[:, None] * self.grids.scale
 
     def columns(self, index: Tensor) -> _Chained:
-        places = index.cpu().numpy()
-        return replace(
-            self, codebook=self.codebook.columns(index), grids=_columns(self.grids, index), costs=self.costs[:, places]
-        )
+        return replace(self, place=int(index))
 
     @property
     def code_bits(self) -> int:
@@ -172,8 +189,3 @@ class _Chained(Codebook):
     def size_bits(self) -> int:
         return self.codebook.size_bits
 
-
-def _columns(grids: TrellisCodebook, index: Tensor) -> TrellisCodebook:
-    found = grids.columns(index)
-    assert isinstance(found, TrellisCodebook)
-    return found

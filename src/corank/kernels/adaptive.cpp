@@ -9,8 +9,10 @@
 namespace {
 
 constexpr int MOST_COUNTED = 1023;
+constexpr int MOST_ASKED = 1 << 20;
 constexpr int FARTHEST = 3071;  // odds of e^12, in 1/256
-constexpr int CLASSES = 24;
+constexpr int64_t SLOWEST = 60, FASTER = 300, USUAL = 256;  // of learning: how fast, after how many decisions
+constexpr int CLASSES = 14;
 constexpr int PLACES = 32;  // told apart
 constexpr int MOST_CONTEXTS = 8;
 
@@ -107,7 +109,7 @@ struct Kind {
         const int64_t odds = std::min<int64_t>(std::max<int64_t>(sum >> 16, -FARTHEST), FARTHEST);
         const int64_t chance = tables.chances[odds + FARTHEST];
         answer = coder.step(static_cast<uint32_t>(chance), answer, reads);
-        const int64_t slope = ((answer ? 65536 : 0) - chance) * RATE(set);
+        const int64_t slope = ((answer ? 65536 : 0) - chance) * (SLOWEST + FASTER * USUAL / (USUAL + asked[set]));
         for (int i = 0; i < contexts; ++i) {
             weight[i] += (slope * told[i]) >> 22;
             const int place = first[i] + context[i];
@@ -117,14 +119,11 @@ struct Kind {
                 no[place] >>= 1;
             }
         }
-        if (asked[set] < (1 << 20)) ++asked[set];
+        asked[set] = std::min(asked[set] + 1, MOST_ASKED);
         return answer;
     }
 
-    int64_t RATE(int set) const { return LOW + HIGH * HALF / (HALF + asked[set]); }
-    static int64_t LOW, HIGH, HALF;
 };
-int64_t Kind::LOW = 30, Kind::HIGH = 300, Kind::HALF = 64;
 
 int length(int64_t number) {
     int bits = 0;
@@ -132,12 +131,9 @@ int length(int64_t number) {
     return bits;
 }
 
-// Which half octave a mean is of, drawn to the mean of all.
+// Which octave a mean is of, drawn to the mean of all.
 int class_of(int64_t sum, int64_t count, int64_t usual) {
-    const int64_t mean = (64 * sum + 2 * usual) / (count + 2);
-    if (mean < 2) return static_cast<int>(mean);
-    const int bits = length(mean);
-    return std::min(2 * (bits - 1) + static_cast<int>(mean >> (bits - 2) & 1), CLASSES - 1);
+    return std::min(length((64 * sum + 2 * usual) / (count + 2)), CLASSES - 1);
 }
 
 struct Around {
@@ -246,7 +242,7 @@ struct Walk {
                                              lean};
                     negative = sign.ask(coder, tables, sides_at, 0, !reads && value < 0, reads);
                     const int sizes_at[5] = {near.sizes, own, line, group, in};
-                    const int low_at[2] = {negative, std::min(own / 4, 5)};
+                    const int low_at[2] = {negative, std::min(own / 3, 5)};
                     symbol = sized(sizes_at, low_at, symbol);
                     if (symbol == 0) return false;
                     sides += negative ? -1 : 1;
@@ -272,8 +268,6 @@ struct Walk {
 }  // namespace
 
 extern "C" {
-
-void corank_adaptive_tune(int64_t a, int64_t b, int64_t c) { Kind::LOW = a; Kind::HIGH = b; Kind::HALF = c; }
 
 // Writes values (rows, columns). Returns how many bytes that takes; they are in out where capacity holds them.
 int64_t corank_adaptive_write(int32_t* values, int64_t rows, int64_t columns, int places, int half, int states,

@@ -7,52 +7,37 @@ machine, with the kernel or without.
 from __future__ import annotations
 
 import ctypes
-import math
 import warnings
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from corank.errors import ArtifactError, CorankWarning
+from corank.kernels.adaptive_tables import CHANCES, LOGARITHMS, Layout
+from corank.kernels.adaptive_walk import ArithmeticReader, ArithmeticWriter, Walk
 from corank.kernels.build import NotBuiltError, built
 from corank.kernels.trellis import MACHINES, tables
 
 __all__ = ["Layout", "read", "write"]
 
-_MOST_COUNTED, _FARTHEST, _UNIT = 1023, 3071, 256
-_LOGARITHMS = np.array([round(_UNIT * math.log(count + 0.4)) for count in range(_MOST_COUNTED + 2)], np.int32)
-_CHANCES = np.array(
-    [min(65535, max(1, round(65536 / (1 + math.exp(-x / _UNIT))))) for x in range(-_FARTHEST, _FARTHEST + 1)], np.int32
-)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a matrix is looked at.
-
-    Attributes:
-        places: columns of a channel, which divide the columns.
-        half: the most that a number may be away from zero (in its grid, where there is a trellis).
-        states: of the machine whose paths the columns are; 0 for none.
-    """
-
-    places: int
-    half: int
-    states: int = 0
+_FAULTS = {1: "a coded number is more than {half} from zero", 2: "an arithmetic code does not end where it should"}
 
 
 def write(values: np.ndarray, layout: Layout) -> bytes:
     """The bytes of whole numbers ``(R, C)`` from ``-half`` to ``half``."""
     library = _library()
+    if library is None:
+        writer = ArithmeticWriter()
+        Walk(layout, writer).go((values.shape[0], values.shape[1]), values.reshape(-1).tolist())
+        return writer.closed()
     numbers = np.ascontiguousarray(values, np.int32)
-    tables = _tables(layout.states)
+    given = _tables(layout.states)
     out = np.empty(numbers.size // 2 + 64, np.uint8)
     for _ in range(2):
         size = library.corank_adaptive_write(
             numbers.ctypes.data, *numbers.shape, layout.places, layout.half, layout.states,
-            *(table.ctypes.data for table in tables), out.ctypes.data, out.size,
+            *(table.ctypes.data for table in given), out.ctypes.data, out.size,
         )  # fmt: skip
         if size <= out.size:
             break
@@ -67,6 +52,8 @@ def read(data: bytes, shape: tuple[int, int], layout: Layout) -> np.ndarray:
         ArtifactError: for bytes that are not those of such numbers.
     """
     library = _library()
+    if library is None:
+        return _read_by_python(data, shape, layout)
     values = np.empty(shape, np.int32)
     given = np.frombuffer(data, np.uint8) if data else np.zeros(1, np.uint8)
     fault = library.corank_adaptive_read(
@@ -78,11 +65,18 @@ def read(data: bytes, shape: tuple[int, int], layout: Layout) -> np.ndarray:
     return values
 
 
-_FAULTS = {1: "a coded number is more than {half} from zero", 2: "an arithmetic code does not end where it should"}
+def _read_by_python(data: bytes, shape: tuple[int, int], layout: Layout) -> np.ndarray:
+    reader = ArithmeticReader(data)
+    found = Walk(layout, reader).go(shape, None)
+    fault = 1 if found is None else 0 if reader.ended else 2
+    if found is None or fault:
+        raise ArtifactError(_FAULTS[fault].format(half=layout.half))
+    return np.array(found, np.int32).reshape(shape)
 
 
+@cache
 def _tables(states: int) -> tuple[np.ndarray, ...]:
-    return _LOGARITHMS, _CHANCES, *tables(states or min(MACHINES))  # of no machine nothing is read
+    return np.array(LOGARITHMS, np.int32), np.array(CHANCES, np.int32), *tables(states or min(MACHINES))  # of no machine nothing is read
 
 
 @cache

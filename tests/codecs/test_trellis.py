@@ -22,7 +22,7 @@ def test_conformance(bits: int, rate: float, states: int) -> None:
 
 def test_registered() -> None:
     assert CODECS["trellis"] is Trellis
-    assert Trellis.of(2.0).most == 2.0 and Trellis(6).most == 3 and Trellis.of(2.0).largest_rate == 4.5
+    assert Trellis.of(2.0).most == 2.0 and Trellis(6).most == 3 and Trellis.of(2.0).largest_rate == 3.5
     assert Trellis(states=4).at_rate(1.0) == Trellis(5, 1.0, 4)
     assert Trellis.of(3.0).for_bits(2).rate == 2.0
 

@@ -90,7 +90,7 @@ class Trellis(RatedLevels):
 
     @property
     def largest_rate(self) -> float:
-        return self.bits - 1.5
+        return self.bits - 2.5
 
     def fit_scale(self, rows: Tensor) -> Tensor:
         return torch.cat([self._step(row) for row in rows])[:, None]

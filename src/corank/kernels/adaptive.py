@@ -19,9 +19,14 @@ from corank.kernels.adaptive_walk import ArithmeticReader, ArithmeticWriter, Wal
 from corank.kernels.build import NotBuiltError, built
 from corank.kernels.trellis import MACHINES, tables
 
-__all__ = ["Layout", "read", "write"]
+__all__ = ["Layout", "has_kernel", "read", "write"]
 
 _FAULTS = {1: "a coded number is more than {half} from zero", 2: "an arithmetic code does not end where it should"}
+
+
+def has_kernel() -> bool:
+    """Whether it goes fast."""
+    return _library() is not None
 
 
 def write(values: np.ndarray, layout: Layout) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from corank.errors import ArtifactError
 from corank.kernels.adaptive import Layout, read, write
@@ -32,6 +33,12 @@ class Adaptive(SymbolCoder):
     Bytes: 16 times the place of ``k`` in a list, plus that of the machine (1); the most frequent symbol (1, above 256
     levels 2), but for a trellis; an arithmetic code.
     """
+
+    @staticmethod
+    def knows_path(symbols: Tensor, levels: int) -> bool:
+        """Whether the columns of symbols ``(R, C)`` are paths of a trellis, more than zeros alone."""
+        values = symbols.numpy()
+        return bool((values != levels // 2 - 1).any()) and any(_machines(values, levels))
 
     def _encode(self, values: np.ndarray, levels: int) -> bytes:
         return min((self._written(values, levels, machine) for machine in _machines(values, levels)), key=len)

@@ -1,0 +1,187 @@
+"""Trellis codes beside plain ones: known sources, layers, ResNet-20 and MobileNetV2 end to end, time.
+
+    python bench/trellis.py --shared DIR [--only sources|network|time] [--preset fast] [--out FILE]
+
+``sources``: bits at equal squared error, without feedback. ``network``: files and answers at several rates, without
+training (preset fast), and what plain codes would have to take for the trellis' KL. ``time``: rounders side by side, and
+reading. Results are added to the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import corank
+from corank.codecs import RateUniform, Trellis
+from corank.codecs.trellis import counted, prices
+from corank.kernels.trellis import Chain, cheapest_path
+from corank.rounding import Dependent, Gptq
+from corank.statistics import Gram
+from corank.storage.coders import Adaptive
+
+OUT = Path(__file__).parent / "results" / "trellis.json"
+RATES = {"plain": (0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 3.3), "trellis": (1.0, 1.5, 2.0, 3.0)}
+KNOWN = {"gauss": {1.0: -6.02, 2.0: -12.04}}  # dB, the bounds
+
+
+def sources() -> dict[str, Any]:
+    """dB of squared error at a rate, of the best price of a bit, plain (priced, too) and by 4 and 8 states."""
+    draw, found = np.random.default_rng(0), dict[str, Any]()
+    kinds = {"gauss": draw.standard_normal(40000), "laplace": draw.laplace(size=40000) / 2**0.5}
+    for kind, weights in kinds.items():
+        for rate in (1.0, 2.0, 3.0):
+            for states in (1, 4, 8):
+                tried = (0.08, 0.12, 0.16) if states == 1 else (0.2, 0.3, 0.4, 0.5)
+                best = min(_at_rate(weights, rate, states, price) for price in tried)
+                found[f"{kind} {rate} bits, {states} states"] = round(best, 3)
+                print(kind, rate, states, round(best, 3), flush=True)
+    return found
+
+
+def _at_rate(weights: np.ndarray, rate: float, states: int, price: float) -> float:
+    low, high = 0.05, 4.0
+    for _ in range(12):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if _coded(weights / middle, states, price)[0] > rate else (low, middle)
+    bits, error = _coded(weights / high, states, price)
+    return 10 * float(np.log10(error * high**2 / (weights**2).mean())) + 6.02 * (bits - rate)
+
+
+def _coded(targets: np.ndarray, states: int, price: float) -> tuple[float, float]:
+    """Bits by the entropy in each grid, and the squared error in squared steps, after chances have settled."""
+    most, bits, ones = 127, np.zeros((2, 255)), np.ones(len(targets))
+    for _ in range(8):
+        if states == 1:
+            below = np.floor(targets)
+            tried = np.stack([below, below + 1, 0 * below]).clip(-most, most)
+            costs = (targets - tried) ** 2 + price * bits[0, tried.astype(int) + most]
+            values = np.take_along_axis(tried, costs.argmin(0)[None], 0)[0].astype(np.int32)
+            counts = np.zeros((2, 255))
+            counts[0] = np.bincount(values + most, minlength=255)
+            bits = np.broadcast_to(-np.log2((counts[:1] + 0.1) / counts.sum()), (2, 255))
+        else:
+            values, visited = cheapest_path(Chain(targets, ones), price * bits, states)
+            counts = counted(values, visited, states, most)
+            bits = prices(counts)
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    entropy = -(counts * np.log2(shares.clip(1e-30))).sum() / len(targets)
+    return float(entropy), float(((targets - values) ** 2).mean())
+
+
+def network(shared: Path, preset: str, rates: dict[str, tuple[float, ...]]) -> dict[str, Any]:
+    """ResNet-20 at several rates: bytes as stored, answers, seconds."""
+    from cifar_task import CifarTask
+
+    task, found = CifarTask.of(shared, 20), dict[str, Any]()
+    for kind, asked in rates.items():
+        for rate in asked:
+            started = time.process_time()
+            codec = Trellis.of(rate) if kind == "trellis" else None
+            model = corank.quantize(task.model, task.train, rate=rate, codec=codec, preset=preset)
+            seconds = time.process_time() - started
+            with tempfile.TemporaryDirectory() as folder:
+                size = corank.save(model, f"{folder}/file.safetensors")
+                layers = corank.inspect(f"{folder}/file.safetensors")["layers"]
+            score = corank.evaluate(model, task.test, reference=task.model)
+            weights = sum(math.prod(layer["shape"]) for layer in layers)
+            bits = sum(math.prod(layer["shape"]) * layer["file_bits_per_weight"] for layer in layers) / weights
+            error = sum(math.prod(layer["shape"]) * layer["relative_output_error"] for layer in layers) / weights
+            row = {
+                "bytes": size, "bits a weight": round(bits, 4), "top1": score.top1, "kl": score.kl,
+                "agreement": score.agreement, "relative output error": error, "cpu seconds": round(seconds, 1),
+            }  # fmt: skip
+            found[f"{kind} {rate}"] = row
+            print(kind, rate, row, flush=True)
+    return found
+
+
+def saved_bits(rows: dict[str, Any]) -> dict[str, float]:
+    """Bits a weight that plain codes would take more for the KL of each trellis file, between their own files."""
+    plain = sorted((row["kl"], row["bits a weight"]) for name, row in rows.items() if name.startswith("plain"))
+    logarithms, bits = np.log([kl for kl, _ in plain]), [each for _, each in plain]
+    trellis = {name: row for name, row in rows.items() if name.startswith("trellis")}
+    return {
+        name: round(float(np.interp(np.log(row["kl"]), logarithms, bits)) - row["bits a weight"], 4)
+        for name, row in trellis.items()
+    }
+
+
+def times() -> dict[str, float]:
+    """Seconds of the rounders on a layer of 64 rows and 576 columns with their codecs' fits, and reading in MB/s."""
+    torch.manual_seed(0)
+    weight, gram = torch.randn(64, 576), Gram(1, 576)
+    gram.update(torch.randn(1, 2000, 576) @ torch.randn(576, 576), 2000)
+    plain, path = RateUniform.of(2.0), Trellis.of(2.0)
+
+    def scalar() -> object:
+        return Gptq(sweeps=3)(weight, plain.fit(weight), {Gram: gram})
+
+    def trellis() -> object:
+        return Dependent(sweeps=3)(weight, path.fit(weight), {Gram: gram})
+
+    large = torch.randn(512, 4608)
+    codes = Dependent()(large, path.fit(large), {Gram: _plain_gram(4608)})
+    data = Adaptive().encode(codes, 1 << path.bits)
+    seconds = {"plain": _least(scalar), "trellis": _least(trellis)}
+    read = _least(lambda: Adaptive().decode(data, (512, 4608), 1 << path.bits))
+    return {
+        "plain ms": round(1e3 * seconds["plain"], 1),
+        "trellis ms": round(1e3 * seconds["trellis"], 1),
+        "times as long": round(seconds["trellis"] / seconds["plain"], 2),
+        "read, MB of float32 a second": round(codes.numel() * 4e-6 / read, 1),
+        "bits a code": round(8 * len(data) / codes.numel(), 3),
+    }
+
+
+def _plain_gram(columns: int) -> Gram:
+    gram = Gram(1, columns)
+    gram.update(torch.eye(columns)[None], columns)
+    return gram
+
+
+def _least(call: Callable[[], object]) -> float:
+    """CPU seconds of the fastest of five."""
+    call()
+    found = []
+    for _ in range(5):
+        started = time.process_time()
+        call()
+        found.append(time.process_time() - started)
+    return min(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--only", choices=("sources", "network", "time"))
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--rates", type=float, nargs="*", help="of both kinds, instead of all")
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    if arguments.only in (None, "sources"):
+        known["sources, dB"] = sources()
+    if arguments.only in (None, "time"):
+        known["time"] = times()
+    if arguments.only in (None, "network"):
+        rates = dict.fromkeys(RATES, tuple(arguments.rates)) if arguments.rates else RATES
+        rows = known.setdefault(f"ResNet-20, {arguments.preset}", {})
+        rows |= network(arguments.shared, arguments.preset, rates)
+        known[f"ResNet-20, {arguments.preset}, bits saved at equal KL"] = saved_bits(rows)
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps(known, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

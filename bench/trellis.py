@@ -1,9 +1,10 @@
 """Trellis codes beside plain ones: known sources, layers, ResNet-20 and MobileNetV2 end to end, time.
 
-    python bench/trellis.py --shared DIR [--only sources|network|time] [--preset fast] [--samples N]
+    python bench/trellis.py --shared DIR [--only sources|layers|network|time] [--preset fast] [--samples N]
                             [--rates R ...] [--out FILE]
 
-``sources``: bits at equal squared error, without feedback. ``network``: files and answers at several rates, without
+``sources``: bits at equal squared error, without feedback. ``layers``: on layers of ResNet-20 with
+feedback, at equal output error. ``network``: files and answers at several rates, without
 training (preset fast), and what plain codes would have to take for the trellis' KL. ``time``: rounders side by side, and
 reading. Results are added to the file.
 """
@@ -16,6 +17,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,19 @@ import numpy as np
 import torch
 
 import corank
-from corank.codecs import RateUniform, Trellis
+from corank.codecs import Codebook, Codec, RateUniform, Trellis, TrellisCodebook
 from corank.codecs.trellis import counted, prices
 from corank.evaluation.kept import Recorder, Replay
-from corank.kernels.trellis import Chain, cheapest_path
-from corank.rounding import Dependent, Gptq
-from corank.statistics import Gram
+from corank.kernels.trellis import Chain, cheapest_path, visited_states
+from corank.plan import LayerPlan
+from corank.rounding import Dependent, Gptq, Rounder
+from corank.statistics import Gram, LayerStatistics
 from corank.storage.coders import Adaptive
 
 OUT = Path(__file__).parent / "results" / "trellis.json"
 RATES = {"plain": (0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 3.3), "trellis": (1.0, 1.5, 2.0, 3.0)}
+CURVE = (0.5, 0.7, 0.9, 1.1, 1.4, 1.7, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0)
+LAYERS = ("layer1.1.conv2", "layer2.1.conv1", "layer2.2.conv2", "layer3.0.conv2", "layer3.1.conv1", "layer3.2.conv1")
 
 
 def sources() -> dict[str, Any]:
@@ -77,6 +82,71 @@ def _coded(targets: np.ndarray, states: int, price: float) -> tuple[float, float
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     entropy = -(counts * np.log2(shares.clip(1e-30))).sum() / len(targets)
     return float(entropy), float(((targets - values) ** 2).mean())
+
+
+@dataclass(frozen=True)
+class Keeping(Gptq):
+    """GPTQ that also keeps the weights and moments it was given."""
+
+    def __call__(self, weight: torch.Tensor, codebook: Codebook, statistics: LayerStatistics) -> torch.Tensor:
+        KEPT.append((weight.clone(), statistics[Gram]))
+        return super().__call__(weight, codebook, statistics)
+
+
+KEPT: list[tuple[torch.Tensor, Any]] = []
+
+
+def layers(shared: Path, samples: int) -> dict[str, Any]:
+    """Bits as coded that plain codes take more at equal output error, mean over the weights of ResNet-20's layers."""
+    from cifar_task import CifarTask
+
+    task = CifarTask.of(shared, 20)
+    plans = {name: LayerPlan(RateUniform.of(3.0), Keeping()) for name in LAYERS}
+    corank.quantize(task.model, task.train, rate=3.0, layers=plans, samples=samples)
+    kept = KEPT[-len(LAYERS) :]
+    plain = [[_rounded(RateUniform.of(rate), Gptq(sweeps=3), *one) for rate in CURVE] for one in kept]
+    found: dict[str, Any] = {"plain": {str(rate): _means([row[at] for row in plain]) for at, rate in enumerate(CURVE)}}
+    count = [weight.numel() for weight, _ in kept]
+    for states in (4, 8):
+        for rate in RATES["trellis"]:
+            codec = replace(Trellis.of(rate), states=states)
+            rows = [_rounded(codec, Dependent(sweeps=3), *one) for one in kept]
+            gains = {
+                kind: [
+                    np.interp(-np.log(row[2]), [-np.log(one[2]) for one in curve], [one[at] for one in curve]) - row[at]
+                    for row, curve in zip(rows, plain, strict=True)
+                ]
+                for at, kind in enumerate(("bits saved, entropy", "bits saved, as coded"))
+            }
+            each = {kind: round(float(np.average(gain, weights=count)), 4) for kind, gain in gains.items()}
+            found[f"{states} states, {rate}"] = {**_means(rows), **each}
+            print(states, rate, found[f"{states} states, {rate}"], flush=True)
+    return found
+
+
+def _rounded(codec: Codec, rounder: Rounder, weight: torch.Tensor, gram: Any) -> tuple[float, float, float, int]:
+    """Entropy (in its grid) and coded bits a weight, output error relative to the output's energy, weights."""
+    codebook = codec.fit(weight)
+    codes = rounder(weight, codebook, {Gram: gram})
+    lost = codebook.values(codes) - weight
+    energy, error = (float(((one @ gram.matrix[0]) * one).sum()) for one in (weight, lost))
+    values = codes.numpy().astype(np.int32) - codebook.size // 2
+    if isinstance(codebook, TrellisCodebook):
+        visited = visited_states(values, codebook.states)
+        assert visited is not None
+        counts = counted(values, visited, codebook.states, codebook.size // 2)
+    else:
+        counts = np.bincount(codes.reshape(-1))[None].astype(np.float64)
+    shares = counts / counts.sum(1, keepdims=True)
+    entropy = -float((counts * np.log2(shares.clip(1e-30))).sum()) / codes.numel()
+    coded = 8 * len(Adaptive().encode(codes, 1 << codec.bits)) / codes.numel()
+    return entropy, coded, error / energy, codes.numel()
+
+
+def _means(rows: list[tuple[float, float, float, int]]) -> dict[str, float]:
+    count = [row[3] for row in rows]
+    names = ("entropy", "bits as coded", "relative output error")
+    return {name: round(float(np.average([row[at] for row in rows], weights=count)), 5) for at, name in enumerate(names)}
 
 
 def network(shared: Path, asked: list[tuple[str, float]], preset: str, samples: int) -> Iterator[tuple[str, Any]]:
@@ -167,7 +237,7 @@ def _least(call: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True)
-    parser.add_argument("--only", choices=("sources", "network", "time"))
+    parser.add_argument("--only", choices=("sources", "layers", "network", "time"))
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--rates", type=float, nargs="*", default=RATES["plain"])
     parser.add_argument("--samples", type=int, default=1600)
@@ -179,6 +249,9 @@ def main() -> None:
         known["sources, dB"] = sources()
     if arguments.only in (None, "time"):
         known["time"] = times()
+    if arguments.only in (None, "layers"):
+        known["layers of ResNet-20"] = layers(arguments.shared, arguments.samples)
+        _note(arguments.out, known)
     if arguments.only in (None, "network"):
         asked = [(kind, rate) for rate in arguments.rates for kind in ("plain", "trellis") if rate in RATES[kind]]
         key = f"ResNet-20, {arguments.preset}, {arguments.samples} samples"

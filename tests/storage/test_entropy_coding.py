@@ -185,7 +185,7 @@ def test_damaged_codes_are_refused_by_their_coder(fixed: tuple[ModelRecord, Arti
 
 
 def test_unknown_coders_are_named_with_the_known(fixed: tuple[ModelRecord, ArtifactContents]) -> None:
-    with pytest.raises(ConfigError, match="no coder is called 'zip'; known: ans, auto, deflate"):
+    with pytest.raises(ConfigError, match="no coder is called 'zip'; known: adaptive, ans, auto, deflate"):
         encode_contents(*fixed, "zip")
 
 
@@ -251,7 +251,7 @@ def test_a_missing_package_is_named(small: nn.Module, tmp_path: Path, monkeypatc
         corank.load(tmp_path / "ans.safetensors", network)
     with pytest.raises(ConfigError, match="entropy"):
         corank.save(small, tmp_path / "other.safetensors", coder="ans")
-    with pytest.raises(ConfigError, match="known: ans, auto"):
+    with pytest.raises(ConfigError, match="known: adaptive, ans, auto"):
         corank.save(small, tmp_path / "other.safetensors", coder="gzip")
     assert not (tmp_path / "other.safetensors").exists()
 

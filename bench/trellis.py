@@ -3,10 +3,10 @@
     python bench/trellis.py --shared DIR [--only sources|layers|network|time] [--preset fast] [--samples N]
                             [--rates R ...] [--out FILE]
 
-``sources``: bits at equal squared error, without feedback. ``layers``: on layers of ResNet-20 with
-feedback, at equal output error. ``network``: files and answers at several rates, without
-training (preset fast), and what plain codes would have to take for the trellis' KL. ``time``: rounders side by side, and
-reading. Results are added to the file.
+``sources``: dB of squared error at equal bits, without feedback. ``layers``: layers of ResNet-20 with feedback, at
+equal output error. ``network``: ResNet-20 whole, files and answers at several rates, without training (preset fast),
+and what plain codes would have to take for the trellis' KL. ``time``: rounders side by side, and reading. Results are
+added to the file.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ def _rounded(codec: Codec, rounder: Rounder, weight: torch.Tensor, gram: Any) ->
 def _means(rows: list[tuple[float, float, float, int]]) -> dict[str, float]:
     count = [row[3] for row in rows]
     names = ("entropy", "bits as coded", "relative output error")
-    return {name: round(float(np.average([row[at] for row in rows], weights=count)), 5) for at, name in enumerate(names)}
+    return {
+        name: round(float(np.average([row[at] for row in rows], weights=count)), 5) for at, name in enumerate(names)
+    }
 
 
 def network(shared: Path, asked: list[tuple[str, float]], preset: str, samples: int) -> Iterator[tuple[str, Any]]:

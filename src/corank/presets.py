@@ -12,7 +12,16 @@ from corank.refine import PostTraining, Refinement
 from corank.rounding import AdaRound, Dependent, Gptq, Nearest
 from corank.search import CoRa, Greedy, Joint, Rates, Search, UniformRanks
 
-__all__ = ["AUTO", "PRESETS", "SEARCH_NAMES", "Preset", "chosen_codec", "chosen_preset", "chosen_search"]
+__all__ = [
+    "AUTO",
+    "PRESETS",
+    "SEARCH_NAMES",
+    "Preset",
+    "chosen_codec",
+    "chosen_preset",
+    "chosen_search",
+    "keeps_to_rate",
+]
 
 
 AUTO = "auto"  # a rate that is found for the size of the file
@@ -171,6 +180,12 @@ def chosen_codec(choice: str | Codec, own: Codec) -> Codec:
     if not (bits.isascii() and bits.isdigit()):
         raise ConfigError(f"codec {choice!r}: NAME or NAME:BITS, e.g. 'dense-shift' or 'dense-shift:3'")
     return codec.with_bits(int(bits[:6]))
+
+
+def keeps_to_rate(choice: str | Codec | None) -> bool:
+    """Whether the codec of that name, or the one given, is one whose codes have a rate."""
+    codec = chosen_codec(choice, Uniform()) if isinstance(choice, str) else choice
+    return isinstance(codec, RatedLevels)
 
 
 SEARCH_NAMES = ("cora", "cora-from-0.9", "greedy", "joint", "rates", "uniform")

@@ -164,4 +164,3 @@ def prices(counts: np.ndarray) -> np.ndarray:
     seen = np.where(own, counts + _UNSEEN, 1.0)
     total = np.where(own, seen, 0.0).sum(1, keepdims=True)
     return np.where(own, np.log2(total) - np.log2(seen), 0.0)
-

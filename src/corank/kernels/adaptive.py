@@ -81,7 +81,11 @@ def _read_by_python(data: bytes, shape: tuple[int, int], layout: Layout) -> np.n
 
 @cache
 def _tables(states: int) -> tuple[np.ndarray, ...]:
-    return np.array(LOGARITHMS, np.int32), np.array(CHANCES, np.int32), *tables(states or min(MACHINES))  # of no machine nothing is read
+    return (
+        np.array(LOGARITHMS, np.int32),
+        np.array(CHANCES, np.int32),
+        *tables(states or min(MACHINES)),
+    )  # of no machine nothing is read
 
 
 @cache
@@ -91,8 +95,8 @@ def _library() -> ctypes.CDLL | None:
         library = built(Path(__file__).with_name("adaptive.cpp"))
     except NotBuiltError as error:
         warnings.warn(
-            f"adaptive codes are read and written without their kernel: {error}; Python gives the same, a hundred times "
-            "slower. The kernel needs g++ or clang++, and a cache folder that can be written to (XDG_CACHE_HOME)",
+            f"adaptive codes are read and written without their kernel: {error}; Python gives the same, a hundred "
+            "times slower. The kernel needs g++ or clang++, and a cache folder that can be written to (XDG_CACHE_HOME)",
             CorankWarning,
             stacklevel=3,
         )

@@ -12,9 +12,7 @@ MOST_COUNTED, FARTHEST, _UNIT = 1023, 3071, 256  # odds of e^12 are the farthest
 # The only floats: rounded to whole numbers far from where two machines could differ.
 LOGARITHMS = tuple(round(_UNIT * math.log(count + 0.4)) for count in range(MOST_COUNTED + 2))
 """Of a count, and a bit more."""
-CHANCES = tuple(
-    min(65535, max(1, round(65536 / (1 + math.exp(-x / _UNIT))))) for x in range(-FARTHEST, FARTHEST + 1)
-)
+CHANCES = tuple(min(65535, max(1, round(65536 / (1 + math.exp(-x / _UNIT))))) for x in range(-FARTHEST, FARTHEST + 1))
 """Of yes, of 65536, by odds from ``-FARTHEST`` to ``FARTHEST``."""
 
 

@@ -187,7 +187,12 @@ class Walk:
         if not self._filled.ask(cell, state, truth != 0):
             return 0
         lean = _class_of(abs(self._sides), column, 64) + (0 if self._sides < 0 else _CLASSES)
-        sides = (9 * known + 3 * (left + 1) + above + 1, 13 * grid + slope, 3 * (_side(now) + 1) + _side(last) + 1, lean)
+        sides = (
+            9 * known + 3 * (left + 1) + above + 1,
+            13 * grid + slope,
+            3 * (_side(now) + 1) + _side(last) + 1,
+            lean,
+        )
         negative = self._sign.ask(sides, 0, truth < 0)
         size = self._sized((sizes, own, line, group, state), (int(negative), min(own // 3, 5)), abs(truth))
         return None if size > self._layout.half else -size if negative else size

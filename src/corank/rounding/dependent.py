@@ -93,6 +93,10 @@ def _ordered_costs(gram: Tensor, damping: float) -> tuple[Tensor, Tensor, np.nda
     diagonal = factor.diagonal(dim1=1, dim2=2)
     costs = torch.empty_like(diagonal)
     costs[:, order] = diagonal.square().reciprocal()
+    # Inputs that nothing was seen of may come all the same: their weights are as dear as others.
+    unseen = gram.diagonal(dim1=1, dim2=2) <= 0
+    seen = costs[~unseen]
+    costs[unseen] = seen.log().mean().exp() if seen.numel() else 1.0
     return order, factor / diagonal[:, :, None], costs.double().cpu().numpy()
 
 
@@ -145,15 +149,15 @@ class _Chained(Codebook):
 
     @classmethod
     def of(cls, codebook: Codebook, grids: TrellisCodebook, costs: np.ndarray) -> _Chained:
-        # One price for the layer: a bit is worth as much wherever it is saved. By the geometric mean, as a few columns of
-        # great cost would else set the price for all.
+        # One price for the layer: a bit is worth as much wherever it is saved. By the geometric mean, as a few columns
+        # of great cost would else set the price for all.
         typical, step = math.exp(float(np.log(costs).mean())), float(grids.scale)
         mask = codebook.mask.cpu().numpy() if isinstance(codebook, Pruned) else None
         tally = _Tally(grids.states, len(grids.levels) // 2, grids.price * step * step * typical)
         return cls(codebook, grids, costs, mask, tally)
 
     def rounded(self, weight: Tensor) -> Tensor:
-        step, most, place = float(self.grids.scale), len(self.grids.levels) // 2, self.place
+        step, place = float(self.grids.scale), self.place
         costs = np.repeat(self.costs[:, place] * (step * step), len(weight) // len(self.costs))
         zero_only = None if self.mask is None else self.mask[:, place]
         chain = Chain(weight[:, 0].double().cpu().numpy() / step, costs, zero_only)
@@ -188,4 +192,3 @@ class _Chained(Codebook):
     @property
     def size_bits(self) -> int:
         return self.codebook.size_bits
-

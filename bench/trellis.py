@@ -43,7 +43,7 @@ LAYERS = ("layer1.1.conv2", "layer2.1.conv1", "layer2.2.conv2", "layer3.0.conv2"
 def sources() -> dict[str, Any]:
     """dB of squared error at a rate, of the best price of a bit, plain (priced, too) and by 4 and 8 states."""
     draw, found = np.random.default_rng(0), dict[str, Any]()
-    kinds = {"gauss": draw.standard_normal(40000), "laplace": draw.laplace(size=40000) / 2**0.5}
+    kinds = {"gauss": draw.standard_normal(20000), "laplace": draw.laplace(size=20000) / 2**0.5}
     for kind, weights in kinds.items():
         for rate in (1.0, 2.0, 3.0):
             for states in (1, 4, 8):
@@ -56,7 +56,7 @@ def sources() -> dict[str, Any]:
 
 def _at_rate(weights: np.ndarray, rate: float, states: int, price: float) -> float:
     low, high = 0.05, 4.0
-    for _ in range(12):
+    for _ in range(10):
         middle = (low * high) ** 0.5
         low, high = (middle, high) if _coded(weights / middle, states, price)[0] > rate else (low, middle)
     bits, error = _coded(weights / high, states, price)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import corank
 from corank.codecs import CODECS, RateUniform, Trellis
 from corank.codecs.trellis import counted, prices, settled
 from corank.errors import ConfigError
 from corank.kernels.trellis import Chain, cheapest_path
+from corank.presets import keeps_to_rate
+from corank.rounding import Dependent
 from corank.testing import check_codec
 
 
@@ -70,3 +75,40 @@ def test_nearest_is_of_both_grids() -> None:
 def test_refusals(fields: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         Trellis(**fields)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 3), nn.ReLU(), nn.Conv2d(24, 24, 3), nn.ReLU(),
+        nn.Flatten(), nn.Linear(96, 4),
+    ).eval()  # fmt: skip
+
+
+def test_a_network_at_a_rate(tmp_path: Path) -> None:
+    model, images = network(), torch.randn(40, 3, 8, 8)
+    small = corank.quantize(model, images, rate=1.5, codec="trellis")
+    plans = small.corank_run.plan.layers  # pyright: ignore[reportAttributeAccessIssue]
+    assert [type(plans[name].codec) for name in ("0", "2", "4", "7")] == [RateUniform, Trellis, Trellis, RateUniform]
+    assert isinstance(plans["2"].rounder, Dependent)
+    size = corank.save(small, tmp_path / "small.safetensors")
+    again = corank.load(tmp_path / "small.safetensors", network())
+    assert torch.equal(again(images), small(images))
+    about = corank.inspect(tmp_path / "small.safetensors")
+    assert [layer["coder"] for layer in about["layers"]][1:3] == ["adaptive"] * 2
+    assert about["stored_bytes"] == size < corank.save(small, tmp_path / "other.safetensors", coder="deflate")
+    assert corank.diff(small, tmp_path / "small.safetensors")["equal"]
+
+
+def test_a_size_at_a_rate_that_is_found(tmp_path: Path) -> None:
+    small = corank.quantize(network(), torch.randn(40, 3, 8, 8), rate="auto", size=4500, codec=Trellis(states=4))
+    assert 4000 < corank.save(small, tmp_path / "small.safetensors") <= 4500
+    codec = small.corank_run.plan.layers["2"].codec  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(codec, Trellis) and codec.states == 4
+
+
+def test_rates_are_of_codecs_that_keep_to_one() -> None:
+    with pytest.raises(ConfigError, match="rate and codec were given"):
+        corank.quantize(network(), torch.randn(8, 3, 8, 8), rate=2.0, codec="ternary")
+    assert keeps_to_rate("trellis") and keeps_to_rate(RateUniform()) and not keeps_to_rate("kmeans")
+    assert not keeps_to_rate(None)

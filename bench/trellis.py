@@ -186,6 +186,8 @@ def saved_bits(rows: dict[str, Any]) -> dict[str, float]:
         return {}
     logarithms, bits = np.log([kl for kl, _ in plain]), [each for _, each in plain]
     trellis = {name: row for name, row in rows.items() if name.startswith("trellis")}
+    # Beyond the plain files nothing can be read off.
+    trellis = {name: row for name, row in trellis.items() if plain[0][0] <= row["kl"] <= plain[-1][0]}
     return {
         name: round(float(np.interp(np.log(row["kl"]), logarithms, bits)) - row["bits a weight"], 4)
         for name, row in trellis.items()

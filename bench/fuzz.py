@@ -38,11 +38,11 @@ from corank.evaluation import peak_memory_bytes
 from corank.storage.artifact import serialized
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from fuzzing.artifacts import SAMPLES, sample_inputs, sample_model
+from fuzzing.artifacts import LATER, SAMPLES, sample_inputs, sample_model
 from fuzzing.files import check_file
 from fuzzing.mutations import mutate
 
-CODERS = ("fixed", "deflate", "huffman", "ham", "sham", "ans", "rans")
+CODERS = ("fixed", "deflate", "huffman", "ham", "sham", "ans", "rans", "adaptive")
 EVERY = 500  # files between two notes of the state
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 FORBIDDEN = (
@@ -70,7 +70,7 @@ class Timeout(Exception):
 def sources() -> list[Source]:
     """Every sample by every coder that makes its file another one, and the files of older formats."""
     found = []
-    for name, sample in SAMPLES.items():
+    for name, sample in {**SAMPLES, **LATER}.items():
         model, network = sample_model(sample), sample.network()
         files = {serialized(model, coder): coder for coder in reversed(CODERS)}
         older = {path.read_bytes(): f"{path.parent.name} {path.stem}" for path in GOLDEN.glob(f"v[12]/{name}.*")}

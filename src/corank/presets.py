@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from corank.codecs import CODECS, Codec, RateUniform, Uniform
+from corank.codecs import CODECS, Codec, RatedLevels, RateUniform, Trellis, Uniform
 from corank.config import choose
 from corank.errors import ConfigError
 from corank.plan import LayerPlan
 from corank.refine import PostTraining, Refinement
-from corank.rounding import AdaRound, Gptq, Nearest
+from corank.rounding import AdaRound, Dependent, Gptq, Nearest
 from corank.search import CoRa, Greedy, Joint, Rates, Search, UniformRanks
 
-__all__ = ["AUTO", "PRESETS", "SEARCH_NAMES", "Preset", "chosen_codec", "chosen_preset", "chosen_search"]
+__all__ = [
+    "AUTO",
+    "PRESETS",
+    "SEARCH_NAMES",
+    "Preset",
+    "chosen_codec",
+    "chosen_preset",
+    "chosen_search",
+    "keeps_to_rate",
+]
 
 
 AUTO = "auto"  # a rate that is found for the size of the file
 _REFITS = 4
+_PATHS = Dependent(sweeps=3)
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Preset:
     @property
     def rate(self) -> float:
         """Bits a weight after entropy coding of every layer but the first and last; 0 where codes have no rate."""
-        return self.codec.most if isinstance(self.codec, RateUniform) else 0.0
+        return self.codec.most if isinstance(self.codec, RatedLevels) else 0.0
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -77,9 +87,12 @@ class Preset:
         Scales of another kind of codec than the preset's are fitted to the inputs, where its rounder minds them, too.
         """
         codec = chosen_codec(choice, self.codec)
-        other = type(codec) not in (type(self.codec), RateUniform)  # a step that keeps to a rate stays as it is
+        # A step that keeps to a rate stays as it is.
+        other = not isinstance(codec, (type(self.codec), RatedLevels))
         refits = _REFITS if self.layer.rounder.needs and other else self.layer.refits
-        return replace(self, layer=replace(self.layer, codec=codec, refits=refits))
+        # Paths of a trellis have a rounder of their own, where the preset's minds the inputs.
+        rounder = _PATHS if isinstance(codec, Trellis) and self.layer.rounder.needs else self.layer.rounder
+        return replace(self, layer=replace(self.layer, codec=codec, refits=refits, rounder=rounder))
 
     def at_rate(self, rate: float) -> Preset:
         """The same with codes of ``rate`` bits after entropy coding, and no adapters unless they are asked for.
@@ -87,7 +100,8 @@ class Preset:
         The first and the last layer get four bits more, at most 6 in all; rates of the others are found by `Rates`.
         """
         edge = replace(self.edge, codec=RateUniform.of(round(min(6.0, rate + 4.0), 3)))
-        return replace(self.with_codec(RateUniform.of(float(rate))), edge=edge, budget=0.0, search=Rates())
+        own = self.codec if isinstance(self.codec, RatedLevels) else RateUniform()
+        return replace(self.with_codec(own.at_rate(float(rate))), edge=edge, budget=0.0, search=Rates())
 
     def with_input_range(self, range: str) -> Preset:
         """The same with inputs clipped in another way, at every layer."""
@@ -166,6 +180,12 @@ def chosen_codec(choice: str | Codec, own: Codec) -> Codec:
     if not (bits.isascii() and bits.isdigit()):
         raise ConfigError(f"codec {choice!r}: NAME or NAME:BITS, e.g. 'dense-shift' or 'dense-shift:3'")
     return codec.with_bits(int(bits[:6]))
+
+
+def keeps_to_rate(choice: str | Codec | None) -> bool:
+    """Whether the codec of that name, or the one given, is one whose codes have a rate."""
+    codec = chosen_codec(choice, Uniform()) if isinstance(choice, str) else choice
+    return isinstance(codec, RatedLevels)
 
 
 SEARCH_NAMES = ("cora", "cora-from-0.9", "greedy", "joint", "rates", "uniform")

@@ -12,13 +12,25 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from corank.codecs import AdditivePowerOfTwo, Bcgd, Binary, DenseShift, PowerOfTwo, S3Shift, StatsQ, Ternary, Uniform
+from corank.codecs import (
+    AdditivePowerOfTwo,
+    Bcgd,
+    Binary,
+    DenseShift,
+    PowerOfTwo,
+    S3Shift,
+    StatsQ,
+    Ternary,
+    Trellis,
+    Uniform,
+)
 from corank.layers import BinaryInputs, CodedLayer, replace_module
 from corank.plan import LayerPlan, Plan
+from corank.rounding import Dependent
 from corank.storage.model_record import ATTRIBUTE, run_of
 from corank.verbs.quantize import quantize
 
-__all__ = ["SAMPLES", "Sample", "sample_inputs", "sample_model", "with_signs"]
+__all__ = ["LATER", "SAMPLES", "Sample", "sample_inputs", "sample_model", "with_signs"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +135,13 @@ SAMPLES: dict[str, Sample] = {
     }),
 }  # fmt: skip
 """Samples by name."""
+
+LATER: dict[str, Sample] = {
+    "trellis": Sample(_wide, (16,), {
+        "0": LayerPlan(Trellis(6, 2.0, 4), Dependent()), "2": LayerPlan(Trellis(5, 1.0, 8), Dependent(sweeps=1)),
+    }),
+}  # fmt: skip
+"""Samples of which there is no golden file."""
 
 
 def sample_inputs(sample: Sample, count: int = 4) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from fuzzing import files as checked
-from fuzzing.artifacts import SAMPLES, sample_inputs, sample_model
+from fuzzing.artifacts import LATER, SAMPLES, sample_inputs, sample_model
 from fuzzing.files import check_files
 from fuzzing.mutations import HEADER_BOMBS, bomb, header_bomb, mutate
 from fuzzing.parts import parts_of
@@ -20,7 +20,7 @@ from corank.storage import artifact
 from corank.storage.artifact import load, read, serialized
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-CODERS = {"sparse": ("deflate", "huffman", "ham", "sham", "rans")}
+CODERS = {"sparse": ("deflate", "huffman", "ham", "sham", "rans", "adaptive")}
 
 
 @pytest.fixture(scope="module", params=sorted(SAMPLES))
@@ -43,6 +43,17 @@ def test_every_mutated_file_is_refused_or_a_sound_model(name: str, model: nn.Mod
             found += check_files(path.read_bytes(), sample.network(), sample_inputs(sample), 20)
     assert found["loaded"] > 0
     assert len(found) > 8  # reasons of refusal
+
+
+@pytest.mark.parametrize("name", sorted(LATER))
+@pytest.mark.parametrize("coder", ["auto", "fixed"])
+def test_every_mutated_file_of_a_later_kind(name: str, coder: str) -> None:
+    torch.set_num_threads(1)
+    sample = LATER[name]
+    data = serialized(sample_model(sample), coder)
+    assert len(data) < len(serialized(sample_model(sample), "fixed")) or coder == "fixed"
+    found = check_files(data, sample.network(), sample_inputs(sample), 60)
+    assert found["loaded"] > 0 and len(found) > 8
 
 
 def test_the_same_state_mutates_alike_and_most_forgeries_are_signed(

@@ -168,7 +168,7 @@ def _label(about: Mapping[str, Any]) -> str:
     codec = about["plan"]["default"].get("codec") or {}
     coded = file_bits(about)
     if is_rated(about) and coded is not None:  # layers have rates of their own: say what came out
-        return f"{label_of(about['preset'], None, None, None, 'rate-uniform')} {coded:.2f}"
+        return f"{label_of(about['preset'], None, None, None, codec.get('kind'))} {coded:.2f}"
     return label_of(about["preset"], about["bits"], about["budget"], about["activations"], codec.get("kind"))
 
 

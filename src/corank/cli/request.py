@@ -16,7 +16,7 @@ from corank.data import BatchSet, ImageSet, TokenSet
 from corank.errors import ConfigError
 from corank.models import ResolvedModel, resolve
 from corank.models.streamed import streamed_source
-from corank.presets import AUTO, chosen_codec
+from corank.presets import AUTO, chosen_codec, keeps_to_rate
 from corank.progress import Progress
 from corank.pruning.narrowing import Narrowing
 from corank.storage.entropy_coding import check_coder
@@ -100,7 +100,8 @@ class Request:
                 )
         rate = _rate(self.rate)
         if rate is not None:
-            _refuse("--rate", "it says how codes are made", {"--bits": self.bits, "--codec": self.codec})
+            other = None if keeps_to_rate(self.codec) else self.codec
+            _refuse("--rate", "it says how codes are made", {"--bits": self.bits, "--codec": other})
         if rate == AUTO and self.size is None and self.max_drop is None:
             raise ConfigError(
                 "--rate auto finds the rate for a size or a drop; add --size 1.2MB, or --max-drop 0.5 --eval DATA"

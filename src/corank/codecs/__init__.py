@@ -12,11 +12,13 @@ from corank.codecs.levels import Levels
 from corank.codecs.power_of_two import PowerOfTwo
 from corank.codecs.quantiles import Quantiles
 from corank.codecs.rate_uniform import RateUniform
+from corank.codecs.rated import RatedLevels
 from corank.codecs.row_levels import RowLevels
 from corank.codecs.s3_shift import S3Shift
 from corank.codecs.scalar import ScalarCodebook
 from corank.codecs.statsq import StatsQ
 from corank.codecs.ternary import Ternary
+from corank.codecs.trellis import Trellis, TrellisCodebook
 from corank.codecs.uniform import Uniform
 from corank.codecs.uniform_grid import UniformGrid
 from corank.registry import Registry
@@ -36,6 +38,7 @@ _OWN: dict[str, type[Codec]] = {
     "s3-shift": S3Shift,
     "statsq": StatsQ,
     "ternary": Ternary,
+    "trellis": Trellis,
     "uniform": Uniform,
     "uniform-grid": UniformGrid,
 }
@@ -76,12 +79,15 @@ __all__ = [
     "PowerOfTwo",
     "Quantiles",
     "RateUniform",
+    "RatedLevels",
     "RowLevels",
     "S3Shift",
     "ScalarCodebook",
     "StatsQ",
     "TensorSpec",
     "Ternary",
+    "Trellis",
+    "TrellisCodebook",
     "Uniform",
     "UniformGrid",
     "register_codec",

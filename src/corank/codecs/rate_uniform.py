@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from corank.codecs.base import SMALLEST_SCALE, as_stored
-from corank.codecs.scaled import ScaledLevels, check_fields
-from corank.errors import ConfigError
+from corank.codecs.rated import RatedLevels, check_rate
+from corank.codecs.scaled import check_fields
 
 __all__ = ["RateUniform"]
 
@@ -21,7 +21,7 @@ _WIDER = [2.0 ** (step / 8) for step in range(1, 97)]  # up to one that cuts not
 
 
 @dataclass(frozen=True)
-class RateUniform(ScaledLevels):
+class RateUniform(RatedLevels):
     """``value = step * k`` with whole ``k`` and one step a weight; the codes' entropy is at most ``rate`` bits.
 
     Codes are ``bits`` wide, so that rare large ``k`` exist, and cost little: an entropy coder stores them in about
@@ -41,27 +41,22 @@ class RateUniform(ScaledLevels):
 
     def __post_init__(self) -> None:
         check_fields(self, range(2, 9), self.group)
-        if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)):
-            raise ConfigError(f"rate={self.rate!r}: bits a weight, 0.1 to 8, e.g. RateUniform(bits=4, rate=2.0)")
-        if self.rate != 0 and not 0.1 <= self.rate <= 8:
-            raise ConfigError(f"rate={self.rate!r}: 0.1 to 8 bits a weight, or 0 for two less than the codes have")
+        check_rate(self, "two less than the codes have")
 
     @classmethod
     def of(cls, rate: float) -> RateUniform:
-        """The codec for that rate, with codes wide enough for weights far out."""
         return cls(min(8, max(3, math.ceil(rate) + 2)), rate)
 
-    def for_bits(self, bits: int) -> RateUniform:
-        return self.of(bits)
+    def at_rate(self, rate: float) -> RateUniform:
+        return replace(self, bits=self.of(rate).bits, rate=rate)
 
     @property
     def most(self) -> float:
-        """The entropy that the codes may have."""
         return self.rate or max(1, self.bits - 2)
 
-    def levels(self) -> Tensor:
-        most = 2 ** (self.bits - 1) - 1
-        return torch.arange(-float(most), most + 1, dtype=torch.float32)
+    @property
+    def largest_rate(self) -> float:
+        return self.bits - 0.5
 
     def fit_scale(self, rows: Tensor) -> Tensor:
         return torch.cat([self._step(row[:: -(-len(row) // _LOOKED_AT)]) for row in rows])[:, None]

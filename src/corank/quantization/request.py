@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from corank.codecs import Codec
 from corank.errors import BudgetError, ConfigError
 from corank.plan import Plan
-from corank.presets import AUTO
+from corank.presets import AUTO, keeps_to_rate
 from corank.quantization.template import PlanTemplate
 from corank.refine import BlockReconstruction, PostTraining, Refinement
 from corank.search import Search
@@ -91,7 +91,11 @@ class Asked:
         """Raises ConfigError or BudgetError for what excludes each other, or no model can be asked for."""
         bits, budget = self.bits, self.budget
         if self.rate is not None:
-            others = {"codec": self.codec, "bits": bits, "size": None if self.rate == AUTO else self.size}
+            others = {
+                "codec": None if keeps_to_rate(self.codec) else self.codec,
+                "bits": bits,
+                "size": None if self.rate == AUTO else self.size,
+            }
             _one_of("rate", {**others, "plan": self.plan}, "the rate says how codes are made")
         if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 8):
             raise ConfigError(f"bits={bits!r}: a whole number from 1 to 8, e.g. quantize(model, data, bits=4)")

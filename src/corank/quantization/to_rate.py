@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from corank.bisection import bisected
-from corank.codecs import RateUniform
+from corank.codecs import RatedLevels
 from corank.errors import BudgetError, ConfigError
 from corank.layers import PreparedModel
 from corank.quantization.encode import CodedModel
@@ -59,7 +59,7 @@ def _expected(prepared: PreparedModel, template: PlanTemplate, budget: float | N
     plan = template.plan(prepared, template.recipe.codec.bits)
     layers = placeholder_layers(prepared, list(plan.coded()))
     total = predict_bytes(prepared, ModelRecord(plan, layers, prepared.folded, prepared.skipped)) + FRAME_BYTES
-    rated = {name: layer.codec for name, layer in plan.coded().items() if isinstance(layer.codec, RateUniform)}
+    rated = {name: layer.codec for name, layer in plan.coded().items() if isinstance(layer.codec, RatedLevels)}
     if not rated:
         raise ConfigError("rate='auto': layers= leaves no layer whose codes could have a rate; leave some out there")
     for name, codec in rated.items():

@@ -102,4 +102,4 @@ def is_rated(record: Record) -> bool:
     plan = record.get("plan")
     default = plan.get("default") if isinstance(plan, Mapping) else None
     codec = default.get("codec") if isinstance(default, Mapping) else None
-    return isinstance(codec, Mapping) and codec.get("kind") == "rate-uniform"
+    return isinstance(codec, Mapping) and codec.get("kind") in ("rate-uniform", "trellis")

@@ -2,6 +2,7 @@
 
 from corank.rounding.adaround import AdaRound
 from corank.rounding.base import Rounder
+from corank.rounding.dependent import Dependent
 from corank.rounding.gpfq import Gpfq
 from corank.rounding.gptq import Gptq
 from corank.rounding.nearest import Nearest
@@ -10,6 +11,7 @@ from corank.rounding.stochastic import Stochastic
 
 ROUNDERS: dict[str, type[Rounder]] = {
     "adaround": AdaRound,
+    "dependent": Dependent,
     "gpfq": Gpfq,
     "gptq": Gptq,
     "nearest": Nearest,
@@ -17,4 +19,4 @@ ROUNDERS: dict[str, type[Rounder]] = {
     "stochastic": Stochastic,
 }
 
-__all__ = ["ROUNDERS", "AdaRound", "Gpfq", "Gptq", "Nearest", "Qronos", "Rounder", "Stochastic"]
+__all__ = ["ROUNDERS", "AdaRound", "Dependent", "Gpfq", "Gptq", "Nearest", "Qronos", "Rounder", "Stochastic"]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from corank.codecs import Codec, RateUniform, Uniform
+from corank.codecs import Codec, RatedLevels, Uniform
 from corank.codecs.scaled import ScaledLevels
 from corank.errors import ConfigError
 from corank.search.allocation import Allocation
@@ -58,7 +58,7 @@ class Joint(Search):
         known = problem.candidates
         if known is None:
             raise ConfigError("Joint chooses codecs, and this problem has no candidates to choose from")
-        if any(isinstance(known.codecs[name], RateUniform) for name in known.free):
+        if any(isinstance(known.codecs[name], RatedLevels) for name in known.free):
             raise ConfigError("search='joint' chooses widths, and codes of a rate have none; leave search out")
         curves: dict[str, tuple[RateDistortionCurve, ...]] = {}
         for number, (name, codec) in enumerate(known.codecs.items()):

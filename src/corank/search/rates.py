@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from corank.bisection import bisected
-from corank.codecs import Codec, RateUniform
+from corank.codecs import Codec, RatedLevels
 from corank.errors import ConfigError
 from corank.progress import Progress, silent
 from corank.search.allocation import Allocation
@@ -33,7 +33,7 @@ class WantedRates:
 
     rates: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, int] = field(default_factory=dict)
-    codecs: Mapping[str, RateUniform] = field(default_factory=dict)
+    codecs: Mapping[str, RatedLevels] = field(default_factory=dict)
 
     def joined(self, other: WantedRates) -> WantedRates:
         """Those of both, of layers of one network."""
@@ -44,7 +44,7 @@ class WantedRates:
 
 @dataclass(frozen=True)
 class Rates(Search):
-    """Gives each layer of :class:`~corank.codecs.RateUniform` codes a rate of its own; the mean over weights stays.
+    """Gives each layer of :class:`~corank.codecs.RatedLevels` codecs a rate of its own; the mean over weights stays.
 
     A layer's loss falls by the factor 4 with each bit, so the mean rate is spent best where all layers lose equally
     much a weight (reverse water-filling): ``rate_l = rate + log2(lost_l / weights_l) / 2 + constant``. What a layer
@@ -79,7 +79,7 @@ class Rates(Search):
 
     def wanted(self, known: CodecCandidates, progress: Progress = silent) -> WantedRates:
         """What each layer would like to have, but for a constant that all of a network share."""
-        rated = {name: codec for name, codec in known.codecs.items() if isinstance(codec, RateUniform)}
+        rated = {name: codec for name, codec in known.codecs.items() if isinstance(codec, RatedLevels)}
         rated = {name: codec for name, codec in rated.items() if name in known.free}
         rates: dict[str, float] = {}
         for number, (name, codec) in enumerate(rated.items()):
@@ -90,7 +90,7 @@ class Rates(Search):
 
     def shared_out(self, found: WantedRates) -> dict[str, Codec]:
         """The codec of each layer, at the rates' mean over weights."""
-        limits = {name: (min(self.least, codec.most), codec.bits - 0.5) for name, codec in found.codecs.items()}
+        limits = {name: (min(self.least, codec.most), codec.largest_rate) for name, codec in found.codecs.items()}
         given = {name: codec.most for name, codec in found.codecs.items()}
         rates = levelled(found.rates, found.weights, limits, given)
         return {name: replace(codec, rate=round(rates[name], 3)) for name, codec in found.codecs.items()}

@@ -15,8 +15,9 @@ from torch import Tensor
 from corank.codecs import Codec, Uniform
 from corank.config import choose
 from corank.errors import ArtifactError
+from corank.kernels.adaptive import has_kernel
 from corank.storage.bits import pack, packed_bytes, unpack
-from corank.storage.coders import CODERS, Rans, Sham, SymbolCoder
+from corank.storage.coders import CODERS, Adaptive, Rans, Sham, SymbolCoder
 from corank.storage.coders.sham import index_bits
 from corank.storage.contents import ArtifactContents
 from corank.storage.model_record import ModelRecord
@@ -24,8 +25,11 @@ from corank.storage.placement import PlacedTensor, placed_tensors
 
 __all__ = ["CodeStream", "check_coder", "decode_contents", "encode_contents", "relative_codes"]
 
-AUTO = ("deflate", "sham", "rans")  # what "auto" tries: those that need no further package, the fastest to read first
+# What "auto" tries: those that need no further package, the fastest to read first.
+AUTO = ("deflate", "sham", "rans", "adaptive")
 _LONG, _SLOW_AND_LONG = 1 << 22, 0.9  # codes of a run whose reading takes seconds, and what it must come to then
+_SLOW_CODERS = ("rans", "adaptive")
+_BY_PYTHON = 1 << 18  # codes that "auto" has coded one by one where no kernel does it
 _SLOW = 0.97  # of the bytes that is read fast, the most that one read slowly may take to be chosen by "auto"
 _NAMED_BYTES = 3  # about what a coded run, or one more coder, adds to the header
 _MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
@@ -214,9 +218,9 @@ def _smallest(part: CodeStream, packed: Tensor, zeros: Tensor | None, names: Seq
     if not packed.numel():
         return best, least
     symbols = _relative(_unpacked(part, packed), zeros, -1, part.bits)
-    for name in names:
+    for name in _worth_trying(names, symbols, 1 << part.bits):
         # Where others are tried as well, what reads slowly has to be worth it.
-        slow = len(names) > 1 and name == "rans"
+        slow = len(names) > 1 and name in _SLOW_CODERS
         share = _SLOW if symbols.numel() <= _LONG else _SLOW_AND_LONG
         most = share * least.numel() if slow else least.numel() - _NAMED_BYTES
         coder = CODERS[name]()
@@ -228,6 +232,16 @@ def _smallest(part: CodeStream, packed: Tensor, zeros: Tensor | None, names: Seq
         if not expanded and len(data) < most:
             best, least = name, torch.frombuffer(bytearray(data), dtype=torch.uint8)
     return best, least
+
+
+def _worth_trying(names: Sequence[str], symbols: Tensor, levels: int) -> Sequence[str]:
+    """The coders without those that take long and do not win."""
+    if len(names) == 1:
+        return names
+    if Adaptive.knows_path(symbols, levels):
+        return [name for name in names if name != "rans"]  # whose contexts say nothing of grids
+    one_by_one = symbols.numel() <= _BY_PYTHON or has_kernel()
+    return names if one_by_one else [name for name in names if name != "adaptive"]
 
 
 def _is_hopeless(coder: SymbolCoder, symbols: Tensor, levels: int, most: float) -> bool:

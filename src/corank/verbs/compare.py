@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from corank.autograd import recording
 from corank.checkpoint import fingerprint
-from corank.codecs import CODECS, Codec, RateUniform, Uniform
+from corank.codecs import CODECS, Codec, RatedLevels, Uniform
 from corank.config import check_progress, choose
 from corank.errors import ConfigError, CorankError
 from corank.evaluation import Evaluation, Recorder, Replay, evaluate, kept_samples, placed, scored_tensors
@@ -109,12 +109,12 @@ def cases(
 def codec_of(name: str, bits: int) -> Codec | None:
     """The codec of that name and width with its other settings as they are by default; None where it has no such
     width. `uniform` gets the range of least squared error and, below 8 bits, half offsets, as in preset ``fast``;
-    `rate-uniform` has so many bits after entropy coding."""
+    `rate-uniform` and `trellis` have so many bits after entropy coding."""
     if name == "uniform":
         return Uniform(bits, range="mse", half=bits < 8)
     try:
-        if name == "rate-uniform":
-            return RateUniform().for_bits(bits)
+        if issubclass(CODECS[name], RatedLevels):
+            return CODECS[name]().for_bits(bits)
         return CODECS[name](bits=bits)  # pyright: ignore[reportCallIssue]
     except ConfigError:
         return None

@@ -84,8 +84,9 @@ def quantize(
             tensor ``(N, ...)`` (token ids are whole numbers ``(N, T)``), or an iterable of batches (tensors,
             ``(inputs, labels)`` pairs, or mappings of keyword arguments).
         bits: of each weight's code, 1 to 8; the codec's own (4) unless ``size`` is given, then the most that fit.
-        rate: instead of ``bits`` and ``codec``: bits a weight that codes take after entropy coding, such as 1.9. Their
-            steps are equal, as wide as the rate needs (:class:`~corank.codecs.RateUniform`); layers get more or less by
+        rate: instead of ``bits``: bits a weight that codes take after entropy coding, such as 1.9. Their steps are
+            equal, as wide as the rate needs (:class:`~corank.codecs.RateUniform`; smaller files at equal error:
+            ``codec="trellis"``, :class:`~corank.codecs.Trellis`; no other codec has a rate); layers get more or less by
             what they lose (:class:`~corank.search.Rates`). No adapters unless ``budget`` says so. "auto": the one
             whose file, as ``save`` writes it by default, has at most ``size`` bytes, found by coding the network two to
             six times; up to three copies of it are then held.

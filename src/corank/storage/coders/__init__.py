@@ -1,5 +1,6 @@
 """How codes become bytes: coders by name."""
 
+from corank.storage.coders.adaptive import Adaptive
 from corank.storage.coders.ans import Ans
 from corank.storage.coders.base import SymbolCoder, entropy
 from corank.storage.coders.deflate import Deflate
@@ -17,6 +18,7 @@ CODERS: dict[str, type[SymbolCoder]] = {
     "sham": Sham,
     "ans": Ans,
     "rans": Rans,
+    "adaptive": Adaptive,
 }
 
-__all__ = ["CODERS", "Ans", "Deflate", "Fixed", "Ham", "Huffman", "Rans", "Sham", "SymbolCoder", "entropy"]
+__all__ = ["CODERS", "Adaptive", "Ans", "Deflate", "Fixed", "Ham", "Huffman", "Rans", "Sham", "SymbolCoder", "entropy"]

@@ -12,9 +12,10 @@ from corank.storage.coders.ans_lanes import MOST_LANES_POWER, AnsReader, AnsWrit
 from corank.storage.coders.base import SymbolCoder
 from corank.storage.coders.mixed_chances import MixedChances, classes
 
-__all__ = ["Rans"]
+__all__ = ["PLACES", "Rans", "best_places", "signed_distances"]
 
-_PLACES = (1, 3, 5, 7, 8, 9, 16, 25, 49, 196, 256)
+PLACES = (1, 3, 5, 7, 8, 9, 16, 25, 49, 196, 256)
+"""That a channel may have; a part of the format."""
 _SAMPLE = 1 << 16  # symbols by which the places are chosen
 
 
@@ -34,19 +35,19 @@ class Rans(SymbolCoder):
 
     def _encode(self, values: np.ndarray, levels: int) -> bytes:
         zero = int(np.bincount(values.reshape(-1), minlength=levels).argmax())
-        signed = _signed(values, zero, levels)
-        places = _best_places(signed)
+        signed = signed_distances(values, zero, levels)
+        places = best_places(signed)
         writer = AnsWriter()
         _Walk(values.shape, places, levels, writer).go(signed)
         power = writer.lanes_power
-        head = bytes([16 * _PLACES.index(places) + power]) + zero.to_bytes(1 if levels <= 256 else 2, "little")
+        head = bytes([16 * PLACES.index(places) + power]) + zero.to_bytes(1 if levels <= 256 else 2, "little")
         return head + writer.written(1 << power)
 
     def _decode(self, data: bytes, shape: tuple[int, int], levels: int) -> np.ndarray:
         begin = 2 if levels <= 256 else 3
-        if len(data) < begin or data[0] >> 4 >= len(_PLACES) or data[0] & 15 > MOST_LANES_POWER:
+        if len(data) < begin or data[0] >> 4 >= len(PLACES) or data[0] & 15 > MOST_LANES_POWER:
             raise ArtifactError("the head of a code by contexts is cut off or not sound")
-        places, zero = _PLACES[data[0] >> 4], int.from_bytes(data[1:begin], "little")
+        places, zero = PLACES[data[0] >> 4], int.from_bytes(data[1:begin], "little")
         if shape[1] % places or zero >= levels:
             raise ArtifactError(f"a code by contexts of {places} places in {shape[1]} columns, around {zero}")
         reader = AnsReader(data[begin:], 1 << (data[0] & 15))
@@ -60,23 +61,23 @@ class Rans(SymbolCoder):
         if step < 2:
             return 0.0
         rows = values[::step]
-        signed = _signed(rows, int(np.bincount(rows.reshape(-1), minlength=levels).argmax()), levels)
+        signed = signed_distances(rows, int(np.bincount(rows.reshape(-1), minlength=levels).argmax()), levels)
         writer = AnsWriter()
-        _Walk((rows.shape[0], rows.shape[1]), _best_places(signed), levels, writer).go(signed)
+        _Walk((rows.shape[0], rows.shape[1]), best_places(signed), levels, writer).go(signed)
         return writer.size_bytes * len(values) / len(rows)
 
 
-def _signed(values: np.ndarray, zero: int, levels: int) -> np.ndarray:
+def signed_distances(values: np.ndarray, zero: int, levels: int) -> np.ndarray:
     """Distances from ``zero``, the shorter way around: what is one below level 0 is the last level."""
     half = levels // 2
     return (values.astype(np.int32) - zero + half) % levels - half
 
 
-def _best_places(signed: np.ndarray) -> int:
+def best_places(signed: np.ndarray) -> int:
     """Of all that divide the columns, those whose neighbours tell most of a sample of the rows."""
     sample = np.sign(signed[:: -(-signed.size // _SAMPLE)]) + 1
     # One place, which always divides them, knows no neighbours and learns in few large steps: only where no other does.
-    divisors = [k for k in _PLACES if signed.shape[1] % k == 0]
+    divisors = [k for k in PLACES if signed.shape[1] % k == 0]
     return min(divisors[1:] or divisors, key=lambda k: _surprise(sample, k))
 
 

@@ -37,7 +37,8 @@ class CorankConfig(QuantizationConfigMixin):
     """``quantization_config`` of a ``config.json``: plain facts for a reader. All that counts is in the artifact."""
 
     def __init__(self, bits: int | None = None, **facts: Any) -> None:
-        self.quant_method, self.bits = METHOD, bits
+        self.quant_method = METHOD  # pyright: ignore[reportAttributeAccessIssue]
+        self.bits = bits
         self.__dict__.update({name: value for name, value in facts.items() if name not in self.__dict__})
 
 
@@ -104,7 +105,9 @@ class CorankQuantizer(HfQuantizer):
         model.is_quantized = False  # transformers casts no such model, and coded layers can be cast
         return model.eval()
 
-    def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+    def get_state_dict_and_metadata(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, model: Any
+    ) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
         """What ``save_pretrained`` writes: the artifact's bytes; of a network with adapters of peft, those."""
         if getattr(model, "_hf_peft_config_loaded", False):
             return None, {}
@@ -119,12 +122,12 @@ class CorankQuantizer(HfQuantizer):
 
         return to_float(model).to(dtype)
 
-    def is_serializable(self) -> bool:
+    def is_serializable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """It is: codes go back into a file as they came."""
         return True
 
     @property
-    def is_trainable(self) -> bool:
+    def is_trainable(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Adapters on top are; codes stay."""
         return True
 

@@ -67,7 +67,7 @@ class Trellis(RatedLevels):
     rate: float = 0.0
     states: int = 8
     price: float = 0.25
-    group: ClassVar[int] = -1  # one step a weight
+    group: ClassVar[int] = -1  # one step a weight  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __post_init__(self) -> None:
         check_fields(self, range(4, 9), self.group)

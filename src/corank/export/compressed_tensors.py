@@ -162,14 +162,14 @@ def _loaded(folder: Path, plain: nn.Module) -> Callable[[Arrays], Arrays]:
     from compressed_tensors.quantization import QuantizationConfig
 
     told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["quantization_config"]
-    config = QuantizationConfig.model_validate(told)
+    config: Any = QuantizationConfig.model_validate(told)
     held = safetensors.torch.load_file(folder / WEIGHTS_OF_TRANSFORMERS)
     state = {name: value for name, value in held.items() if ".weight_" not in name}
     for name in {key.rpartition(".")[0] for key in held if key.endswith(".weight_packed")}:
         scheme = next(one for one in config.config_groups.values() if {name, "Linear"} & set(one.targets))
         own = {key.rpartition(".")[2]: value for key, value in held.items() if key.rpartition(".")[0] == name}
         own["weight_scale"] = own["weight_scale"].float()  # its own rounding of products is not what is looked at
-        decoder = BaseCompressor.get_value_from_registry(scheme.format or config.format)
+        decoder: Any = BaseCompressor.get_value_from_registry(scheme.format or config.format)
         state[f"{name}.weight"] = decoder.decompress(own, scheme)["weight"]
     plain.float().load_state_dict(state, strict=False)
 

@@ -38,15 +38,14 @@ def write(values: np.ndarray, layout: Layout) -> bytes:
         return writer.closed()
     numbers = np.ascontiguousarray(values, np.int32)
     given = _tables(layout.states)
-    out = np.empty(numbers.size // 2 + 64, np.uint8)
-    for _ in range(2):
+    size, room = numbers.size // 2 + 64, 0
+    while size > room:
+        room = size
+        out = np.empty(room, np.uint8)
         size = library.corank_adaptive_write(
             numbers.ctypes.data, *numbers.shape, layout.places, layout.half, layout.states,
             *(table.ctypes.data for table in given), out.ctypes.data, out.size,
         )  # fmt: skip
-        if size <= out.size:
-            break
-        out = np.empty(size, np.uint8)
     return out[:size].tobytes()
 
 

@@ -93,7 +93,10 @@ class Rates(Search):
         limits = {name: (min(self.least, codec.most), codec.largest_rate) for name, codec in found.codecs.items()}
         given = {name: codec.most for name, codec in found.codecs.items()}
         rates = levelled(found.rates, found.weights, limits, given)
-        return {name: replace(codec, rate=round(rates[name], 3)) for name, codec in found.codecs.items()}
+        return {
+            name: replace(codec, rate=round(rates[name], 3))  # pyright: ignore[reportArgumentType]
+            for name, codec in found.codecs.items()
+        }
 
 
 def levelled(

@@ -108,6 +108,7 @@ def test_a_rate_for_a_size(invoke: Invoke, quick: tuple[str, ...], tmp_path: Pat
         (("--rate", "auto"), "add --size"),
         (("--rate", "lots"), "such as 1.9"),
         (fixed, "leave --coder fixed out"),
+        (fixed[2:], "such as --search joint"),
     ):
         result = invoke(*words, *wrong)
         assert result.exit_code == 2 and said in " ".join(result.output.split())

@@ -48,8 +48,22 @@ def test_more_bytes_are_spent_on_higher_rates_and_come_nearer(images: Tensor) ->
     few, many = (corank.evaluate(model, test, digits_net()).kl for model in found)
     assert few is not None and many is not None and many < few
     assert many < 0.02 < few  # at the floor much is lost, and little where there is room
-    fixed = corank.evaluate(corank.quantize(digits_net(), images, size="60KB"), test, digits_net()).kl
+    fixed = corank.evaluate(corank.quantize(digits_net(), images, size="60KB", search="cora"), test, digits_net()).kl
     assert fixed is not None and many < fixed
+
+
+def test_a_size_alone_is_met_by_a_rate() -> None:
+    torch.manual_seed(0)
+    first, last = nn.Conv2d(3, 16, 3), nn.Linear(16, 5)
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
+    model = nn.Sequential(first, nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), *pooled).eval()
+    images = torch.randn(24, 3, 8, 8)
+    alone, asked = (corank.quantize(model, images, size=1900, rate=rate) for rate in (None, "auto"))
+    assert all(torch.equal(value, asked.state_dict()[name]) for name, value in alone.state_dict().items())
+    others: list[dict[str, Any]] = [{"search": "uniform"}, {"preset": "nearest"}, {"bits": 4}, {"codec": "uniform"}]
+    for fixed in others:
+        plan = run_of(corank.quantize(model, images, size=2600, **fixed)).plan
+        assert {type(layer.codec) for layer in plan.coded().values()} == {corank.Uniform}, fixed
 
 
 def test_refined_files_fit_as_well_and_the_record_counts_the_steps(images: Tensor) -> None:

@@ -19,6 +19,7 @@ from corank.models.streamed import streamed_source
 from corank.presets import AUTO, chosen_codec, keeps_to_rate
 from corank.progress import Progress
 from corank.pruning.narrowing import Narrowing
+from corank.quantization.request import usual_rate
 from corank.storage.entropy_coding import check_coder
 from corank.verbs.smallest import Trial
 
@@ -98,7 +99,7 @@ class Request:
                 raise ConfigError(
                     "--prune weighs channels against bits for a size; add --size 40KB, or prune first: corank prune"
                 )
-        rate = _rate(self.rate)
+        rate = self._usual_rate
         if rate is not None:
             other = None if keeps_to_rate(self.codec) else self.codec
             _refuse("--rate", "it says how codes are made", {"--bits": self.bits, "--codec": other})
@@ -107,12 +108,20 @@ class Request:
                 "--rate auto finds the rate for a size or a drop; add --size 1.2MB, or --max-drop 0.5 --eval DATA"
             )
         if rate == AUTO and self.size is not None and coder != "auto":
-            raise ConfigError(f"--rate auto measures the file that the coder auto makes; leave --coder {coder} out")
+            said = "--size" if self.rate is None else "--rate auto"
+            more = "" if self.rate is not None else ", or ask for codes of fixed width, such as --search joint"
+            raise ConfigError(f"{said} measures the file that the coder auto makes; leave --coder {coder} out{more}")
         if rate is not None and rate != AUTO:
             given = {"--size": self.size, "--max-drop": self.max_drop}
             _refuse("--rate", "it says how large the file is; auto finds it for a size or a drop", given)
         if self.size is not None and rate != AUTO:
             _refuse("--size", "the size sets the budget", {"--budget": self.budget})
+
+    @property
+    def _usual_rate(self) -> float | str | None:
+        """The rate that was asked for, if only by a size."""
+        fixed = (self.bits, self.budget, self.plan, self.codec, self.search, self.adapter_bits, self.activations)
+        return usual_rate(_rate(self.rate), self.size, self.preset or "fast", None, fixed)
 
     def source(self, pretrained: bool, weights: Path | None) -> ResolvedModel:
         """The model, or of one that is read layer by layer what there is to know of it."""
@@ -170,7 +179,7 @@ class Request:
             model,
             images,
             bits=self.bits,
-            rate=_rate(self.rate),
+            rate=self._usual_rate,
             budget=0.0 if plain and self.budget is None else self.budget,
             size=self.size,
             plan=None if self.plan is None else corank.Plan.load(self.plan),

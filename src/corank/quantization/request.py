@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from corank.codecs import Codec
@@ -23,8 +24,10 @@ __all__ = [
     "RateForSize",
     "Target",
     "Width",
+    "usual_rate",
 ]
 
+RATED = ("fast", "best")  # presets whose files of a size are of the rate that fits
 MOST_EXTRA_BITS = 32  # a weight, of all adapters
 
 
@@ -113,6 +116,20 @@ class Asked:
                 f"activations={self.activations!r}: 2 to 8 bits, e.g. quantize(model, data, bits=4, "
                 f"activations=8){trained}"
             )
+
+
+def usual_rate(
+    rate: float | str | None, size: int | str | None, preset: object, refinement: object, others: Iterable[object]
+) -> float | str | None:
+    """The rate, or "auto" where a file's size is all that was asked for: codes of a rate keep more in as many bytes.
+
+    Args:
+        rate, size, preset, refinement: as for :func:`corank.quantize`.
+        others: what says that codes are of fixed width, where it was given: bits, a codec, a search for adapters, ...
+    """
+    moves = isinstance(refinement, BlockReconstruction) or (isinstance(refinement, Refinement) and refinement.code_rate)
+    alone = size is not None and all(one is None for one in others) and not moves
+    return AUTO if rate is None and alone and preset in RATED else rate
 
 
 def _one_of(name: str, others: dict[str, object], why: str) -> None:

@@ -27,7 +27,7 @@ from corank.processes import init_processes
 from corank.progress import Progress
 from corank.pruning.narrowing import Narrowing
 from corank.quantization.encode import CodedModel, drafted, encode, redrafted
-from corank.quantization.request import Asked, Origin, QuantizeRequest, RateForSize
+from corank.quantization.request import Asked, Origin, QuantizeRequest, RateForSize, usual_rate
 from corank.quantization.template import LayerOverride, PlanTemplate, check_fitted
 from corank.quantization.to_rate import code_to_size, first_rate
 from corank.refine import PostTraining, Refinement
@@ -92,8 +92,9 @@ def quantize(
             six times; up to three copies of it are then held.
         budget: extra bits per quantized weight that all adapters together may store; None: the preset's (0.25, or 0
             where that is less than any adapter takes), 0 with ``rate``, or what ``size`` leaves.
-        size: instead of ``budget``, or for ``rate="auto"``, the size of the saved file: bytes or "1.2MB" (1 KB is 1000
-            bytes).
+        size: of the saved file: bytes or "1.2MB" (1 KB is 1000 bytes). Alone, or with "fast" or "best", it is met by
+            ``rate="auto"``; with bits, a codec, a search, ``adapter_bits`` or ``activations``, or another preset, by
+            codes of fixed width and adapters of what is left.
         plan: carries this plan out; nothing is searched.
         layers: exceptions by name pattern, later ones winning: bits, "float", a codec, its name or a
             :class:`~corank.plan.LayerPlan`, e.g. ``{"conv1": 8, "*.downsample.*": "float"}``.
@@ -138,6 +139,8 @@ def quantize(
     check_kinds(model, budget=budget, layers=layers, plan=plan, refinement=refinement, device=device)
     check_progress(progress)
     init_processes()
+    fixed = (bits, budget, plan, codec, search, adapter_bits, activations)
+    rate = usual_rate(rate, size, preset, refinement, fixed)
     target = Asked(bits, rate, budget, size, plan, codec, activations).target()
     if prune is not None:
         again = partial(

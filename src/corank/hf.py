@@ -92,7 +92,7 @@ class CorankQuantizer(HfQuantizer):
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **given: Any) -> Any:
-        where = next(itertools.chain(model.parameters(), model.buffers()), torch.empty(0)).device
+        where = next(itertools.chain(model.parameters(), model.buffers()), torch.empty(0, dtype=torch.float32)).device
         for parent, name, child in self._aside:
             parent._modules[name] = child
         self._aside, model.all_tied_weights_keys = [], self._tied

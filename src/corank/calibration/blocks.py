@@ -35,11 +35,11 @@ class PassedOn(nn.Module):
     def __init__(self, block: nn.Module, as_tuple: bool) -> None:
         super().__init__()
         self._names = [name for name in inspect.signature(type(block).forward).parameters][1:]
-        self._as_tuple, self._states, self.call = as_tuple, torch.zeros(0), dict[str, Any]()
+        self._as_tuple, self._states, self.call = as_tuple, torch.zeros(0, dtype=torch.float32), dict[str, Any]()
 
     def taken(self) -> Tensor:
         """The states of the last call, which are held no longer."""
-        states, self._states = self._states, torch.zeros(0)
+        states, self._states = self._states, torch.zeros(0, dtype=torch.float32)
         return states
 
     def forward(self, *args: Any, **named: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -58,6 +59,7 @@ def test_an_error_ends_it_and_gives_the_threads_back(four_threads: None) -> None
         seen.append(item)
         if item == 1:
             raise ValueError("no")
+        time.sleep(1e-3)  # so that the error is there before a busy machine has done them all
 
     with pytest.raises(ValueError, match="no"):
         list(in_parallel(work, range(1000), 2))

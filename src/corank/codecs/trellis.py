@@ -108,7 +108,7 @@ class Trellis(RatedLevels):
             low, high = (low, middle) if bits <= self.most else (middle, high)
         # Weights beyond the last multiple are cut off, by a wider step fewer of them.
         end, sizes = 2 ** (self.bits - 1) - 1, weights.abs()
-        steps = [as_stored(plain.new_tensor([high * ratio])) for ratio in _WIDER]
+        steps = [as_stored(torch.full_like(plain, high * ratio)) for ratio in _WIDER]
         lost = [float((sizes - end * step).clamp(min=0).square().mean() + _NOISE * step.square()) for step in steps]
         return steps[lost.index(min(lost))]
 

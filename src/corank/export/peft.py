@@ -212,7 +212,9 @@ def load_peft_base(folder: str | Path, model: nn.Module | Callable[[], nn.Module
         with safetensors.safe_open(str(path), "pt") as file:
             about = json.loads((file.metadata() or {})[_METADATA])
             has_bias = {name.removesuffix(".bias") for name in file.keys() if name.endswith(".bias")}  # noqa: SIM118
-        apply_structure(built, about["structure"] if "structure" in about else ())
+        if not isinstance(about, dict):
+            raise TypeError("what it says of itself is no mapping")
+        apply_structure(built, about.get("structure", ()))
         modules = dict(built.named_modules(remove_duplicate=False))
         for name in about["folded"]:
             remove_norm(built, modules[name])

@@ -127,7 +127,7 @@ class CorankQuantizer(HfQuantizer):
         return True
 
     @property
-    def is_trainable(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def is_trainable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Adapters on top are; codes stay."""
         return True
 

@@ -38,10 +38,9 @@ def write(values: np.ndarray, layout: Layout) -> bytes:
         return writer.closed()
     numbers = np.ascontiguousarray(values, np.int32)
     given = _tables(layout.states)
-    size, room = numbers.size // 2 + 64, 0
-    while size > room:
-        room = size
-        out = np.empty(room, np.uint8)
+    size, out = numbers.size // 2 + 64, np.empty(0, np.uint8)
+    while size > out.size:
+        out = np.empty(size, np.uint8)
         size = library.corank_adaptive_write(
             numbers.ctypes.data, *numbers.shape, layout.places, layout.half, layout.states,
             *(table.ctypes.data for table in given), out.ctypes.data, out.size,

@@ -16,12 +16,12 @@ import corank
 import corank.cli.options as options
 from corank.cli.completion import names
 from corank.cli.invocation import command_line
-from corank.cli.outputs import check_distinct, check_file, check_report, write_all
+from corank.cli.outputs import Told, check_distinct, write_all
 from corank.cli.progress import progress_bar
 from corank.cli.screen import results_console, show_json, show_lines
-from corank.cli.sources import InputOptions, chosen_device, own_dtype, warn_if_random
+from corank.cli.sources import InputOptions, ModelOptions, Work, own_dtype
 from corank.evaluation import peak_memory_bytes
-from corank.models import ResolvedModel, resolve
+from corank.models import ResolvedModel
 from corank.reports import write_record, write_report
 from corank.reports.analyses import shown
 from corank.verbs.analyse import ANALYSES, check_analysis
@@ -35,6 +35,10 @@ def analyse(
     context: typer.Context,
     model: options.Model,
     data: options.Data,
+    network: ModelOptions,
+    view: InputOptions,
+    work: Work,
+    told: Told,
     what: Annotated[
         str,
         typer.Option(
@@ -52,44 +56,29 @@ def analyse(
         int | None,
         typer.Option(help="At most; 256, spectral 64, straight-through 32.", rich_help_panel=options.INPUT),
     ] = None,
-    weights: options.Weights = None,
-    pretrained: options.Pretrained = False,
-    image_size: options.ImageSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_key: options.ImageKey = None,
-    label_key: options.LabelKey = None,
-    length: options.Length = None,
-    label: options.LabelPattern = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    record: options.RecordFile = None,
-    report: options.ReportFolder = None,
     as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
 ) -> None:
     """Look inside a network: which layers hurt, which frequencies count, what rounding does to gradients."""
-    check_distinct((record, report), (weights, quantized, model, data))
-    check_file(record, "--record", ".json")
-    check_report(report)
+    check_distinct((told.record, told.report), (network.weights, quantized, model, data))
+    told.checked()
     check_analysis(what, bits)
-    where = chosen_device(device)
-    source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
-    warn_if_random(source)
-    (images,) = InputOptions(image_size, mean, std, image_key, label_key, length, label).read(source, data)
-    coded = None if quantized is None else corank.load(quantized, source.model, where, dtype=own_dtype(source.model))
-    with progress_bar(quiet) as progress:
+    source = network.resolve(model, work.seed)
+    (images,) = view.read(source, data)
+    own = own_dtype(source.model)
+    coded = None if quantized is None else corank.load(quantized, source.model, work.place, dtype=own)
+    with progress_bar(told.quiet) as progress:
         found = corank.analyse(
-            source.model, images, what, quantized=coded, bits=bits, samples=samples, seed=seed, device=where,
+            source.model, images, what, quantized=coded, bits=bits, samples=samples, seed=work.seed, device=work.place,
             progress=progress,
         )  # fmt: skip
     result = _record(found, source, quantized, command_line(context))
     written = write_all(
-        (record, lambda path: write_record(path, result)), (report, lambda path: write_report(path, [result]))
+        (told.record, lambda path: write_record(path, result)),
+        (told.report, lambda path: write_report(path, [result])),
     )
     if as_json:
         show_json(result)
-    elif not quiet:
+    elif not told.quiet:
         _show(results_console(), result, written)
 
 

@@ -15,10 +15,9 @@ import corank.cli.options as options
 from corank.cli.outputs import check_report
 from corank.cli.progress import progress_bar
 from corank.cli.screen import results_console, show_lines
-from corank.cli.sources import InputOptions, chosen_device, warn_if_random
+from corank.cli.sources import InputOptions, ModelOptions, Work
 from corank.errors import ConfigError
 from corank.files import make_directory, write_whole
-from corank.models import resolve
 from corank.reports.cells import show_bytes
 from corank.reports.plots.codecs import draw_codecs
 from corank.reports.plots.style import image_bytes
@@ -36,6 +35,9 @@ def compare(
     context: typer.Context,
     model: options.Model,
     data: options.Data,
+    network: ModelOptions,
+    view: InputOptions,
+    work: Work,
     evaluation: Annotated[
         str, typer.Option("--eval", help="Images to score on, as --data.", rich_help_panel=options.INPUT)
     ],
@@ -49,35 +51,20 @@ def compare(
     adapters: Annotated[str, typer.Option(help="Extra bits a weight, with commas between.")] = "0,0.25",
     search: Annotated[str, typer.Option(help="Of the adapters' ranks.")] = "greedy",
     jobs: Annotated[int, typer.Option(help="Cases at the same time, if memory allows.")] = 1,
-    weights: options.Weights = None,
-    pretrained: options.Pretrained = False,
     samples: Annotated[int, typer.Option(help="Calibration images, at most.", rich_help_panel=options.INPUT)] = 512,
-    image_size: options.ImageSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_key: options.ImageKey = None,
-    label_key: options.LabelKey = None,
-    length: options.Length = None,
-    label: options.LabelPattern = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
     """Compare codecs and rounders on one network, with and without adapters."""
     names = None if codecs is None else codecs.split(",")
     wanted = cases(names, rounders.split(","), _numbers("--bits", bits, int), _numbers("--adapters", adapters, float))
     check_report(out)
-    where = chosen_device(device)
-    source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
-    warn_if_random(source)
-    view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
+    source = network.resolve(model, work.seed)
     images, scored = view.read(source, data, evaluation)
-    source.model.to(where)
     make_directory(out)
     with progress_bar(quiet) as progress:
         found = run_comparison(
-            source.model, images, scored, wanted, samples=samples, search=search, seed=seed, device=where,
-            out=out / "compare.json", jobs=jobs, progress=progress,
+            source.model.to(work.place), images, scored, wanted, samples=samples, search=search, seed=work.seed,
+            device=work.place, out=out / "compare.json", jobs=jobs, progress=progress,
         )  # fmt: skip
     write_whole(out / "compare.md", comparison_markdown(found).encode())
     drawn = [one for one in found.results.values() if "error" not in one]

@@ -16,7 +16,7 @@ import corank
 import corank.cli.options as options
 from corank import __version__
 from corank.cli.invocation import command_line
-from corank.cli.outputs import check_distinct, check_file, check_report, write_all
+from corank.cli.outputs import Told, check_distinct, write_all
 from corank.cli.progress import progress_bar
 from corank.cli.record import Made, float_record, label_of, record_of, score
 from corank.cli.screen import errors_console, results_console, show_lines
@@ -65,23 +65,16 @@ RUNS = (
 )
 
 
-def demo(
-    context: typer.Context,
-    report: options.ReportFolder = None,
-    record: options.RecordFile = None,
-    seed: options.Seed = 0,
-    quiet: options.Quiet = False,
-) -> None:
+def demo(context: typer.Context, told: Told, seed: options.Seed = 0) -> None:
     """Quantize a small digits network to 4, 3, 2 and 1 bits: rounding alone, the paper's way, and fast."""
-    check_file(record, "--record", ".json")
-    check_report(report)
-    check_distinct((record, report))
+    told.checked()
+    check_distinct((told.record, told.report))
     source = resolve(MODEL)
     images, scored = (load(name, source.preprocessing) for name in (CALIBRATION, TEST))
     value = corank.evaluate(source.model, scored).top1
     runs = [float_record("demo", value or 0.0, source, seed, f"corank demo --seed {seed}")]
     with (
-        progress_bar(quiet) as progress,
+        progress_bar(told.quiet) as progress,
         _one_thread(),
         tempfile.TemporaryDirectory(prefix="corank-demo-") as folder,
     ):
@@ -95,13 +88,13 @@ def demo(
         "reproduce": command_line(context),
         "runs": runs,
     }
-    if report is not None and not quiet:
+    if told.report is not None and not told.quiet:
         show_lines(errors_console(), ["drawing the report"])
     written = write_all(
-        (record, lambda path: write_record(path, whole)),
-        (report, lambda path: write_report(path, runs, "corank demo: handwritten digits")),
+        (told.record, lambda path: write_record(path, whole)),
+        (told.report, lambda path: write_report(path, runs, "corank demo: handwritten digits")),
     )
-    if not quiet:
+    if not told.quiet:
         console = results_console()
         console.print(comparison_table(runs))
         show_lines(console, [f"scored on {len(scored)} images of {TEST}", *(f"wrote {path}" for path in written)])

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from rich.text import Text
 
+from corank.cli.grouped import flat
 from corank.cli.invocation import debugging
 from corank.cli.screen import Unread, errors_console
 from corank.errors import CorankError, CorankWarning, OutputError
@@ -37,17 +38,19 @@ class Interrupted(Exception):
 
 
 def reported(command: Callable[..., None], failed: int = FAILED) -> Callable[..., None]:
-    """A command whose errors become a message on stderr and an exit code.
+    """A command whose groups of options are flat, and whose errors become a message on stderr and an exit code.
 
     2 for what the caller can mend (arguments, model, data, budget, artifact), ``failed`` for anything else, 130 for
     Ctrl-C, 141 where nobody reads standard output any more (as a shell says of a program that such a pipe ended).
     """
 
-    @functools.wraps(command)
+    taken = flat(command)
+
+    @functools.wraps(taken)
     def run(context: typer.Context, **options: Any) -> None:
         try:
             with _own_warnings():
-                command(context, **options)
+                taken(context=context, **options)
         except (KeyboardInterrupt, Interrupted) as error:
             written = error.written if isinstance(error, Interrupted) else []
             _say(f"interrupted; {'written: ' + ', '.join(written) if written else 'nothing was written'}")

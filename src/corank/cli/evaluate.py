@@ -15,7 +15,7 @@ from corank.cli.outputs import check_distinct, check_file, write_all
 from corank.cli.progress import progress_bar, renamed
 from corank.cli.record import Made, Scores, record_of, score, speeds
 from corank.cli.screen import results_console, show_json, show_lines, summary_table
-from corank.cli.sources import InputOptions, chosen_device, own_dtype, warn_if_random
+from corank.cli.sources import InputOptions, ModelOptions, chosen_device, own_dtype, warn_if_random
 from corank.models import resolve
 from corank.reports import write_record
 
@@ -27,8 +27,8 @@ def evaluate(
     file: Annotated[Path, typer.Argument(help="Written by corank quantize.")],
     model: options.ModelOption,
     data: options.Data,
-    weights: options.Weights = None,
-    pretrained: options.Pretrained = False,
+    network: ModelOptions,
+    view: InputOptions,
     reference: Annotated[
         bool,
         typer.Option("--reference", help="Also compare with the float model.", rich_help_panel=options.MODEL),
@@ -42,13 +42,6 @@ def evaluate(
     ] = None,
     packed: options.Packed = False,
     speed: options.Speed = False,
-    image_size: options.ImageSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_key: options.ImageKey = None,
-    label_key: options.LabelKey = None,
-    length: options.Length = None,
-    label: options.LabelPattern = None,
     device: options.Device = "auto",
     record: options.RecordFile = None,
     as_json: options.AsJson = False,
@@ -59,13 +52,13 @@ def evaluate(
     MODEL gives the network's code; what the file says of its origin is never run. The weights come from the
     file: --weights and --pretrained only matter with --reference.
     """
-    check_distinct((record,), (file, weights, model, data))
+    check_distinct((record,), (file, network.weights, model, data))
     check_file(record, "--record", ".json")
     attacks = [Attack.of(one) for one in attack or ()]
     where = chosen_device(device)
     seed = corank.inspect(file)["seed"]
-    source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
-    (images,) = InputOptions(image_size, mean, std, image_key, label_key, length, label).read(source, data)
+    source = resolve(model, pretrained=network.pretrained, weights=network.weights, seed=seed)
+    (images,) = view.read(source, data)
     quantized = corank.load(file, source.model, where, dtype=own_dtype(source.model), packed=packed)
     if reference:
         warn_if_random(source)

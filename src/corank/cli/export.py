@@ -36,6 +36,7 @@ def export(
     file: Annotated[Path, typer.Argument(help="Written by corank quantize.")],
     to: Annotated[str, typer.Option("--to", metavar="TARGET", help=", ".join(TARGETS))],
     out: Annotated[Path, typer.Option("--out", help="What to write.", rich_help_panel=options.OUTPUT)],
+    view: InputOptions,
     shape: Annotated[
         str | None,
         typer.Option(
@@ -61,12 +62,6 @@ def export(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
-    image_size: options.ImageSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_key: options.ImageKey = None,
-    length: options.Length = None,
-    label: options.LabelPattern = None,
     record: options.RecordFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="The record as JSON on stdout.")] = False,
     quiet: options.Quiet = False,
@@ -80,7 +75,6 @@ def export(
     _check_out(out, target)
     check_file(record, "--record", ".json")
     source = resolve(model, seed=corank.inspect(file)["seed"])
-    view = InputOptions(image_size, mean, std, image_key, None, length, label)
     samples = None if data is None else view.read(source, data)[0]
     if samples is None and target.needs_images:
         raise ConfigError(f"--to {to} measures activations: give --data with some hundred samples")

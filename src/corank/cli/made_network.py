@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from torch import nn
 
-from corank.cli.outputs import check_file, check_report, write_all
+from corank.cli.outputs import Told, check_file, write_all
 from corank.cli.screen import results_console, show_lines, show_skipped, show_tried, summary_table
 from corank.cli.utterance import utterance_of
 from corank.data import BatchSet, ImageSet, TokenSet
@@ -28,26 +28,24 @@ class MadeFiles:
         out: of the network.
         settings: of the JSON that would make it again.
         what: the record's name for those settings, "plan" or "recipe"; the option is ``--save-WHAT``.
-        record, report: of what was done.
+        told: of what was done.
     """
 
     out: Path
     settings: Path | None
     what: str
-    record: Path | None
-    report: Path | None
+    told: Told
 
     def checked(self) -> Self:
         """Itself; raises ConfigError or OutputError for what cannot be written there, before the work."""
         check_file(self.out, "--out", ".safetensors")
         check_file(self.settings, f"--save-{self.what}", ".json")
-        check_file(self.record, "--record", ".json")
-        check_report(self.report)
+        self.told.checked()
         return self
 
     def heard(self, network: nn.Module, samples: ImageSet | TokenSet | BatchSet) -> dict[str, Any]:
         """What the report draws of the first recording, where there are recordings and a report."""
-        return {} if self.report is None else utterance_of(network, samples)
+        return {} if self.told.report is None else utterance_of(network, samples)
 
     def write(self, save: Callable[[Path], Any], result: Mapping[str, Any]) -> list[Path]:
         """Writes all of it, the network by ``save``; returns what was written."""
@@ -55,8 +53,8 @@ class MadeFiles:
         return write_all(
             (self.out, save),
             (self.settings, lambda path: write_whole(path, settings.encode())),
-            (self.record, lambda path: write_record(path, result)),
-            (self.report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
+            (self.told.record, lambda path: write_record(path, result)),
+            (self.told.report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
         )
 
 

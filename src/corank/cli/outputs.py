@@ -6,13 +6,16 @@ import importlib.util
 import re
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+import corank.cli.options as options
 from corank.cli.errors import Interrupted
 from corank.errors import ConfigError, OutputError
 from corank.reports.html import page_path
 
-__all__ = ["check_distinct", "check_file", "check_kind", "check_report", "write_all"]
+__all__ = ["Told", "check_distinct", "check_file", "check_kind", "check_report", "write_all"]
 
 # What a suffix promises, of those that are known to mean something else.
 KINDS = {
@@ -35,6 +38,21 @@ KINDS = {
 }
 
 Step = tuple[Path | None, Callable[[Path], object]]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command tells beside its result."""
+
+    record: options.RecordFile = None
+    report: options.ReportFolder = None
+    quiet: options.Quiet = False
+
+    def checked(self) -> Self:
+        """Itself; raises ConfigError or OutputError for what cannot be written there, before the work."""
+        check_file(self.record, "--record", ".json")
+        check_report(self.report)
+        return self
 
 
 def check_file(path: Path | None, option: str, *own: str) -> None:

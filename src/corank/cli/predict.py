@@ -52,6 +52,7 @@ def predict(
         typer.Argument(metavar="SAMPLE...", help="Images or recordings: files, folders, .zip; a slice may follow."),
     ],
     model: options.ModelOption,
+    view: InputOptions,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -62,10 +63,6 @@ def predict(
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes shown of each sample, the likeliest first.")] = 3,
-    image_size: options.ImageSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    label: options.LabelPattern = None,
     device: options.Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout, instead of a table.")] = False,
 ) -> None:
@@ -76,7 +73,6 @@ def predict(
     names = None if classes is None else _names(classes)
     where = chosen_device(device)
     source = resolve(model, seed=corank.inspect(file)["seed"])
-    view = InputOptions(image_size, mean, std, label=label)
     given = [(reference, one) for reference in samples for one in view.read(source, reference)]
     network = corank.load(file, source.model, where, dtype=own_dtype(source.model))
     found: list[tuple[str, list[Guess]]] = []

@@ -16,21 +16,17 @@ import corank.cli.options as options
 import corank.cli.prune_options as asked
 import corank.cli.quantize_options as shared
 from corank.cli.invocation import command_line
-from corank.cli.outputs import check_distinct, check_file, check_report, write_all
+from corank.cli.outputs import Told, check_distinct, check_file, write_all
 from corank.cli.progress import progress_bar
 from corank.cli.record import Scores, float_record, score
 from corank.cli.screen import results_console, show_lines
-from corank.cli.sources import InputOptions, chosen_device, warn_if_random
-from corank.errors import ConfigError
-from corank.models import ResolvedModel, resolve
+from corank.cli.sources import InputOptions, ModelOptions, Work
+from corank.models import ResolvedModel
 from corank.processes import is_main
 from corank.pruning.record import PruneRecord, pruned_of
-from corank.pruning.request import Share, chosen_method
 from corank.reports import write_record, write_report
 from corank.reports.cells import show_bytes
 from corank.storage.contents import float_bytes
-from corank.training.recipe import LOSSES
-from corank.verbs.prune import FINETUNE
 
 __all__ = ["prune"]
 
@@ -42,50 +38,25 @@ def prune(
     model: options.Model,
     data: options.Data,
     out: shared.Out,
-    remove: asked.Remove,
-    method: asked.Method = "perspective",
-    iterations: asked.Iterations = 400,
-    drawn: asked.Drawn = 0.25,
-    batch_size: asked.BatchSize = 128,
-    loss: asked.Loss = "distil",
-    keep: asked.Keep = None,
-    weights: options.Weights = None,
-    pretrained: options.Pretrained = False,
+    request: asked.PruneOptions,
+    network: ModelOptions,
+    view: InputOptions,
+    work: Work,
+    told: Told,
     evaluation: shared.Evaluation = None,
-    samples: asked.Samples = None,
-    image_size: options.ImageSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_key: options.ImageKey = None,
-    label_key: options.LabelKey = None,
-    length: options.Length = None,
-    label: options.LabelPattern = None,
     checkpoint: shared.Checkpoint = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    record: options.RecordFile = None,
-    report: options.ReportFolder = None,
-    quiet: options.Quiet = False,
 ) -> None:
     """Remove whole channels and heads, and train what is left against the whole network; no labels needed."""
-    check_distinct((out, record, report), (weights, model, data, evaluation))
+    check_distinct((out, told.record, told.report), (network.weights, model, data, evaluation))
     check_file(out, "--out", ".safetensors")
-    check_file(record, "--record", ".json")
-    check_report(report)
-    share, how = Share.read(remove), chosen_method(method)  # before anything is read
-    if loss not in LOSSES:
-        raise ConfigError(f"--loss {loss}: one of {', '.join(LOSSES)}; only distil needs no labels")
-    source = resolve(model, pretrained=pretrained, weights=weights, seed=seed)
-    warn_if_random(source)
-    view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
+    told.checked()
+    settings = request.checked()  # before anything is read
+    source = network.resolve(model, work.seed)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
-    where = chosen_device(device)
-    source.model.to(where)
-    with progress_bar(quiet) as progress:
+    with progress_bar(told.quiet) as progress:
         small = corank.prune(
-            source.model, images, str(share), how, iterations=iterations, drawn=drawn, batch_size=batch_size,
-            keep=keep or (), recipe=FINETUNE.replaced(loss=loss), samples=samples, seed=seed, device=where,
-            checkpoint=checkpoint, progress=progress,
+            source.model.to(work.place), images, **settings, seed=work.seed, device=work.place, checkpoint=checkpoint,
+            progress=progress,
         )  # fmt: skip
         scores = score(source.model, small, scored[0], progress) if scored else Scores()
     if not is_main():  # of several processes one writes and speaks
@@ -93,10 +64,10 @@ def prune(
     result = _record(command_line(context), source, small, scores)
     written = write_all(
         (out, lambda path: corank.save(small, path)),
-        (record, lambda path: write_record(path, result)),
-        (report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
+        (told.record, lambda path: write_record(path, result)),
+        (told.report, lambda path: write_report(path, [result], f"{result['model']}, {result['label']}")),
     )
-    if not quiet:
+    if not told.quiet:
         _show(result, pruned_of(small), written)
 
 

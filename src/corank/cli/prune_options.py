@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 
 from corank.cli.completion import names
 from corank.cli.options import INPUT
-from corank.pruning.request import METHODS
+from corank.errors import ConfigError
+from corank.pruning.request import METHODS, Share, chosen_method
+from corank.training.recipe import LOSSES
+from corank.verbs.prune import FINETUNE
 
-__all__ = ["BatchSize", "Drawn", "Iterations", "Keep", "Loss", "Method", "Remove", "Samples"]
+__all__ = ["PruneOptions"]
 
 HOW = "What goes, and how the rest heals"
 
@@ -39,7 +43,7 @@ Loss = Annotated[
     typer.Option(
         help="distil (from the whole network, no labels), labels or both.",
         rich_help_panel=HOW,
-        autocompletion=names(("distil", "labels", "both")),
+        autocompletion=names(LOSSES),
     ),
 ]
 Keep = Annotated[
@@ -50,3 +54,32 @@ Samples = Annotated[
     int | None,
     typer.Option(help="Samples that channels are weighed and norms estimated on (1600).", rich_help_panel=INPUT),
 ]
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """What goes, and how the rest heals."""
+
+    remove: Remove
+    method: Method = "perspective"
+    iterations: Iterations = 400
+    drawn: Drawn = 0.25
+    batch_size: BatchSize = 128
+    loss: Loss = "distil"
+    keep: Keep = None
+    samples: Samples = None
+
+    def checked(self) -> dict[str, Any]:
+        """As ``corank.prune`` takes it.
+
+        Raises:
+            ConfigError: for what cannot be.
+        """
+        share, method = Share.read(self.remove), chosen_method(self.method)
+        if self.loss not in LOSSES:
+            raise ConfigError(f"--loss {self.loss}: one of {', '.join(LOSSES)}; only distil needs no labels")
+        return {
+            "remove": str(share), "method": method, "iterations": self.iterations, "drawn": self.drawn,
+            "batch_size": self.batch_size, "keep": self.keep or (), "recipe": FINETUNE.replaced(loss=self.loss),
+            "samples": self.samples,
+        }  # fmt: skip

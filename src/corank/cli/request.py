@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import nn
 
 import corank
-from corank.cli.sources import warn_if_random
+import corank.cli.quantize_options as options
+from corank.cli.sources import ModelOptions, Work
 from corank.data import BatchSet, ImageSet, TokenSet
 from corank.errors import ConfigError
-from corank.models import ResolvedModel, resolve
+from corank.models import ResolvedModel
 from corank.models.streamed import streamed_source
 from corank.presets import AUTO, chosen_codec, keeps_to_rate
 from corank.progress import Progress
@@ -25,40 +24,45 @@ from corank.verbs.smallest import Trial
 
 __all__ = ["Request", "exceptions_of"]
 
+Samples = ImageSet | TokenSet | BatchSet
+
 
 @dataclass(frozen=True)
 class Request:
     """What was asked for, None where nothing was."""
 
-    bits: int | None
-    budget: float | None
-    size: str | None
-    max_drop: float | None
-    preset: str | None
-    search: str | None
-    iterations: int | None
-    plan: Path | None
-    layers: tuple[str, ...]
-    all_layers: bool
-    adapter_bits: int | None
-    samples: int | None
-    seed: int
-    reference: str
-    device: torch.device
-    checkpoint: Path | None = None
-    activations: int | None = None
-    codec: str | None = None
-    activation_range: str | None = None
-    rate: str | None = None
-    prune: str | None = None
-    stream: bool = False
+    bits: options.Bits = None
+    codec: options.CodecName = None
+    rate: options.Rate = None
+    budget: options.Budget = None
+    size: options.Size = None
+    prune: options.Prune = None
+    max_drop: options.MaxDrop = None
+    stream: options.Stream = False
+    preset: options.Preset = None
+    search: options.Search = None
+    iterations: options.Iterations = None
+    plan: options.Plan = None
+    layer: options.Layer = None
+    all_layers: options.AllLayers = False
+    adapter_bits: options.AdapterBits = None
+    activations: options.Activations = None
+    activation_range: options.ActivationRange = None
+    samples: options.Samples = None
+    checkpoint: options.Checkpoint = None
+    coder: options.Coder = "auto"
 
-    def checked(self, scored: bool, coder: str) -> Self:
+    @property
+    def layers(self) -> dict[str, int | str]:
+        """Exceptions by pattern."""
+        return exceptions_of(self.layer or ())
+
+    def checked(self, scored: bool) -> Self:
         """Itself; raises ConfigError for options that exclude each other, and a coder that cannot be."""
-        check_coder(coder)
+        check_coder(self.coder)
         common = {
             "--bits": self.bits, "--rate": self.rate, "--budget": self.budget, "--size": self.size,
-            "--layer": self.layers or None, "--all-layers": self.all_layers or None,
+            "--layer": self.layer or None, "--all-layers": self.all_layers or None,
             "--adapter-bits": self.adapter_bits, "--prune": self.prune,
         }  # fmt: skip
         if self.plan is not None:
@@ -81,7 +85,7 @@ class Request:
                 "--eval": scored or None,
             }  # fmt: skip
             _refuse("--stream", "the network is never there as a whole; --bits or --rate say how small", given)
-        names = [self.codec, *(name for name in exceptions_of(self.layers).values() if isinstance(name, str))]
+        names = [self.codec, *(name for name in self.layers.values() if isinstance(name, str))]
         for name in names:
             if name is not None and name != "float":
                 chosen_codec(name, corank.Uniform())
@@ -89,10 +93,10 @@ class Request:
             chosen_codec(self.codec, corank.Uniform()).with_bits(self.bits)
         if self.activation_range is not None and self.activations is None and self.plan is None:
             raise ConfigError("--activation-range clips inputs, which are float; add --activations 8")
-        self._check_size(coder)
+        self._check_size()
         return self
 
-    def _check_size(self, coder: str) -> None:
+    def _check_size(self) -> None:
         if self.prune is not None:
             Narrowing.read(self.prune)
             if self.size is None:
@@ -107,10 +111,12 @@ class Request:
             raise ConfigError(
                 "--rate auto finds the rate for a size or a drop; add --size 1.2MB, or --max-drop 0.5 --eval DATA"
             )
-        if rate == AUTO and self.size is not None and coder != "auto":
+        if rate == AUTO and self.size is not None and self.coder != "auto":
             said = "--size" if self.rate is None else "--rate auto"
             more = "" if self.rate is not None else ", or ask for codes of fixed width, such as --search joint"
-            raise ConfigError(f"{said} measures the file that the coder auto makes; leave --coder {coder} out{more}")
+            raise ConfigError(
+                f"{said} measures the file that the coder auto makes; leave --coder {self.coder} out{more}"
+            )
         if rate is not None and rate != AUTO:
             given = {"--size": self.size, "--max-drop": self.max_drop}
             _refuse("--rate", "it says how large the file is; auto finds it for a size or a drop", given)
@@ -123,55 +129,50 @@ class Request:
         fixed = (self.bits, self.budget, self.plan, self.codec, self.search, self.adapter_bits, self.activations)
         return usual_rate(_rate(self.rate), self.size, self.preset or "fast", None, fixed)
 
-    def source(self, pretrained: bool, weights: Path | None) -> ResolvedModel:
+    def source(self, model: str, network: ModelOptions, seed: int) -> ResolvedModel:
         """The model, or of one that is read layer by layer what there is to know of it."""
-        if self.stream:
-            given = {"--weights": weights, "--pretrained": pretrained or None}
-            _refuse("--stream", "the folder's own weights are read", given)
-            return streamed_source(self.reference)
-        found = resolve(self.reference, pretrained=pretrained, weights=weights, seed=self.seed)
-        warn_if_random(found)
-        return found
+        if not self.stream:
+            return network.resolve(model, seed)
+        given = {"--weights": network.weights, "--pretrained": network.pretrained or None}
+        _refuse("--stream", "the folder's own weights are read", given)
+        return streamed_source(model)
 
-    def _streamed(self, data: ImageSet | TokenSet | BatchSet, progress: Progress) -> nn.Module:
+    def _streamed(self, source: ResolvedModel, data: Samples, work: Work, progress: Progress) -> nn.Module:
         """Does it of a language model's folder, decoder layer by decoder layer."""
         return corank.quantize_streamed(
-            self.reference,
+            source.reference,
             data,
             bits=self.bits,
             rate=_rate(self.rate),
             codec=self.codec,
             preset=self.preset or "fast",
-            layers=exceptions_of(self.layers),
+            layers=self.layers,
             samples=self.samples,
-            seed=self.seed,
-            device=self.device,
+            seed=work.seed,
+            device=work.place,
             checkpoint=self.checkpoint,
             progress=progress,
         )
 
     def __call__(
-        self,
-        model: nn.Module,
-        images: ImageSet | TokenSet | BatchSet,
-        scored: ImageSet | TokenSet | BatchSet | None,
-        progress: Progress,
+        self, source: ResolvedModel, samples: Sequence[Samples], work: Work, progress: Progress
     ) -> tuple[nn.Module, tuple[Trial, ...]]:
-        """Does it; also returns the files tried, where several were."""
+        """Does it with samples to calibrate on and, behind them, to score on; also returns the files tried."""
+        images, *scored = samples
         if self.stream:
-            return self._streamed(images, progress), ()
-        model.to(self.device)
+            return self._streamed(source, images, work, progress), ()
+        model = source.model.to(work.place)
         preset = self.preset or "fast"
         settings: dict[str, Any] = {
-            "layers": exceptions_of(self.layers), "codec": self.codec, "preset": preset, "search": self.search,
+            "layers": self.layers, "codec": self.codec, "preset": preset, "search": self.search,
             "refinement": None if self.iterations is None else corank.Refinement(self.iterations),
             "adapter_bits": self.adapter_bits, "activations": self.activations,
             "activation_range": self.activation_range or "mse", "all_layers": self.all_layers, "samples": self.samples,
-            "seed": self.seed, "device": self.device, "reference": self.reference, "checkpoint": self.checkpoint,
+            "seed": work.seed, "device": work.place, "reference": source.reference, "checkpoint": self.checkpoint,
             "progress": progress,
         }  # fmt: skip
-        if self.max_drop is not None and scored is not None:
-            found = corank.quantize_smallest(model, images, self.max_drop, scored, rate=self.rate, **settings)
+        if self.max_drop is not None and scored:
+            found = corank.quantize_smallest(model, images, self.max_drop, scored[0], rate=self.rate, **settings)
             return found.model, found.tried
         # Rounding alone has no adapters to spend a budget on, unless one is asked for.
         plain = preset == "nearest" and self.size is None

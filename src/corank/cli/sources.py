@@ -2,34 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
+import corank.cli.options as options
 from corank.cli.errors import warn
 from corank.data import BatchSet, ImageSet, Preprocessing, Tokenization, TokenSet, load_samples
 from corank.data.arrays import TensorSource
 from corank.errors import ConfigError
-from corank.models import ResolvedModel
+from corank.models import ResolvedModel, resolve
 
-__all__ = ["InputOptions", "chosen_device", "own_dtype", "warn_if_random"]
+__all__ = ["InputOptions", "ModelOptions", "Work", "chosen_device", "own_dtype", "warn_if_random"]
 
 NAMED = 3
+_OF_IMAGES = ("--image-size", "--mean", "--std")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Where a network's weights are."""
+
+    weights: options.Weights = None
+    pretrained: options.Pretrained = False
+
+    def resolve(self, reference: str, seed: int) -> ResolvedModel:
+        """The network of that reference with these weights; says so where they are random."""
+        found = resolve(reference, pretrained=self.pretrained, weights=self.weights, seed=seed)
+        warn_if_random(found)
+        return found
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is drawn from, and where the work is done.
+
+    Attributes:
+        place: the device.
+
+    Raises:
+        ConfigError: the device cannot be used here.
+    """
+
+    seed: options.Seed = 0
+    device: options.Device = "auto"
+    place: torch.device = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", chosen_device(self.device))
 
 
 @dataclass(frozen=True)
 class InputOptions:
     """How samples are read; None leaves it to the model's own metadata."""
 
-    image_size: int | None = None
-    mean: str | None = None
-    std: str | None = None
-    image_key: str | None = None
-    label_key: str | None = None
-    length: int | None = None
-    label: str | None = None
+    image_size: options.ImageSize = None
+    mean: options.Mean = None
+    std: options.Std = None
+    image_key: options.ImageKey = None
+    label_key: options.LabelKey = None
+    length: options.Length = None
+    label: options.LabelPattern = None
+
+    @property
+    def typed(self) -> dict[str, object]:
+        """Options by name, None for those that were not given."""
+        return {f"--{name.replace('_', '-')}": value for name, value in vars(self).items()}
 
     def preprocessing(self, own: Preprocessing) -> Preprocessing:
         """The model's own preprocessing with what was given in its place.
@@ -56,22 +96,18 @@ class InputOptions:
             DataError, ConfigError: as :func:`corank.data.load_samples`.
         """
         if source.sampling is not None:
-            self._refuse({**self._of_images, "--length": self.length}, f"{source.reference} reads recordings")
+            self._refuse((*_OF_IMAGES, "--length"), f"{source.reference} reads recordings")
             return [load_samples(one, sampling=source.sampling, label=self.label) for one in references]
-        self._refuse({"--label": self.label}, f"{source.reference} reads no recordings")
+        self._refuse(("--label",), f"{source.reference} reads no recordings")
         if source.tokenization is None and self.length is None:
             return self._images(source, references)
-        self._refuse(self._of_images, f"of images, and {source.reference} reads tokens")
+        self._refuse(_OF_IMAGES, f"of images, and {source.reference} reads tokens")
         own = source.tokenization or Tokenization()
         reading = own if self.length is None else replace(own, length=self.length)
         return [load_samples(one, None, reading, image_key=self.image_key) for one in references]
 
-    @property
-    def _of_images(self) -> dict[str, object]:
-        return {"--image-size": self.image_size, "--mean": self.mean, "--std": self.std}
-
-    def _refuse(self, options: Mapping[str, object], why: str) -> None:
-        given = [name for name, value in options.items() if value is not None]
+    def _refuse(self, names: Sequence[str], why: str) -> None:
+        given = [name for name in names if self.typed[name] is not None]
         if given:
             raise ConfigError(f"{', '.join(given)}: {why}; leave it out")
 

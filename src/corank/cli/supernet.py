@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +17,10 @@ import corank.cli.options as options
 import corank.cli.quantize_options as shared
 import corank.cli.train_options as asked
 from corank.cli.invocation import command_line
-from corank.cli.outputs import check_distinct, check_file, check_report, write_all
+from corank.cli.outputs import Told, check_distinct, check_file, write_all
 from corank.cli.progress import progress_bar
 from corank.cli.screen import facts_table, results_console, show_json, show_lines
-from corank.cli.sources import InputOptions, chosen_device
+from corank.cli.sources import InputOptions, Work
 from corank.cli.supernet_record import search_record, training_record
 from corank.errors import ConfigError
 from corank.files import write_whole
@@ -56,6 +55,9 @@ def train(
     model: Annotated[str, typer.Argument(help="elastic:CLASSES, file.py:factory, or a supernet's .safetensors.")],
     data: options.Data,
     out: shared.Out,
+    view: InputOptions,
+    work: Work,
+    told: Told,
     bits: Bits = None,
     iterations: asked.Iterations = None,
     batch_size: asked.BatchSize = None,
@@ -64,35 +66,28 @@ def train(
     ] = False,
     network: Network = None,
     samples: Samples = None,
-    image_size: options.ImageSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
     workers: asked.Workers = None,
     checkpoint: shared.Checkpoint = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    record: options.RecordFile = None,
-    report: options.ReportFolder = None,
-    quiet: options.Quiet = False,
 ) -> None:
     """Train a supernet in float, at 4 bits from it, and on to 3 and 2 from that of one bit more."""
     check_file(out, "--out", ".safetensors")
-    _check_told((out, record, report), (model, data))
-    source = _opened(model, network, seed)
-    images = InputOptions(image_size, mean, std).read(source, data)[0]
-    with progress_bar(quiet) as progress:
+    check_distinct((out, told.record, told.report), (model, data))
+    told.checked()
+    source = _opened(model, network, work.seed)
+    images = view.read(source, data)[0]
+    with progress_bar(told.quiet) as progress:
         net = corank.train_supernet(
             source.model, images, bits, iterations=400 if iterations is None else iterations,
             batch_size=128 if batch_size is None else batch_size, signed=not unsigned, samples=samples,
-            workers=workers, seed=seed, device=chosen_device(device), checkpoint=checkpoint, progress=progress,
+            workers=workers, seed=work.seed, device=work.place, checkpoint=checkpoint, progress=progress,
         )  # fmt: skip
-    told = training_record(net, model, command_line(context))
+    done = training_record(net, model, command_line(context))
     written = write_all(
         (out, lambda path: corank.save_supernet(net, path)),
-        (record, lambda path: write_record(path, told)),
-        (report, lambda path: write_report(path, [told], f"{model}, {told['label']}")),
+        (told.record, lambda path: write_record(path, done)),
+        (told.report, lambda path: write_report(path, [done], f"{model}, {done['label']}")),
     )
-    if not quiet:
+    if not told.quiet:
         _show_training(net)
         show_lines(results_console(), [f"wrote {path}" for path in written])
 
@@ -101,6 +96,8 @@ def search(
     context: typer.Context,
     files: Files,
     data: options.Data,
+    view: InputOptions,
+    told: Told,
     evaluation: Annotated[str, typer.Option("--eval", help="To score on, as --data.", rich_help_panel=options.INPUT)],
     trials: Annotated[int, typer.Option(help="Subnets to score.")] = 60,
     size: Annotated[str | None, typer.Option(help="Of the file, at most, such as 20KB.")] = None,
@@ -111,40 +108,34 @@ def search(
     out: Json = None,
     network: Network = None,
     samples: Samples = None,
-    image_size: options.ImageSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
     checkpoint: shared.Checkpoint = None,
     seed: options.Seed = 0,
-    record: options.RecordFile = None,
-    report: options.ReportFolder = None,
     as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
 ) -> None:
     """Try subnets, and list those that are worth their bytes; keep other samples for the number that you tell."""
     check_file(out, "--out", ".json")
-    _check_told((out, record, report), (*files, data, evaluation))
+    check_distinct((out, told.record, told.report), (*files, data, evaluation))
+    told.checked()
     sources = [_opened(str(file), network, seed) for file in files]
-    images, scored = InputOptions(image_size, mean, std).read(sources[0], data, evaluation)
-    with progress_bar(quiet) as progress:
+    images, scored = view.read(sources[0], data, evaluation)
+    with progress_bar(told.quiet) as progress:
         found = corank.search_subnets(
             [one.model for one in sources], images, scored, trials=trials, size=size, by=by,
             multiply_adds=multiply_adds, samples=samples, seed=seed, checkpoint=checkpoint,
             progress=progress,
         )  # fmt: skip
-    told = {"by": by, "front": [asdict(one) for one in found.front], "trials": [asdict(one) for one in found.trials]}
-    more = {"--data": data, "--model": network, "--samples": samples, "--image-size": image_size, "--mean": mean,
-            "--std": std}  # fmt: skip
+    done = {"by": by, "front": [asdict(one) for one in found.front], "trials": [asdict(one) for one in found.trials]}
+    more = {"--data": data, "--model": network, "--samples": samples, **view.typed}
     named = {_record_of(one.model).bits or 0: file for one, file in zip(sources, files, strict=True)}
     study = search_record(found, named, Goal(size), command_line(context), more) | {"model": sources[0].reference}
     written = write_all(
-        (out, lambda path: write_whole(path, json.dumps(told, indent=1).encode() + b"\n")),
-        (record, lambda path: write_record(path, study)),
-        (report, lambda path: write_study(path, study, "corank supernet search")),
+        (out, lambda path: write_whole(path, json.dumps(done, indent=1).encode() + b"\n")),
+        (told.record, lambda path: write_record(path, study)),
+        (told.report, lambda path: write_study(path, study, "corank supernet search")),
     )
     if as_json:
-        show_json(told)
-    elif not quiet:
+        show_json(done)
+    elif not told.quiet:
         console = results_console()
         console.print(_front_table(found))
         show_lines(console, [f"wrote {path}" for path in written])
@@ -155,6 +146,7 @@ def extract(
     file: File,
     data: options.Data,
     out: shared.Out,
+    view: InputOptions,
     subnet: Annotated[
         str | None,
         typer.Option(
@@ -164,9 +156,6 @@ def extract(
     coder: shared.Coder = "auto",
     network: Network = None,
     samples: Samples = None,
-    image_size: options.ImageSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
@@ -174,7 +163,7 @@ def extract(
     check_file(out, "--out", ".safetensors")
     check_distinct((out,), (file, data))
     source = _opened(str(file), network, seed)
-    images = InputOptions(image_size, mean, std).read(source, data)[0]
+    images = view.read(source, data)[0]
     if _record_of(source.model).bits is None:
         raise ConfigError(f"{file} is in float; train it at some bits first: corank supernet train {file} --bits 4 ...")
     made = corank.extract_subnet(source.model, images, _chosen(source.model, subnet), samples=samples)
@@ -184,13 +173,6 @@ def extract(
         facts: dict[str, Any] = {"model": record.model, "bits": record.bits, "size": show_bytes(out.stat().st_size)}
         console.print(facts_table({name: str(value) for name, value in facts.items() if value is not None}))
         show_lines(console, [f"wrote {path}" for path in written])
-
-
-def _check_told(outputs: Sequence[Path | None], inputs: Sequence[Path | str]) -> None:
-    """Whether the network (or its list), the record and the page can be written, before the work."""
-    check_distinct(outputs, inputs)
-    check_file(outputs[1], "--record", ".json")
-    check_report(outputs[2])
 
 
 def _record_of(model: nn.Module) -> SupernetRecord:

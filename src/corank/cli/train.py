@@ -16,10 +16,10 @@ import corank.cli.quantize_options as shared
 import corank.cli.train_options as asked
 from corank.cli.invocation import command_line
 from corank.cli.made_network import MadeFiles, show_made
-from corank.cli.outputs import check_distinct
+from corank.cli.outputs import Told, check_distinct
 from corank.cli.progress import progress_bar
 from corank.cli.record import Made, Scores, float_record, record_of, score
-from corank.cli.sources import InputOptions, chosen_device, warn_if_random
+from corank.cli.sources import InputOptions, ModelOptions, Work, warn_if_random
 from corank.cli.training_request import TrainingRequest
 from corank.files import write_whole
 from corank.layers import structure_of
@@ -34,68 +34,35 @@ def train(
     model: options.Model,
     data: options.Data,
     out: shared.Out,
-    recipe: asked.RecipeName = None,
-    iterations: asked.Iterations = None,
-    batch_size: asked.BatchSize = None,
-    loss: asked.Loss = None,
-    teacher: asked.Teacher = None,
-    teacher_weights: asked.TeacherWeights = None,
-    rate: asked.Rate = None,
-    size: asked.Size = None,
-    layer: shared.Layer = None,
-    all_layers: shared.AllLayers = False,
-    parts: asked.Parts = 0,
-    workers: asked.Workers = None,
-    recompute: asked.Recompute = False,
-    save_recipe: asked.SaveRecipe = None,
-    coder: shared.Coder = "auto",
-    weights: options.Weights = None,
-    pretrained: options.Pretrained = False,
+    request: TrainingRequest,
+    network: ModelOptions,
+    view: InputOptions,
+    work: Work,
+    told: Told,
     evaluation: shared.Evaluation = None,
-    samples: asked.Samples = None,
-    image_size: options.ImageSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_key: options.ImageKey = None,
-    label_key: options.LabelKey = None,
-    length: options.Length = None,
-    label: options.LabelPattern = None,
-    checkpoint: shared.Checkpoint = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    record: options.RecordFile = None,
-    report: options.ReportFolder = None,
-    quiet: options.Quiet = False,
+    save_recipe: asked.SaveRecipe = None,
 ) -> None:
     """Train a network while its weights are low-bit codes; labels only where --loss asks for them."""
-    check_distinct((out, save_recipe, record, report), (weights, recipe, model, data, evaluation, teacher_weights))
-    files = MadeFiles(out, save_recipe, "recipe", record, report).checked()
-    request = TrainingRequest(recipe, iterations, batch_size, loss, rate, size, tuple(layer or ()), all_layers, samples,
-                              parts, workers, recompute, seed, model, chosen_device(device), checkpoint, teacher,
-                              teacher_weights)  # fmt: skip
-    how = request.check(coder)
-    source = _float_network(how, resolve(model, pretrained=pretrained, weights=weights, seed=seed))
-    view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
+    inputs = (network.weights, request.recipe, model, data, evaluation, request.teacher_weights)
+    check_distinct((out, save_recipe, told.record, told.report), inputs)
+    files = MadeFiles(out, save_recipe, "recipe", told).checked()
+    how = request.check()
+    source = resolve(model, pretrained=network.pretrained, weights=network.weights, seed=work.seed)
+    if how.start != "scratch":  # which has weights of its own
+        warn_if_random(source)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
-    with progress_bar(quiet) as progress:
-        trained, steps = request(source.model, images, progress)
+    with progress_bar(told.quiet) as progress:
+        trained, steps = request(source, images, work, progress)
         scores = score(source.model, trained, scored[0], progress) if scored else Scores()
     if not is_main():  # of several processes one writes and speaks
         return
     made = Made("train", command_line(context), request.label)
-    seen = None if how.ends_in_float else corank.inspect(trained, True, coder)
-    result = record_of(made, seen, scores, source) if seen else _of_float(made, scores, source, how, seed)
+    seen = None if how.ends_in_float else corank.inspect(trained, True, request.coder)
+    result = record_of(made, seen, scores, source) if seen else _of_float(made, scores, source, how, work.seed)
     result |= files.heard(trained, (scored or [images])[0]) | ({} if seen else {"search_history": steps})
-    written = files.write(lambda path: _save(trained, result, path, coder), result)
-    if not quiet:
+    written = files.write(lambda path: _save(trained, result, path, request.coder), result)
+    if not told.quiet:
         show_made(result, written, "trained")
-
-
-def _float_network(how: corank.Recipe, source: ResolvedModel) -> ResolvedModel:
-    """The network as it was asked for; says so where its weights are random and count."""
-    if how.start != "scratch":  # which has weights of its own
-        warn_if_random(source)
-    return source
 
 
 def _of_float(made: Made, scores: Scores, source: ResolvedModel, how: corank.Recipe, seed: int) -> dict[str, Any]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import nn
 
 import corank
+import corank.cli.quantize_options as shared
+import corank.cli.train_options as options
 from corank.cli.request import exceptions_of
+from corank.cli.sources import Work
 from corank.data import BatchSet, ImageSet, TokenSet
 from corank.errors import ConfigError, ModelError
-from corank.models import resolve
+from corank.models import ResolvedModel, resolve
 from corank.progress import Progress
 from corank.storage.entropy_coding import check_coder
 from corank.training.callbacks import Callback
@@ -44,24 +46,22 @@ class _Course(Callback):
 class TrainingRequest:
     """What was asked for, None where nothing was."""
 
-    recipe: str | None
-    iterations: int | None
-    batch_size: int | None
-    loss: str | None
-    rate: float | None
-    size: str | None
-    layers: tuple[str, ...]
-    all_layers: bool
-    samples: int | None
-    parts: int
-    workers: int | None
-    recompute: bool
-    seed: int
-    reference: str
-    device: torch.device
-    checkpoint: Path | None = None
-    teacher: str | None = None
-    teacher_weights: str | None = None
+    recipe: options.RecipeName = None
+    iterations: options.Iterations = None
+    batch_size: options.BatchSize = None
+    loss: options.Loss = None
+    teacher: options.Teacher = None
+    teacher_weights: options.TeacherWeights = None
+    rate: options.Rate = None
+    size: options.Size = None
+    layer: shared.Layer = None
+    all_layers: shared.AllLayers = False
+    parts: options.Parts = 0
+    workers: options.Workers = None
+    recompute: options.Recompute = False
+    samples: options.Samples = None
+    checkpoint: shared.Checkpoint = None
+    coder: shared.Coder = "auto"
 
     @property
     def label(self) -> str:
@@ -79,18 +79,18 @@ class TrainingRequest:
     def _is_rated(self) -> bool:
         return self.rate is not None or self.size is not None
 
-    def check(self, coder: str) -> corank.Recipe:
+    def check(self) -> corank.Recipe:
         """The recipe to carry out.
 
         Raises:
             ConfigError: for options that exclude each other or cannot be, before anything is read.
         """
-        check_coder(coder)
-        exceptions_of(self.layers)
+        check_coder(self.coder)
+        exceptions_of(self.layer or ())
         if self.rate is not None and self.size is not None:
             raise ConfigError("--rate and --size were given; choose one: each says how large the file is")
-        if self.size is not None and coder != "auto":
-            raise ConfigError(f"--size is that of the file that the coder auto makes; leave --coder {coder} out")
+        if self.size is not None and self.coder != "auto":
+            raise ConfigError(f"--size is that of the file that the coder auto makes; leave --coder {self.coder} out")
         if self.loss is not None and self.loss not in LOSSES:
             raise ConfigError(f"--loss {self.loss}: one of {', '.join(LOSSES)}; only distil needs no labels")
         if self.teacher is None and self.teacher_weights is not None:
@@ -116,20 +116,20 @@ class TrainingRequest:
         return found.replaced(**{name: value for name, value in asked.items() if value is not None})
 
     def __call__(
-        self, model: nn.Module, data: ImageSet | TokenSet | BatchSet, progress: Progress
+        self, source: ResolvedModel, data: ImageSet | TokenSet | BatchSet, work: Work, progress: Progress
     ) -> tuple[nn.Module, list[dict[str, float]]]:
         """Does it; also gives the course of the training, one entry a step."""
         course = _Course()
-        model.to(self.device)
         trained = corank.train(
-            model, data, self.chosen(), rate=self.rate, size=self.size, layers=exceptions_of(self.layers),
-            all_layers=self.all_layers, teacher=self._taught_by(), samples=self.samples, parts=self.parts,
-            workers=self.workers, recompute=self.recompute, callbacks=(course,), seed=self.seed, device=self.device,
-            reference=self.reference, checkpoint=self.checkpoint, progress=progress,
+            source.model.to(work.place), data, self.chosen(), rate=self.rate, size=self.size,
+            layers=exceptions_of(self.layer or ()), all_layers=self.all_layers, teacher=self._taught_by(work),
+            samples=self.samples, parts=self.parts, workers=self.workers, recompute=self.recompute,
+            callbacks=(course,), seed=work.seed, device=work.place, reference=source.reference,
+            checkpoint=self.checkpoint, progress=progress,
         )  # fmt: skip
         return trained, course.steps
 
-    def _taught_by(self) -> nn.Module | None:
+    def _taught_by(self, work: Work) -> nn.Module | None:
         """The teacher, trained, where it is to be trained.
 
         Raises:
@@ -138,10 +138,10 @@ class TrainingRequest:
         if self.teacher is None:
             return None
         published = self.teacher_weights is None
-        found = resolve(self.teacher, pretrained=published, weights=self.teacher_weights, seed=self.seed)
+        found = resolve(self.teacher, pretrained=published, weights=self.teacher_weights, seed=work.seed)
         if found.random:
             raise ModelError(f"the teacher {self.teacher} has random weights; give its own by --teacher-weights FILE")
-        return found.model.to(self.device)
+        return found.model.to(work.place)
 
 
 def _read(recipe: str) -> corank.Recipe:

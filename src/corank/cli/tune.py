@@ -11,14 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 import corank
-import corank.cli.options as options
 import corank.cli.quantize_options as shared
 import corank.cli.tune_options as asked
 from corank.cli.errors import Interrupted
 from corank.cli.invocation import command_line
+from corank.cli.outputs import Told
 from corank.cli.progress import study_bar
 from corank.cli.screen import results_console, show_lines
-from corank.cli.sources import InputOptions, chosen_device
+from corank.cli.sources import InputOptions, ModelOptions, Work
 from corank.cli.tuning_request import Given, Outputs, asked_for, remade, show_trial
 from corank.tuning.space import written
 from corank.tuning.study import shown
@@ -30,64 +30,37 @@ __all__ = ["tune"]
 
 def tune(
     context: typer.Context,
+    request: asked.TuneOptions,
+    network: ModelOptions,
+    view: InputOptions,
+    work: Work,
+    told: Told,
     model: asked.Model = None,
     data: asked.Data = None,
     out: asked.Out = None,
-    space: asked.Space = "corank",
-    size: asked.Size = None,
-    least: asked.Least = None,
-    choice: asked.Choices = None,
-    latency: asked.Latency = False,
-    trials: asked.Trials = 20,
-    tuner: asked.TunerName = "boosted",
-    patience: asked.Patience = 10,
-    whole: asked.Whole = False,
-    storage: asked.Storage = None,
-    study: asked.Study = "corank",
-    records: asked.Records = None,
-    remember: asked.Remember = None,
-    configuration: asked.Configuration = None,
-    show: asked.Show = None,
-    weights: options.Weights = None,
-    pretrained: options.Pretrained = False,
     evaluation: shared.Evaluation = None,
-    samples: asked.Samples = 1600,
-    selection: asked.Selection = 2000,
-    image_size: options.ImageSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_key: options.ImageKey = None,
-    label_key: options.LabelKey = None,
-    length: options.Length = None,
-    label: options.LabelPattern = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    record: options.RecordFile = None,
-    report: options.ReportFolder = None,
-    quiet: options.Quiet = False,
+    show: asked.Show = None,
 ) -> None:
     """Choose settings by trials, each recorded, and make the best file."""
     if show is not None:
-        show_lines(results_console(), show_trial(storage, study, show))
+        show_lines(results_console(), show_trial(request.storage, request.study, show))
         return
-    found = asked_for(space, size is not None, choice or ())
-    outputs = Outputs(out, record, report, remember)
-    outputs.check(found, (weights, model, data, evaluation, *(records or ())))
-    view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
-    given = Given(model, data, evaluation, weights, pretrained, view, chosen_device(device), seed)
-    network, samples_read, scored = given.read(found)
-    storage = storage or (None if configuration else outputs.storage)
-    with _interrupted(storage), study_bar(quiet) as progress:
+    found = asked_for(request.space, request.size is not None, request.choice or ())
+    outputs = Outputs(out, request.remember, told)
+    outputs.check(found, (network.weights, model, data, evaluation, *(request.records or ())))
+    read, samples, scored = Given(model, data, evaluation, network, view).read(found, work)
+    storage = request.storage or (None if request.configuration else outputs.storage)
+    configuration = request.configuration
+    with _interrupted(storage), study_bar(told.quiet) as progress:
         tuned = corank.tune(
-            network, samples_read, space=found.space, size=size, least=least, trials=trials, tuner=tuner,
-            evaluation=scored, score=found.score, storage=storage, study=study, samples=samples, selection=selection,
-            rungs=(1.0,) if whole else None, patience=patience or None, latency=latency, records=records or (),
-            remember=remember, seed=seed, device=given.device, reference=model,
+            read, samples, **request.settings, space=found.space, evaluation=scored, score=found.score,
+            storage=storage, seed=work.seed, device=work.place, reference=model,
             configuration=None if configuration is None else found.space.read(configuration),
             command=remade(command_line(context), found.suffix), progress=progress,
         )  # fmt: skip
-    files = outputs.write(tuned, {"model": model or space, "command": "tune", "reproduce": command_line(context)})
-    if not quiet:
+    about = {"model": model or request.space, "command": "tune", "reproduce": command_line(context)}
+    files = outputs.write(tuned, about)
+    if not told.quiet:
         _show(tuned, [*map(str, files), *([storage] if storage else [])])
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,10 +12,7 @@ from corank.cli.completion import names
 from corank.cli.options import INPUT, MODELS, OUTPUT
 from corank.tuning.tuners import TUNERS
 
-__all__ = [
-    "Choices", "Configuration", "Data", "Latency", "Least", "Model", "Out", "Patience", "Records", "Remember",
-    "Samples", "Selection", "Show", "Size", "Space", "Storage", "Study", "Trials", "TunerName", "Whole",
-]  # fmt: skip
+__all__ = ["Data", "Model", "Out", "Show", "TuneOptions"]
 
 WHAT, HOW = "What is chosen", "How it is chosen"
 
@@ -100,3 +98,35 @@ Out = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The best trial's file: .safetensors, or .onnx of int8.", rich_help_panel=OUTPUT),
 ]
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What is chosen, and how."""
+
+    space: Space = "corank"
+    size: Size = None
+    least: Least = None
+    choice: Choices = None
+    latency: Latency = False
+    configuration: Configuration = None
+    trials: Trials = 20
+    tuner: TunerName = "boosted"
+    patience: Patience = 10
+    whole: Whole = False
+    storage: Storage = None
+    study: Study = "corank"
+    records: Records = None
+    remember: Remember = None
+    samples: Samples = 1600
+    selection: Selection = 2000
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As ``corank.tune`` takes them; what must be read first is not among them."""
+        return {
+            "size": self.size, "least": self.least, "trials": self.trials, "tuner": self.tuner, "study": self.study,
+            "samples": self.samples, "selection": self.selection, "rungs": (1.0,) if self.whole else None,
+            "patience": self.patience or None, "latency": self.latency, "records": self.records or (),
+            "remember": self.remember,
+        }  # fmt: skip

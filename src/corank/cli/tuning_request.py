@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from corank.cli.outputs import check_distinct, check_file, check_report, write_all
-from corank.cli.sources import InputOptions, warn_if_random
+from corank.cli.outputs import Told, check_distinct, check_file, write_all
+from corank.cli.sources import InputOptions, ModelOptions, Work
 from corank.data.python_function import REFERENCE, own_function
 from corank.errors import ConfigError
-from corank.models import resolve
 from corank.reports import write_record, write_study
 from corank.tuning.space import Configuration, Space, read_space_file, written
 from corank.tuning.storage import read_store
@@ -55,13 +53,10 @@ class Given:
     model: str | None
     data: str | None
     evaluation: str | None
-    weights: Path | None
-    pretrained: bool
+    network: ModelOptions
     view: InputOptions
-    device: torch.device
-    seed: int
 
-    def read(self, asked: Asked) -> tuple[nn.Module | None, Any, Any]:
+    def read(self, asked: Asked, work: Work) -> tuple[nn.Module | None, Any, Any]:
         """Model, samples and, where they were named, samples to be scored on; nothing for a score of the user's own."""
         if asked.score is not None:
             if self.model is not None or self.data is not None:
@@ -69,10 +64,9 @@ class Given:
             return None, None, None
         if self.model is None or self.data is None:
             raise ConfigError(f"corank tune MODEL --data DATA --out FILE{asked.suffix}: one of the three is missing")
-        source = resolve(self.model, pretrained=self.pretrained, weights=self.weights, seed=self.seed)
-        warn_if_random(source)
+        source = self.network.resolve(self.model, work.seed)
         samples, *scored = self.view.read(source, self.data, *([self.evaluation] if self.evaluation else []))
-        return source.model.to(self.device), samples, scored[0] if scored else None
+        return source.model.to(work.place), samples, scored[0] if scored else None
 
 
 @dataclass(frozen=True)
@@ -80,9 +74,8 @@ class Outputs:
     """The paths of what is written, None where it was not asked for."""
 
     out: Path | None
-    record: Path | None
-    report: Path | None
     remember: Path | None
+    told: Told
 
     @property
     def storage(self) -> str | None:
@@ -95,19 +88,18 @@ class Outputs:
             raise ConfigError(f"--out {self.out}: a score of your own makes no file; leave it out")
         if asked.score is None and self.out is None:
             raise ConfigError(f"corank tune MODEL --data DATA --out FILE{asked.suffix}: one of the three is missing")
-        check_distinct((self.out, self.record, self.report, self.remember), inputs)
+        check_distinct((self.out, self.told.record, self.told.report, self.remember), inputs)
         check_file(self.out, "--out", asked.suffix or "")
-        check_file(self.record, "--record", ".json")
         check_file(self.remember, "--remember", ".json")
-        check_report(self.report)
+        self.told.checked()
 
     def write(self, tuned: Tuned, about: Mapping[str, Any]) -> list[Path]:
         """Writes all of it, the record and the page with what is said ``about`` them; returns what was written."""
         result = {**tuned.to_json(), **about}
         return write_all(
             (self.out, tuned.save),
-            (self.record, lambda path: write_record(path, result)),
-            (self.report, lambda path: write_study(path, result)),
+            (self.told.record, lambda path: write_record(path, result)),
+            (self.told.report, lambda path: write_study(path, result)),
         )
 
 

@@ -97,11 +97,7 @@ class CorankQuantizer(HfQuantizer):
             parent._modules[name] = child
         self._aside, model.all_tied_weights_keys = [], self._tied
         model.tie_weights()
-        # Frequencies of rotations and the like keep the precision that transformers computed them in.
-        kept = [(module, name, module._buffers[name]) for module, name in _buffers_of_no_file(model)]
         load(self._file, lambda: model, where, model.config.dtype)
-        for module, name, buffer in kept:
-            module._buffers[name] = None if buffer is None else buffer.to(where)
         model.is_quantized = False  # transformers casts no such model, and coded layers can be cast
         return model.eval()
 
@@ -135,11 +131,6 @@ class CorankQuantizer(HfQuantizer):
     def is_compileable(self) -> bool:
         """Composed weights are constants of a compiled graph."""
         return True
-
-
-def _buffers_of_no_file(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Modules and names of the buffers that a state dict does not hold."""
-    return [(module, name) for module in model.modules() for name in module._non_persistent_buffers_set]
 
 
 def _holds_matrices(module: nn.Module) -> bool:

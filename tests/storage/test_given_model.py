@@ -143,6 +143,28 @@ def test_take_dtype_leaves_what_fits() -> None:
     assert model[4].weight.dtype == torch.float16
 
 
+def test_rotations_keep_the_precision_they_were_computed_in(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4
+    )
+    torch.manual_seed(0)
+    float32 = transformers.LlamaForCausalLM(config).eval()
+    float32.save_pretrained(tmp_path / "llama")
+    half = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.bfloat16).eval()
+    tokens = torch.randint(40, (2, 16))
+    small = corank.quantize(half, tokens, bits=4, budget=0, preset="nearest")
+    corank.save(small, tmp_path / "small.safetensors")
+
+    for more in ({}, {"dtype": torch.bfloat16}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", corank.CorankWarning)
+            loaded = corank.load(tmp_path / "small.safetensors", transformers.LlamaForCausalLM(config), **more)
+        assert loaded.model.rotary_emb.inv_freq.dtype == torch.float32
+        with torch.no_grad():
+            assert torch.equal(loaded(tokens).logits, small(tokens).logits)
+
+
 def test_wrapping_says_who_is_wrapped() -> None:
     plain, wrapped = dict(network().named_modules()), dict(nn.DataParallel(network()).named_modules())
     assert "the model in the file was wrapped by torch.nn.DataParallel" in wrapping("module.0", plain)

@@ -38,7 +38,7 @@ def take_dtype(model: nn.Module, layer: str, stored: torch.dtype, asked: torch.d
     weight = module_named(model, layer).weight
     assert isinstance(weight, Tensor)
     if asked is not None:
-        model.to(asked)
+        _cast(model, asked)
     elif weight.dtype != stored:
         warnings.warn(
             f"the file holds a network of {stored}, and the one given is {weight.dtype}: the loaded one computes in "
@@ -47,7 +47,21 @@ def take_dtype(model: nn.Module, layer: str, stored: torch.dtype, asked: torch.d
             CorankWarning,
             stacklevel=3,
         )
-        model.to(stored)
+        _cast(model, stored)
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """In place; what transformers' modules compute for themselves and keep in no file, such as the frequencies of
+    rotations, stays in the precision that transformers computes it in."""
+    kept = [
+        (module._buffers, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if name in module._non_persistent_buffers_set and type(module).__module__.startswith("transformers.")
+    ]
+    model.to(dtype)
+    for buffers, name, buffer in kept:
+        buffers[name] = buffer
 
 
 def wrapping(name: str, modules: Mapping[str, nn.Module]) -> str:

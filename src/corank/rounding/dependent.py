@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,9 +11,8 @@ from torch import Tensor
 
 from corank.codecs import Codebook, TrellisCodebook
 from corank.codecs.trellis import counted, prices, settled
-from corank.errors import ConfigError
 from corank.kernels.trellis import Chain, cheapest_path, visited_states
-from corank.rounding.base import Rounder
+from corank.rounding.columns import ColumnRounder
 from corank.rounding.descent import descend
 from corank.rounding.gptq import Gptq, inverse_factor
 from corank.rounding.pruned import Pruned
@@ -28,7 +26,7 @@ _RENEWED = 8  # columns between two looks at what multiples cost
 
 
 @dataclass(frozen=True)
-class Dependent(Rounder):
+class Dependent(ColumnRounder):
     """Rounds column by column as :class:`Gptq`, each column on its cheapest path through the trellis.
 
     Given the columns before it, the errors of a column's rows do not touch each other, and each costs
@@ -38,26 +36,8 @@ class Dependent(Rounder):
     column. Codes of other codecs than :class:`~corank.codecs.Trellis` are those of :class:`Gptq`.
 
     Args:
-        damping, block: as of :class:`Gptq`.
-        sweeps: walks over the columns afterwards, each taking its cheapest path while all others stay.
+        damping, block, sweeps: as of :class:`~corank.rounding.columns.ColumnRounder`; columns take their cheapest path.
     """
-
-    needs = (Gram,)
-    walks_columns: ClassVar[bool] = True
-
-    damping: float = 0.01
-    block: int = 64
-    sweeps: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.damping > 0 or self.block < 1:
-            raise ConfigError(f"Dependent(damping={self.damping!r}, block={self.block!r}): both are positive")
-        if type(self.sweeps) is not int or self.sweeps < 0:
-            raise ConfigError(f"Dependent(sweeps={self.sweeps!r}): a whole number, 0 for one walk")
-
-    def comparison_stand_in(self) -> Rounder:
-        """The same without sweeps."""
-        return replace(self, sweeps=0)
 
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
         inner = codebook.codebook if isinstance(codebook, Pruned) else codebook

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from corank.codecs import Codebook
 from corank.errors import ConfigError
 from corank.notes import note
-from corank.rounding.base import Rounder
+from corank.rounding.columns import ColumnRounder
 from corank.rounding.descent import descend
 from corank.rounding.walk import Walk, energy_order, walk
 from corank.statistics import Gram, LayerStatistics, require
@@ -20,36 +19,16 @@ __all__ = ["Gptq", "inverse_factor"]
 
 
 @dataclass(frozen=True)
-class Gptq(Rounder):
+class Gptq(ColumnRounder):
     """Rounds column by column and spreads each column's error over the columns still to come.
 
     Columns go in descending order of their inputs' energy (one order for all channel groups); the codebook stays
     fixed. Inputs that are always zero get a unit diagonal and are rounded as they are.
 
     Args:
-        damping: added to the diagonal of the Gram matrix, as a part of its mean; more, with a note, where the matrix
-            cannot be inverted in float32 all the same.
-        block: columns updated together; changes the speed, not the result.
-        sweeps: walks over the columns afterwards, each taking its best codes while all others stay, until one moves
-            nothing. Not part of GPTQ.
+        damping, block: as of :class:`~corank.rounding.columns.ColumnRounder`.
+        sweeps: likewise; not part of GPTQ.
     """
-
-    needs = (Gram,)
-    walks_columns: ClassVar[bool] = True
-
-    damping: float = 0.01
-    block: int = 64
-    sweeps: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.damping > 0 or self.block < 1:
-            raise ConfigError(f"Gptq(damping={self.damping!r}, block={self.block!r}): both are positive")
-        if type(self.sweeps) is not int or self.sweeps < 0:
-            raise ConfigError(f"Gptq(sweeps={self.sweeps!r}): a whole number, 0 for GPTQ as published")
-
-    def comparison_stand_in(self) -> Rounder:
-        """The same without sweeps."""
-        return replace(self, sweeps=0)
 
     def __call__(self, weight: Tensor, codebook: Codebook, statistics: LayerStatistics) -> Tensor:
         gram = require(statistics, Gram, "Gptq")

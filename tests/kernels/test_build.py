@@ -53,7 +53,7 @@ def test_several_processes_at_once_find_a_whole_one(source: Path) -> None:
     running = [processes.Process(target=build_it) for _ in range(3)]
     for one in running:
         one.start()
-    assert [found.get(timeout=60) for _ in running] == [41] * 3
+    assert [found.get(timeout=600) for _ in running] == [41] * 3
     for one in running:
         one.join()
     assert len(libraries()) == 1

@@ -169,7 +169,7 @@ corank.train(network(), samples(), "cga-2bit", iterations=8, batch_size=12, chec
 def test_a_process_that_is_killed_leaves_what_the_next_goes_on_from(tmp_path: Path) -> None:
     tests = str(Path(__file__).parent.parent)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", KILL, tests, str(tmp_path)], env=environment, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", KILL, tests, str(tmp_path)], env=environment, check=False, timeout=600)
     assert done.returncode == -signal.SIGKILL
     seen: list[int] = []
 

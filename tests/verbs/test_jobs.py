@@ -34,7 +34,7 @@ def test_every_item_once(four_threads: None) -> None:
 
 
 def test_workers_keep_their_threads_whatever_others_set(four_threads: None) -> None:
-    set_by_another, begun = threading.Event(), threading.Barrier(2, timeout=20)
+    set_by_another, begun = threading.Event(), threading.Barrier(2, timeout=600)
 
     def work(item: int) -> int:
         if item == 0:

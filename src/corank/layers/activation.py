@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from corank.layers.binary_inputs import BinaryInputs, fit_binary
+from corank.layers.within import ends_of, within
 from corank.statistics.input_ranges import threshold
 
 __all__ = ["InputQuantizer", "InputRounder", "fit_inputs"]
@@ -76,23 +77,23 @@ InputRounder = InputQuantizer | BinaryInputs
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, step: Tensor, low: int, high: int) -> Tensor:
-        ctx.save_for_backward(inputs, step)
+        values = (inputs / step).round_().clamp_(low, high).mul_(step)
+        ctx.save_for_backward(inputs, step, values)  # the layer that reads the values keeps them, too
         ctx.range = (low, high)
-        return (inputs / step).round_().clamp_(low, high).mul_(step)
+        return values
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        (inputs, step), (low, high) = ctx.saved_tensors, ctx.range
-        gradient, scaled = grad_outputs[0], inputs / step
-        inside = (scaled >= low) & (scaled <= high)
+        (inputs, step, values), gradient = ctx.saved_tensors, grad_outputs[0]
+        ends = ends_of(step, *ctx.range)
+        passed = within(gradient, inputs, ends)
         moved = None
         if ctx.needs_input_grad[1]:
             # d(s q) / ds with q = round(x / s): q - x / s inside the range, straight through the rounding, q outside.
-            error = scaled.round().clamp_(low, high) - torch.where(inside, scaled, 0.0)
+            error = (values - inputs.clamp(*ends)).mul_(passed).addcmul_(gradient - passed, values)
             # One number over all inputs: in half precision the sum would stop growing.
-            moved = (gradient * error).sum(dtype=torch.float32)
-        # where, and not a product with the mask, which would be turned into numbers first
-        return torch.where(inside, gradient, 0.0), moved, None, None
+            moved = error.sum(dtype=torch.float32) / step
+        return passed, moved, None, None
 
 
 def fit_inputs(values: Tensor, low: float, high: float, bits: int, range: str = "mse") -> InputRounder:

@@ -85,20 +85,21 @@ def _signs(inputs: Tensor, step: Tensor, shift: Tensor) -> Tensor:
 class _Sign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, step: Tensor, shift: Tensor, gradient: str) -> Tensor:
-        ctx.save_for_backward(inputs, step, shift)
+        values = _signs(inputs, step, shift)
+        ctx.save_for_backward(inputs, step, shift, values)  # the layer that reads the values keeps them, too
         ctx.gradient = gradient
-        return _signs(inputs, step, shift)
+        return values
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
-        (inputs, step, shift), given = ctx.saved_tensors, grad_outputs[0]
-        away = ((inputs - shift) / step).abs()
-        inside = away <= 1
-        through = given * ((2 - 2 * away) * inside if ctx.gradient == "polynomial" else inside)
+        (inputs, step, shift, values), given = ctx.saved_tensors, grad_outputs[0]
+        away = ((inputs - shift) / step).abs_()
+        slope = away.mul_(-2).add_(2).clamp_(min=0) if ctx.gradient == "polynomial" else away <= 1
+        through = given * slope
         moved = shifted = None
         if ctx.needs_input_grad[1]:
             # One number over all inputs: in half precision the sum would stop growing.
-            moved = torch.where(inputs >= shift, given, -given).sum(dtype=torch.float32)
+            moved = (given * values.sign()).sum(dtype=torch.float32)
         if ctx.needs_input_grad[2]:
             shifted = -through.to(shift.dtype).sum_to_size(shift.shape)
         return through.to(given.dtype), moved, shifted, None

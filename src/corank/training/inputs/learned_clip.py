@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from corank.layers import InputQuantizer
+from corank.layers.within import ends_of, within
 from corank.training.inputs.base import InputStart, InputTraining, SteppedInputs, TrainableInputs
 
 __all__ = ["LearnedClipInputs"]
@@ -44,17 +45,17 @@ class _Clipped(SteppedInputs):
 class _Clip(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, step: Tensor, quantizer: InputQuantizer) -> Tensor:
-        ctx.save_for_backward(inputs, step)
-        ctx.ends = (-quantizer.offset, 2**quantizer.bits - 1 - quantizer.offset)
-        return quantizer(inputs)  # gradients are off in here
+        values = quantizer(inputs)  # gradients are off in here
+        ctx.save_for_backward(inputs, step, values)  # the layer that reads the values keeps them, too
+        ctx.range = (-quantizer.offset, 2**quantizer.bits - 1 - quantizer.offset)
+        return values
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        (inputs, step), (low, high) = ctx.saved_tensors, ctx.ends
-        gradient = grad_outputs[0]
-        below, above = inputs < low * step, inputs >= high * step
+        (inputs, step, values), gradient = ctx.saved_tensors, grad_outputs[0]
+        passed = within(gradient, inputs, ends_of(step, *ctx.range), closed=(True, False))
         moved = None
         if ctx.needs_input_grad[1]:
             # One number over all inputs: in half precision the sum would stop growing.
-            moved = (gradient * (high * above.float() + low * below.float())).sum(dtype=torch.float32)
-        return gradient * ~(below | above), moved, None
+            moved = (gradient - passed).mul_(values).sum(dtype=torch.float32) / step
+        return passed, moved, None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from corank.layers.within import ends_of, within
 from corank.training.inputs.base import InputStart, InputTraining, SteppedInputs, TrainableInputs
 
 __all__ = ["ResolutionInputs"]
@@ -55,14 +57,18 @@ class _Coarse(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        (inputs, step), (low, high) = ctx.saved_tensors, ctx.range
-        gradient, scaled = grad_outputs[0], inputs / step
-        up, down = scaled > 0, scaled < 0
-        inside = (up & (scaled <= high)) | (down & (scaled >= low))
-        moved = None
-        if ctx.needs_input_grad[1]:
-            mean = up.float() * ((high + 1) / 2) + down.float() * ((low - 1) / 2)
-            coarse = torch.where(inside, mean, up.float() * high + down.float() * low)
-            # One number over all inputs: in half precision the sum would stop growing.
-            moved = (gradient * coarse).sum(dtype=torch.float32).mul(_SHRINK).clamp(-_LARGEST, _LARGEST)
-        return gradient * inside, moved, None, None
+        (inputs, step), gradient = ctx.saved_tensors, grad_outputs[0]
+        sides = [_of_side(gradient, inputs, step, most) for most in ctx.range if most]
+        passed, moved = (sum(found[1:], found[0]) for found in zip(*sides, strict=True))
+        return passed, moved.mul(_SHRINK).clamp(-_LARGEST, _LARGEST), None, None
+
+
+def _of_side(gradient: Tensor, inputs: Tensor, step: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The coarse gradients of the inputs of one sign, whose outermost code is ``most``, and theirs of ``alpha``."""
+    up = most > 0
+    near, far = ((0, most), (most, math.inf)) if up else ((most, 0), (-math.inf, most))
+    inside = within(gradient, inputs, ends_of(step, *near), closed=(not up, up))
+    beyond = within(gradient, inputs, ends_of(step, *far), closed=(False, False))
+    mean = (most + (1 if up else -1)) / 2
+    # One number over all inputs: in half precision the sum would stop growing.
+    return inside, mean * inside.sum(dtype=torch.float32) + most * beyond.sum(dtype=torch.float32)

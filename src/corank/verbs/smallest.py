@@ -18,6 +18,7 @@ from corank.config import check_progress
 from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import BudgetError, ConfigError
+from corank.layers import check_rotation
 from corank.losses import Loss
 from corank.presets import AUTO, Preset, chosen_preset, chosen_search
 from corank.processes import init_processes
@@ -99,6 +100,7 @@ def quantize_smallest(
     samples: int | None = None,
     batch_size: int = 32,
     fold: bool = True,
+    rotate: str | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     reference: str | None = None,
@@ -112,7 +114,7 @@ def quantize_smallest(
 
     Args:
         model, data, layers, codec, preset, search, adapter_bits, activations, activation_range, all_layers, refinement,
-            loss, samples, batch_size, fold, seed, device, reference, progress: as for :func:`corank.quantize`.
+            loss, samples, batch_size, fold, rotate, seed, device, reference, progress: as for :func:`corank.quantize`.
         max_drop: points of top-1 that may be lost; of a language model, nats per token that may be added; with
             unlabelled ``evaluation``, percent of samples on which the quantized model may choose another class than
             the float one.
@@ -134,6 +136,7 @@ def quantize_smallest(
             f"rate={rate!r}: quantize_smallest finds the rate; give rate='auto', or call quantize(..., rate={rate!r})"
         )
     check_kinds(model, layers=layers, refinement=refinement, device=device)
+    check_rotation(rotate)
     init_processes()
     Asked(rate=rate, codec=codec, activations=activations).check()
     recipe = chosen_preset(preset, codec, activation_range, rate)
@@ -143,7 +146,7 @@ def quantize_smallest(
     template = PlanTemplate(recipe, layers or {}, adapter_bits, all_layers, activations)
     candidates = tuple((one, 0.0) for one in RATES) if rate else _widths(recipe)
     request = QuantizeRequest(template, Width(), finder, how, origin_of(reference, preset, search, finder))
-    context = open_context(model, data, ContextOptions(samples, batch_size, seed, device, fold, loss, progress))
+    context = open_context(model, data, ContextOptions(samples, batch_size, seed, device, fold, loss, progress, rotate))
     first = drafted(_asked(request, rate, *candidates[-1]), context)
     check_fitted(first.plan)
     context = with_checkpoint(context, checkpoint, lambda: identity_of(request, first))

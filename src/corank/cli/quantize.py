@@ -39,6 +39,7 @@ def quantize(
     coder: asked.Coder = "auto",
     layer: asked.Layer = None,
     all_layers: asked.AllLayers = False,
+    rotate: asked.Rotate = None,
     adapter_bits: asked.AdapterBits = None,
     activations: asked.Activations = None,
     activation_range: asked.ActivationRange = None,
@@ -66,7 +67,7 @@ def quantize(
     files = MadeFiles(out, save_plan, "plan", record, report).checked()
     request = Request(bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers,
                       adapter_bits, samples, seed, model, chosen_device(device), checkpoint, activations, codec,
-                      activation_range, rate, prune, stream).checked(evaluation is not None, coder)  # fmt: skip
+                      activation_range, rate, prune, stream, rotate).checked(evaluation is not None, coder)  # fmt: skip
     source = request.source(pretrained, weights)
     view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))

@@ -120,6 +120,14 @@ Layer = Annotated[
 AllLayers = Annotated[
     bool, typer.Option("--all-layers", help="Code the first and last layer like the others.", rich_help_panel=PLAN)
 ]
+Rotate = Annotated[
+    str | None,
+    typer.Option(
+        help="Spread outliers first: fold (Llamas), layers (any).",
+        rich_help_panel=PLAN,
+        autocompletion=names(ROTATIONS),
+    ),
+]
 AdapterBits = Annotated[int | None, typer.Option(help="Of the adapters, 2 to 8; 8.", rich_help_panel=PLAN)]
 Coder = Annotated[
     str,

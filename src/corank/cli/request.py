@@ -14,6 +14,7 @@ import corank
 from corank.cli.sources import warn_if_random
 from corank.data import BatchSet, ImageSet, TokenSet
 from corank.errors import ConfigError
+from corank.layers import check_rotation
 from corank.models import ResolvedModel, resolve
 from corank.models.streamed import streamed_source
 from corank.presets import AUTO, chosen_codec, keeps_to_rate
@@ -52,10 +53,12 @@ class Request:
     rate: str | None = None
     prune: str | None = None
     stream: bool = False
+    rotate: str | None = None
 
     def checked(self, scored: bool, coder: str) -> Self:
         """Itself; raises ConfigError for options that exclude each other, and a coder that cannot be."""
         check_coder(coder)
+        check_rotation(self.rotate)
         common = {
             "--bits": self.bits, "--rate": self.rate, "--budget": self.budget, "--size": self.size,
             "--layer": self.layers or None, "--all-layers": self.all_layers or None,
@@ -78,7 +81,7 @@ class Request:
                 "--budget": self.budget, "--size": self.size, "--max-drop": self.max_drop, "--search": self.search,
                 "--iterations": self.iterations, "--plan": self.plan, "--all-layers": self.all_layers or None,
                 "--adapter-bits": self.adapter_bits, "--activations": self.activations, "--prune": self.prune,
-                "--eval": scored or None,
+                "--eval": scored or None, "--rotate": self.rotate,
             }  # fmt: skip
             _refuse("--stream", "the network is never there as a whole; --bits or --rate say how small", given)
         names = [self.codec, *(name for name in exceptions_of(self.layers).values() if isinstance(name, str))]
@@ -168,7 +171,7 @@ class Request:
             "adapter_bits": self.adapter_bits, "activations": self.activations,
             "activation_range": self.activation_range or "mse", "all_layers": self.all_layers, "samples": self.samples,
             "seed": self.seed, "device": self.device, "reference": self.reference, "checkpoint": self.checkpoint,
-            "progress": progress,
+            "progress": progress, "rotate": self.rotate,
         }  # fmt: skip
         if self.max_drop is not None and scored is not None:
             found = corank.quantize_smallest(model, images, self.max_drop, scored, rate=self.rate, **settings)

@@ -60,16 +60,16 @@ def outliers(shared: Path) -> Task:
 
 
 def measured(task: Task, asked: dict[str, Any], sequences: int | None) -> dict[str, Any]:
-    """Bytes of the file, nats of the loaded network, and seconds of the coding."""
+    """Bits a coded weight before entropy coding, bytes of the file, nats of the loaded network, seconds of coding."""
     made, data, test = task
     assert test is not None
     started = time.process_time()
     small = corank.quantize(made(), data, budget=0, **asked)
-    seconds = time.process_time() - started
+    seconds, bits = time.process_time() - started, round(small.corank_run.equivalent_bits, 3)
     with tempfile.TemporaryDirectory() as folder:
         size = corank.save(small, Path(folder) / "small.safetensors")
         back = corank.load(Path(folder) / "small.safetensors", made())
-    return {"bytes": size, "nats": nats(back, test, sequences), "cpu_s": round(seconds, 1)}
+    return {"bits": bits, "bytes": size, "nats": nats(back, test, sequences), "cpu_s": round(seconds, 1)}
 
 
 def nats(model: nn.Module, test: TokenSet, sequences: int | None) -> float:
@@ -90,18 +90,20 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     networks = {**NETWORKS, "outliers": outliers}
-    widths = [{"rate": one} for one in options.rate or ()]
+    widths: list[dict[str, Any]] = [{"rate": one} for one in options.rate or ()]
     if options.bits or not widths:
         for bits, name in product(options.bits or (4, 3, 2), options.codec or CODECS):
-            widths.append({"bits": bits, "codec": CODECS[name].with_bits(bits)})
+            widths.append({"bits": bits, "codec": name})
     for name in options.only or ("stories260k",):
         task = networks[name](options.shared)
         assert task[2] is not None
         print(name, "float", nats(task[0](), task[2], options.sequences), flush=True)
         for width, how in product(widths, options.rotate or ("off", "fold", "layers")):
             asked = {**width, "rotate": None if how == "off" else how, "preset": options.preset}
+            if "codec" in width:
+                asked["codec"] = CODECS[width["codec"]].with_bits(width["bits"])
             found = measured(task, {**asked, "samples": options.samples}, options.sequences)
-            print(name, {"rotate": how, **{key: str(value) for key, value in width.items()}}, json.dumps(found), flush=True)
+            print(name, options.preset, how, *width.values(), json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

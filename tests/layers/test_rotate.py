@@ -184,7 +184,7 @@ WRONG = [
 
 @pytest.mark.parametrize("entry", WRONG)
 def test_records_of_rotations_that_are_none(entry: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="a structure's (rotation|rotated-stream) has"):
+    with pytest.raises(ConfigError, match=r"a structure's (rotation|rotated-stream) has"):
         read_structure([entry])
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import corank
-from corank.codecs import Codec, ICQuant, Uniform
+from corank.codecs import ICQuant, Uniform
 from corank.data import TokenSet
 from corank.export import export_compressed_tensors, export_gguf, export_onnx
 from corank.export.to_torch import to_float
@@ -38,16 +38,16 @@ def logits(model: nn.Module) -> Tensor:
 
 
 ASKED = [
-    {"bits": 3, "budget": 0.5, "preset": "fast", "search": "greedy"},
-    {"rate": 2.0},
-    {"rate": 2.0, "codec": "trellis"},
-    {"bits": 3, "codec": ICQuant(levels="kmeans", per="layer"), "budget": 0},
-    {"bits": 4, "codec": Uniform(range="output", group=32, half=True), "budget": 0, "activations": 8},
+    ("fold", {"bits": 3, "budget": 0.5, "search": "uniform"}),
+    ("layers", {"bits": 3, "budget": 0.5, "preset": "nearest", "search": "greedy"}),
+    ("fold", {"rate": 2.0}),
+    ("layers", {"rate": 2.0, "codec": "trellis", "preset": "nearest"}),
+    ("fold", {"bits": 3, "codec": ICQuant(levels="kmeans", per="layer"), "budget": 0, "preset": "nearest"}),
+    ("layers", {"bits": 4, "codec": Uniform(range="output", group=32, half=True), "budget": 0, "activations": 8}),
 ]
 
 
-@pytest.mark.parametrize("how", ["fold", "layers"])
-@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize(("how", "asked"), ASKED)
 def test_a_file_loads_into_the_original_class(tmp_path: Path, how: str, asked: dict[str, Any]) -> None:
     model = decoder()
     small = corank.quantize(model, TOKENS, rotate=how, **asked)
@@ -63,8 +63,6 @@ def test_a_file_loads_into_the_original_class(tmp_path: Path, how: str, asked: d
     kinds = {entry["kind"] for entry in entries}
     assert kinds == ({"rotated-stream"} if how == "fold" else {"rotation"})
     assert (corank.evaluate(back, TokenSet(TOKENS), model).nats or 0) < 5
-    again = corank.quantize(model, TOKENS, rotate=how, **asked)
-    assert torch.equal(logits(again), logits(small))
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
@@ -164,7 +162,7 @@ def test_a_folded_network_is_written_for_llama_cpp(tmp_path: Path, folded: Any, 
     made = export_gguf(folded, tmp_path / "small.gguf", tokenizer=False)
     assert made.relative_difference < 1e-2
     assert "output.weight" in {tensor.name for tensor in gguf.GGUFReader(made.path).tensors}
-    with pytest.raises(corank.ModelError, match="turns its inputs as it runs, and GGUF has no such layer.*'fold'"):
+    with pytest.raises(corank.ModelError, match=r"turns its inputs as it runs, and GGUF has no such layer.*'fold'"):
         export_gguf(turning, tmp_path / "turning.gguf", tokenizer=False)
 
 

@@ -39,6 +39,7 @@ def quantize(
     coder: asked.Coder = "auto",
     layer: asked.Layer = None,
     all_layers: asked.AllLayers = False,
+    group: asked.Group = None,
     rotate: asked.Rotate = None,
     adapter_bits: asked.AdapterBits = None,
     activations: asked.Activations = None,
@@ -67,7 +68,8 @@ def quantize(
     files = MadeFiles(out, save_plan, "plan", record, report).checked()
     request = Request(bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers,
                       adapter_bits, samples, seed, model, chosen_device(device), checkpoint, activations, codec,
-                      activation_range, rate, prune, stream, rotate).checked(evaluation is not None, coder)  # fmt: skip
+                      activation_range, rate, prune, stream, rotate, group)  # fmt: skip
+    request = request.checked(evaluation is not None, coder)
     source = request.source(pretrained, weights)
     view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))

@@ -10,6 +10,7 @@ import typer
 from corank.cli.completion import names
 from corank.cli.options import INPUT, OUTPUT
 from corank.codecs import CODECS
+from corank.layers import ROTATIONS
 from corank.presets import PRESETS, SEARCH_NAMES
 from corank.statistics.input_ranges import RANGES
 from corank.storage.coders import CODERS
@@ -25,6 +26,7 @@ __all__ = [
     "CodecName",
     "Coder",
     "Evaluation",
+    "Group",
     "Iterations",
     "Layer",
     "MaxDrop",
@@ -33,6 +35,7 @@ __all__ = [
     "Preset",
     "Prune",
     "Rate",
+    "Rotate",
     "Samples",
     "SavePlan",
     "Search",
@@ -119,6 +122,9 @@ Layer = Annotated[
 ]
 AllLayers = Annotated[
     bool, typer.Option("--all-layers", help="Code the first and last layer like the others.", rich_help_panel=PLAN)
+]
+Group = Annotated[
+    int | None, typer.Option(help="Columns that share a scale, such as 64 or 128; a row.", rich_help_panel=PLAN)
 ]
 Rotate = Annotated[
     str | None,

@@ -151,9 +151,7 @@ class Uniform(Codec):
         scale = as_stored((high - low) / top)
         return scale, self._on_grid(-low / scale).clamp(0, top)
 
-    def _least_error(
-        self, rows: Tensor, mass: Tensor | None, whole: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def _least_error(self, rows: Tensor, mass: Tensor | None, whole: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The scale and offset of least squared error, over shrunken ranges and the offsets near each."""
         low, high = whole
         best_scale, best_offset = self._from_range(low, high)

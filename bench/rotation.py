@@ -23,6 +23,7 @@ from torch import nn
 import corank
 from corank.codecs import Codec, ICQuant, Uniform
 from corank.data import TokenSet
+from corank.storage.model_record import run_of
 
 CODECS: dict[str, Codec] = {
     "minmax": Uniform(half=True),
@@ -65,7 +66,7 @@ def measured(task: Task, asked: dict[str, Any], sequences: int | None) -> dict[s
     assert test is not None
     started = time.process_time()
     small = corank.quantize(made(), data, budget=0, **asked)
-    seconds, bits = time.process_time() - started, round(small.corank_run.equivalent_bits, 3)
+    seconds, bits = time.process_time() - started, round(run_of(small).equivalent_bits, 3)
     with tempfile.TemporaryDirectory() as folder:
         size = corank.save(small, Path(folder) / "small.safetensors")
         back = corank.load(Path(folder) / "small.safetensors", made())
@@ -77,7 +78,7 @@ def nats(model: nn.Module, test: TokenSet, sequences: int | None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--only", choices=("stories260k", "shakespeare7m", "outliers"), action="append")
     parser.add_argument("--bits", type=int, action="append")

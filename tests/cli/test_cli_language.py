@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from corank.codecs import Uniform
-from corank.storage import read
+from corank.storage.artifact import read
 
 transformers = pytest.importorskip("transformers")
 

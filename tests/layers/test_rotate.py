@@ -61,7 +61,7 @@ FAMILY = [
 def test_a_folded_decoder_computes_what_it_did(kind: str, settings: dict[str, Any]) -> None:
     model = decoder(kind, **settings)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    made = rotated(model, lambda one: one(IDS).logits, "fold", 5)
+    made: Any = rotated(model, lambda one: one(IDS).logits, "fold", 5)
     torch.testing.assert_close(logits(made), logits(model), rtol=0, atol=1e-10)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     tied = settings.get("tie_word_embeddings", False)
@@ -80,7 +80,7 @@ def test_a_folded_decoder_computes_what_it_did(kind: str, settings: dict[str, An
 def test_values_are_rotated_by_heads() -> None:
     """The stream alone moves no rows of the values."""
     model = decoder()
-    made = rotated(model, lambda one: one(IDS).logits, "fold", 0)
+    made: Any = rotated(model, lambda one: one(IDS).logits, "fold", 0)
 
     def own(one: Any) -> Tensor:
         weight = one.model.layers[0].self_attn.v_proj.weight * one.model.layers[0].input_layernorm.weight
@@ -93,7 +93,7 @@ def test_values_are_rotated_by_heads() -> None:
 
 
 def test_structure_makes_the_folded_network_of_the_original_class() -> None:
-    made = rotated(decoder(tie_word_embeddings=True), lambda one: one(IDS).logits, "fold", 0)
+    made: Any = rotated(decoder(tie_word_embeddings=True), lambda one: one(IDS).logits, "fold", 0)
     fresh = decoder(tie_word_embeddings=True)
     apply_structure(fresh, structure_of(made))
     fresh.load_state_dict(made.state_dict())
@@ -105,7 +105,7 @@ def test_structure_makes_the_folded_network_of_the_original_class() -> None:
 @pytest.mark.parametrize("tied", [False, True])
 def test_layers_that_rotate_their_inputs(tied: bool) -> None:
     model = decoder(tie_word_embeddings=tied)
-    made = rotated(model, lambda one: one(IDS).logits, "layers", 5)
+    made: Any = rotated(model, lambda one: one(IDS).logits, "layers", 5)
     torch.testing.assert_close(logits(made), logits(model), rtol=0, atol=1e-10)
     layers = {name: one for name, one in made.named_modules() if isinstance(one, RotatedLayer)}
     assert ("lm_head" in layers) is not tied and len(layers) == 14 + (not tied)
@@ -134,7 +134,7 @@ def test_gpt2_and_its_own_linear_layers() -> None:
     model = transformers.GPT2LMHeadModel(config).eval().double()
     with pytest.raises(ModelError, match=r"no model\.embed_tokens; rotate='layers' takes any network"):
         rotated(model, lambda one: one(IDS).logits, "fold", 0)
-    made = rotated(model, lambda one: one(IDS).logits, "layers", 0)
+    made: Any = rotated(model, lambda one: one(IDS).logits, "layers", 0)
     torch.testing.assert_close(logits(made), logits(model), rtol=0, atol=1e-10)
     assert sum(isinstance(one, RotatedLayer) for one in made.modules()) == 4
 
@@ -149,7 +149,7 @@ def test_attention_of_torch_keeps_its_output_layer() -> None:
             return self.last(self.attention(inputs, inputs, inputs)[0])
 
     inputs = torch.randn(2, 3, 8)
-    made = rotated(Net(), lambda one: one(inputs), "layers", 0)
+    made: Any = rotated(Net(), lambda one: one(inputs), "layers", 0)
     assert [name for name, one in made.named_modules() if isinstance(one, RotatedLayer)] == ["last"]
 
 

@@ -39,8 +39,8 @@ CODECS: dict[str, Codec] = {
 
 
 def outliers(shared: Path) -> Task:
-    """stories260k with outlier channels: of each norm a few gains are 30 times what they were, and the columns that
-    read them a thirtieth, so that it computes the same."""
+    """stories260k with outlier columns: of each norm a few gains are a thirtieth of what they were, and the columns
+    that read them 30 times, so that it computes the same. "fold" undoes that by the gains alone; "layers" rotates."""
     made, data, test = NETWORKS["stories260k"](shared)
 
     def stretched() -> nn.Module:
@@ -52,9 +52,9 @@ def outliers(shared: Path) -> Task:
                 read = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
                 read = read if kind == "input_layernorm" else ["mlp.gate_proj", "mlp.up_proj"]
                 with torch.no_grad():
-                    norm.get_parameter("weight")[::21] *= 30
+                    norm.get_parameter("weight")[::21] /= 30
                     for one in read:
-                        modules[f"{block}.{one}"].get_parameter("weight")[:, ::21] /= 30
+                        modules[f"{block}.{one}"].get_parameter("weight")[:, ::21] *= 30
         return model
 
     return stretched, data, test

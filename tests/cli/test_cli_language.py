@@ -196,12 +196,12 @@ def padded():
 def test_rotations_and_groups(invoke: Any, folder: Path) -> None:
     out, tokens, model = folder / "small.safetensors", folder / "tokens.npz", f"hf:{folder / 'net'}"
     words = ["--data", tokens, "--preset", "nearest", "--bits", "3", "--out", out]
-    result = invoke("quantize", model, *words, "--rotate", "fold", "--group", "8")
+    result = invoke("quantize", model, *words, "--rotate", "fold", "--codec", "uniform/8")
     assert result.exit_code == 0, result.output
     run = read(out)[0]
     assert run.structure == ({"kind": "rotated-stream", "module": "lm_head", "untied": True, "seed": 0},)
     assert {plan.codec for plan in run.plan.coded().values()} == {Uniform(3, range="mse", group=8)}
     result = invoke("quantize", model, *words, "--rotate", "both")
     assert result.exit_code == 2 and "rotate='both'" in result.output, result.output
-    result = invoke("quantize", model, *words, "--group", "8", "--codec", "kmeans")
-    assert result.exit_code == 2 and "--group and --codec were given" in result.output, result.output
+    result = invoke("quantize", model, *words, "--codec", "kmeans/8")
+    assert result.exit_code == 2 and "NAME/COLUMNS" in result.output, result.output

@@ -39,7 +39,6 @@ def quantize(
     coder: asked.Coder = "auto",
     layer: asked.Layer = None,
     all_layers: asked.AllLayers = False,
-    group: asked.Group = None,
     rotate: asked.Rotate = None,
     adapter_bits: asked.AdapterBits = None,
     activations: asked.Activations = None,
@@ -68,8 +67,7 @@ def quantize(
     files = MadeFiles(out, save_plan, "plan", record, report).checked()
     request = Request(bits, budget, size, max_drop, preset, search, iterations, plan, tuple(layer or ()), all_layers,
                       adapter_bits, samples, seed, model, chosen_device(device), checkpoint, activations, codec,
-                      activation_range, rate, prune, stream, rotate, group)  # fmt: skip
-    request = request.checked(evaluation is not None, coder)
+                      activation_range, rate, prune, stream, rotate).checked(evaluation is not None, coder)  # fmt: skip
     source = request.source(pretrained, weights)
     view = InputOptions(image_size, mean, std, image_key, label_key, length, label)
     images, *scored = view.read(source, data, *([evaluation] if evaluation else []))
@@ -81,5 +79,4 @@ def quantize(
     result = record_of(Made("quantize", command_line(context)), corank.inspect(quantized, True, coder), scores, source)
     result |= {"tried": [trial._asdict() for trial in tried], **files.heard(quantized, (scored or [images])[0])}
     written = files.write(lambda path: corank.save(quantized, path, coder), result)
-    if not quiet:
-        show_made(result, written)
+    show_made(result, written, quiet=quiet)

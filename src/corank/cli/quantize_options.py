@@ -26,7 +26,6 @@ __all__ = [
     "CodecName",
     "Coder",
     "Evaluation",
-    "Group",
     "Iterations",
     "Layer",
     "MaxDrop",
@@ -122,9 +121,6 @@ Layer = Annotated[
 ]
 AllLayers = Annotated[
     bool, typer.Option("--all-layers", help="Code the first and last layer like the others.", rich_help_panel=PLAN)
-]
-Group = Annotated[
-    int | None, typer.Option(help="Columns that share a scale, such as 64 or 128; a row.", rich_help_panel=PLAN)
 ]
 Rotate = Annotated[
     str | None,

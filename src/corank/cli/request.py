@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,14 +12,12 @@ from torch import nn
 
 import corank
 from corank.cli.sources import warn_if_random
-from corank.codecs import Codec, Uniform
-from corank.config import choose
 from corank.data import BatchSet, ImageSet, TokenSet
 from corank.errors import ConfigError
 from corank.layers import check_rotation
 from corank.models import ResolvedModel, resolve
 from corank.models.streamed import streamed_source
-from corank.presets import AUTO, PRESETS, chosen_codec, keeps_to_rate
+from corank.presets import AUTO, chosen_codec, keeps_to_rate
 from corank.progress import Progress
 from corank.pruning.narrowing import Narrowing
 from corank.quantization.request import usual_rate
@@ -27,8 +25,6 @@ from corank.storage.entropy_coding import check_coder
 from corank.verbs.smallest import Trial
 
 __all__ = ["Request", "exceptions_of"]
-
-_UNIFORM = "uniform"
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,6 @@ class Request:
     prune: str | None = None
     stream: bool = False
     rotate: str | None = None
-    group: int | None = None
 
     def checked(self, scored: bool, coder: str) -> Self:
         """Itself; raises ConfigError for options that exclude each other, and a coder that cannot be."""
@@ -76,14 +71,6 @@ class Request:
                 "--activation-range": self.activation_range,
             }  # fmt: skip
             _refuse("--plan", "the plan says everything", clash)
-        if self.group is not None:
-            given = {
-                "--plan": self.plan,
-                "--rate": self.rate,
-                "--codec": None if self.codec == _UNIFORM else self.codec,
-            }
-            _refuse("--group", "codes are uniform, of fixed width", given)
-            self._codec()
         if self.max_drop is not None:
             given = {"--bits": self.bits, "--budget": self.budget, "--size": self.size}
             _refuse("--max-drop", "bits and budget are found", given)
@@ -94,7 +81,7 @@ class Request:
                 "--budget": self.budget, "--size": self.size, "--max-drop": self.max_drop, "--search": self.search,
                 "--iterations": self.iterations, "--plan": self.plan, "--all-layers": self.all_layers or None,
                 "--adapter-bits": self.adapter_bits, "--activations": self.activations, "--prune": self.prune,
-                "--eval": scored or None, "--rotate": self.rotate, "--group": self.group,
+                "--eval": scored or None, "--rotate": self.rotate,
             }  # fmt: skip
             _refuse("--stream", "the network is never there as a whole; --bits or --rate say how small", given)
         names = [self.codec, *(name for name in exceptions_of(self.layers).values() if isinstance(name, str))]
@@ -133,17 +120,10 @@ class Request:
         if self.size is not None and rate != AUTO:
             _refuse("--size", "the size sets the budget", {"--budget": self.budget})
 
-    def _codec(self) -> str | Codec | None:
-        """The codec asked for; with groups, the preset's own with those."""
-        if self.group is None:
-            return self.codec
-        own = choose(self.preset or "fast", PRESETS, "preset").codec
-        return replace(own if isinstance(own, Uniform) else Uniform(), group=self.group)
-
     @property
     def _usual_rate(self) -> float | str | None:
         """The rate that was asked for, if only by a size."""
-        fixed = (self.bits, self.budget, self.plan, self._codec(), self.search, self.adapter_bits, self.activations)
+        fixed = (self.bits, self.budget, self.plan, self.codec, self.search, self.adapter_bits, self.activations)
         return usual_rate(_rate(self.rate), self.size, self.preset or "fast", None, fixed)
 
     def source(self, pretrained: bool, weights: Path | None) -> ResolvedModel:
@@ -186,7 +166,7 @@ class Request:
         model.to(self.device)
         preset = self.preset or "fast"
         settings: dict[str, Any] = {
-            "layers": exceptions_of(self.layers), "codec": self._codec(), "preset": preset, "search": self.search,
+            "layers": exceptions_of(self.layers), "codec": self.codec, "preset": preset, "search": self.search,
             "refinement": None if self.iterations is None else corank.Refinement(self.iterations),
             "adapter_bits": self.adapter_bits, "activations": self.activations,
             "activation_range": self.activation_range or "mse", "all_layers": self.all_layers, "samples": self.samples,

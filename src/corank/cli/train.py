@@ -87,8 +87,7 @@ def train(
     result = record_of(made, seen, scores, source) if seen else _of_float(made, scores, source, how, seed)
     result |= files.heard(trained, (scored or [images])[0]) | ({} if seen else {"search_history": steps})
     written = files.write(lambda path: _save(trained, result, path, coder), result)
-    if not quiet:
-        show_made(result, written, "trained")
+    show_made(result, written, "trained", quiet)
 
 
 def _float_network(how: corank.Recipe, source: ResolvedModel) -> ResolvedModel:

@@ -18,7 +18,6 @@ from corank.config import check_progress
 from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
 from corank.errors import BudgetError, ConfigError
-from corank.layers import check_rotation
 from corank.losses import Loss
 from corank.presets import AUTO, Preset, chosen_preset, chosen_search
 from corank.processes import init_processes
@@ -136,7 +135,6 @@ def quantize_smallest(
             f"rate={rate!r}: quantize_smallest finds the rate; give rate='auto', or call quantize(..., rate={rate!r})"
         )
     check_kinds(model, layers=layers, refinement=refinement, device=device)
-    check_rotation(rotate)
     init_processes()
     Asked(rate=rate, codec=codec, activations=activations).check()
     recipe = chosen_preset(preset, codec, activation_range, rate)
@@ -150,8 +148,7 @@ def quantize_smallest(
     first = drafted(_asked(request, rate, *candidates[-1]), context)
     check_fitted(first.plan)
     context = with_checkpoint(context, checkpoint, lambda: identity_of(request, first))
-    # Opened once for all candidates: the float network, what its layers see, and what it scores.
-    statistics, scorer = statistics_of(context, first.plan, keep=True), Scorer(model, evaluation)
+    statistics, scorer = statistics_of(context, first.plan, keep=True), Scorer(model, evaluation)  # once for all
 
     def attempt(bits: float, budget: float) -> tuple[Trial, nn.Module]:
         started, own = time.perf_counter(), context.within(f"{bits:g}+{budget:g}")

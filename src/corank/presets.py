@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from corank.codecs import CODECS, Codec, RatedLevels, RateUniform, Trellis, Uniform
 from corank.config import choose
@@ -164,7 +165,8 @@ def _checked_rate(rate: float | str) -> float:
 
 
 def chosen_codec(choice: str | Codec, own: Codec) -> Codec:
-    """The codec given, or the one of that name in :data:`~corank.codecs.CODECS`; "NAME:BITS" also says its width.
+    """The codec given, or the one of that name in :data:`~corank.codecs.CODECS`; "NAME:BITS" also says its width, and
+    "NAME/COLUMNS" or "NAME/COLUMNS:BITS" how many columns share a scale.
 
     Where ``own`` is of that kind, it is taken with its settings; else all but the width are at their defaults.
     """
@@ -173,13 +175,25 @@ def chosen_codec(choice: str | Codec, own: Codec) -> Codec:
     if not isinstance(choice, str):
         raise ConfigError(f"codec={choice!r}: a name ({', '.join(sorted(CODECS))}) or a corank.codecs.Codec")
     name, colon, bits = choice.partition(":")
+    name, slash, columns = name.partition("/")
     kind = choose(name, CODECS, "codec")
     codec = own if type(own) is kind else kind()
+    if slash:
+        codec = _grouped(codec, choice, columns)
     if not colon:
         return codec
     if not (bits.isascii() and bits.isdigit()):
         raise ConfigError(f"codec {choice!r}: NAME or NAME:BITS, e.g. 'dense-shift' or 'dense-shift:3'")
     return codec.with_bits(int(bits[:6]))
+
+
+def _grouped(codec: Codec, choice: str, columns: str) -> Codec:
+    """The codec with a scale for so many columns."""
+    if not (columns.isascii() and columns.isdigit()) or "group" not in {field.name for field in fields(codec)}:
+        raise ConfigError(
+            f"codec {choice!r}: NAME/COLUMNS, e.g. 'uniform/64', of a codec whose scales may be of groups of columns"
+        )
+    return replace(codec, **dict[str, Any](group=int(columns[:6])))
 
 
 def keeps_to_rate(choice: str | Codec | None) -> bool:

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corank.codecs import Uniform
+from corank.storage.artifact import read
+
 transformers = pytest.importorskip("transformers")
 
 
@@ -188,3 +191,17 @@ def padded():
         words = ["--to", "onnx", "--out", folder / "small.onnx", "--data", f"{own}:{data}", "--quiet"]
         result = invoke("export", name, artifact, *words)
         assert result.exit_code == 0, result.output
+
+
+def test_rotations_and_groups(invoke: Any, folder: Path) -> None:
+    out, tokens, model = folder / "small.safetensors", folder / "tokens.npz", f"hf:{folder / 'net'}"
+    words = ["--data", tokens, "--preset", "nearest", "--bits", "3", "--out", out]
+    result = invoke("quantize", model, *words, "--rotate", "fold", "--codec", "uniform/8")
+    assert result.exit_code == 0, result.output
+    run = read(out)[0]
+    assert run.structure == ({"kind": "rotated-stream", "module": "lm_head", "untied": True, "seed": 0},)
+    assert {plan.codec for plan in run.plan.coded().values()} == {Uniform(3, range="mse", group=8)}
+    result = invoke("quantize", model, *words, "--rotate", "both")
+    assert result.exit_code == 2 and "rotate='both'" in result.output, result.output
+    result = invoke("quantize", model, *words, "--codec", "kmeans/8")
+    assert result.exit_code == 2 and "NAME/COLUMNS" in result.output, result.output

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from reference.uniform import levels_of, quantize
+from torch import Tensor
 
 from corank.codecs import CODECS, Uniform
 from corank.errors import ConfigError
@@ -245,3 +246,31 @@ def test_half_offsets_lose_no_more_than_whole_ones(bits: int) -> None:
 def test_half_offsets_where_there_are_none(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="half"):
         Uniform(**{"bits": 2, "half": True, **wrong})
+
+
+@pytest.mark.parametrize(("bits", "group"), [(2, 0), (3, 8), (4, 0), (3, -1)])
+def test_a_range_by_the_output_loses_least_where_inputs_are_large(bits: int, group: int) -> None:
+    """Inputs that are not correlated: the error of the output is a sum over columns, each by its input's energy."""
+    torch.manual_seed(0)
+    weight, energy = torch.randn(12, 32).pow(3), torch.rand(32).pow(4) + 1e-2
+    gram = torch.diag(energy)[None]
+
+    def lost(codec: Uniform, known: Tensor | None) -> float:
+        book = codec.fit(weight, known)
+        return float(((book.values(book.nearest(weight)) - weight).square() * energy).sum())
+
+    plain, aware = (Uniform(bits, group=group, range=how, half=True) for how in ("mse", "output"))
+    assert lost(aware, gram) < 0.97 * lost(plain, gram)
+    assert lost(aware, None) == lost(plain, None)
+    alike = torch.eye(32, dtype=torch.float32)[None] * 7
+    for name, tensor in aware.fit(weight, alike).tensors().items():
+        assert torch.equal(tensor, plain.fit(weight).tensors()[name])
+
+
+def test_channel_groups_have_inputs_of_their_own() -> None:
+    torch.manual_seed(0)
+    weight, grams = torch.randn(6, 16).pow(3), torch.diag_embed(torch.rand(2, 16).pow(4) + 1e-2)
+    whole = Uniform(3, range="output").fit(weight, grams)
+    for place in (0, 1):
+        part = Uniform(3, range="output").fit(weight[3 * place : 3 * place + 3], grams[place : place + 1])
+        assert torch.equal(whole.scale[3 * place : 3 * place + 3], part.scale)

@@ -58,8 +58,10 @@ class MadeFiles:
         )
 
 
-def show_made(result: Mapping[str, Any], written: Sequence[Path], made: str = "quantized") -> None:
-    """The float network and the one that was ``made`` of it, what is worth knowing, and where it went."""
+def show_made(result: Mapping[str, Any], written: Sequence[Path], made: str = "quantized", quiet: bool = False) -> None:
+    """The float network and the one that was ``made`` of it, what is worth knowing, and where it went; unless quiet."""
+    if quiet:
+        return
     console = results_console()
     console.print(summary_table(result, made))
     show_skipped(console, result["skipped"])

@@ -47,5 +47,4 @@ def quantize(
     result = record_of(Made("quantize", command_line(context)), about, scores, source)
     result |= {"tried": [trial._asdict() for trial in tried], **files.heard(quantized, (scored or [images])[0])}
     written = files.write(lambda path: corank.save(quantized, path, request.coder), result)
-    if not told.quiet:
-        show_made(result, written)
+    show_made(result, written, quiet=told.quiet)

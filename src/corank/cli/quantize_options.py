@@ -10,6 +10,7 @@ import typer
 from corank.cli.completion import names
 from corank.cli.options import INPUT, OUTPUT
 from corank.codecs import CODECS
+from corank.layers import ROTATIONS
 from corank.presets import PRESETS, SEARCH_NAMES
 from corank.statistics.input_ranges import RANGES
 from corank.storage.coders import CODERS
@@ -33,6 +34,7 @@ __all__ = [
     "Preset",
     "Prune",
     "Rate",
+    "Rotate",
     "Samples",
     "SavePlan",
     "Search",
@@ -119,6 +121,14 @@ Layer = Annotated[
 ]
 AllLayers = Annotated[
     bool, typer.Option("--all-layers", help="Code the first and last layer like the others.", rich_help_panel=PLAN)
+]
+Rotate = Annotated[
+    str | None,
+    typer.Option(
+        help="Spread outliers first: fold (Llamas), layers (any).",
+        rich_help_panel=PLAN,
+        autocompletion=names(ROTATIONS),
+    ),
 ]
 AdapterBits = Annotated[int | None, typer.Option(help="Of the adapters, 2 to 8; 8.", rich_help_panel=PLAN)]
 Coder = Annotated[

@@ -13,6 +13,7 @@ import corank.cli.quantize_options as options
 from corank.cli.sources import ModelOptions, Work
 from corank.data import BatchSet, ImageSet, TokenSet
 from corank.errors import ConfigError
+from corank.layers import check_rotation
 from corank.models import ResolvedModel
 from corank.models.streamed import streamed_source
 from corank.presets import AUTO, chosen_codec, keeps_to_rate
@@ -45,6 +46,7 @@ class Request:
     plan: options.Plan = None
     layer: options.Layer = None
     all_layers: options.AllLayers = False
+    rotate: options.Rotate = None
     adapter_bits: options.AdapterBits = None
     activations: options.Activations = None
     activation_range: options.ActivationRange = None
@@ -60,6 +62,7 @@ class Request:
     def checked(self, scored: bool) -> Self:
         """Itself; raises ConfigError for options that exclude each other, and a coder that cannot be."""
         check_coder(self.coder)
+        check_rotation(self.rotate)
         common = {
             "--bits": self.bits, "--rate": self.rate, "--budget": self.budget, "--size": self.size,
             "--layer": self.layer or None, "--all-layers": self.all_layers or None,
@@ -82,7 +85,7 @@ class Request:
                 "--budget": self.budget, "--size": self.size, "--max-drop": self.max_drop, "--search": self.search,
                 "--iterations": self.iterations, "--plan": self.plan, "--all-layers": self.all_layers or None,
                 "--adapter-bits": self.adapter_bits, "--activations": self.activations, "--prune": self.prune,
-                "--eval": scored or None,
+                "--eval": scored or None, "--rotate": self.rotate,
             }  # fmt: skip
             _refuse("--stream", "the network is never there as a whole; --bits or --rate say how small", given)
         names = [self.codec, *(name for name in self.layers.values() if isinstance(name, str))]
@@ -169,7 +172,7 @@ class Request:
             "adapter_bits": self.adapter_bits, "activations": self.activations,
             "activation_range": self.activation_range or "mse", "all_layers": self.all_layers, "samples": self.samples,
             "seed": work.seed, "device": work.place, "reference": source.reference, "checkpoint": self.checkpoint,
-            "progress": progress,
+            "progress": progress, "rotate": self.rotate,
         }  # fmt: skip
         if self.max_drop is not None and scored:
             found = corank.quantize_smallest(model, images, self.max_drop, scored[0], rate=self.rate, **settings)

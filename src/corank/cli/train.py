@@ -61,8 +61,7 @@ def train(
     result = record_of(made, seen, scores, source) if seen else _of_float(made, scores, source, how, work.seed)
     result |= files.heard(trained, (scored or [images])[0]) | ({} if seen else {"search_history": steps})
     written = files.write(lambda path: _save(trained, result, path, request.coder), result)
-    if not told.quiet:
-        show_made(result, written, "trained")
+    show_made(result, written, "trained", told.quiet)
 
 
 def _of_float(made: Made, scores: Scores, source: ResolvedModel, how: corank.Recipe, seed: int) -> dict[str, Any]:

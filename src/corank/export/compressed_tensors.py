@@ -19,6 +19,7 @@ from corank.export.check import Arrays, check, expected_of
 from corank.export.compressed_layers import PackedLayer, layers_of
 from corank.export.example import outputs_of
 from corank.export.result import ExportResult
+from corank.export.rotations import refuse_rotated
 from corank.export.to_torch import to_float
 from corank.files import staged
 from corank.models.network_folder import CONFIG, WEIGHTS_OF_TRANSFORMERS, auto_class, network_files
@@ -64,6 +65,7 @@ def export_compressed_tensors(
     """
     run_of(model)
     _check(model, dtype)
+    refuse_rotated(model, "compressed-tensors")
     target, plain = Path(folder), to_float(model)
     layers, reasons = layers_of(model)
     if not layers:

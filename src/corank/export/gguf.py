@@ -30,6 +30,7 @@ from corank.export.gguf_llama import (
 )
 from corank.export.gguf_tokenizer import TokenizerFields, tokenizer_fields
 from corank.export.result import ExportResult
+from corank.export.rotations import refuse_rotated
 from corank.export.stored import StoredWeight, stored_weight
 from corank.export.to_torch import to_float
 from corank.files import staged
@@ -109,6 +110,7 @@ def export_gguf(
     """
     run_of(model)
     need_gguf()
+    refuse_rotated(model, "GGUF")
     config, target = check_llama(model), Path(path)
     plain = to_float(model)
     fields = _fields(tokenizer, model, config)

@@ -36,6 +36,8 @@ from corank.layers.prepare import PreparedModel, prepare
 from corank.layers.query_key import ProductAttention, QueryKeyAttention
 from corank.layers.recurrent import CellReader, RecurrentReader
 from corank.layers.replace import replace_module
+from corank.layers.rotate import ROTATIONS, check_rotation, rotated
+from corank.layers.rotated import RotatedLayer
 from corank.layers.rounded_operand import RoundedOperand
 from corank.layers.rprelu import RPReLU
 from corank.layers.shortcut import Shortcut
@@ -55,6 +57,7 @@ from corank.layers.transposed import CodedTransposedLinear, TransposedLinear
 __all__ = [
     "FOUND",
     "KINDS",
+    "ROTATIONS",
     "STRUCTURE",
     "AttentionReader",
     "BinaryInputs",
@@ -92,6 +95,7 @@ __all__ = [
     "QueryKeyAttention",
     "RPReLU",
     "RecurrentReader",
+    "RotatedLayer",
     "RoundedOperand",
     "Shortcut",
     "Structure",
@@ -102,6 +106,7 @@ __all__ = [
     "apply_structure",
     "as_held",
     "centre_codecs",
+    "check_rotation",
     "coded_class",
     "find_structure",
     "fit_inputs",
@@ -118,6 +123,7 @@ __all__ = [
     "read_structure",
     "remove_norm",
     "replace_module",
+    "rotated",
     "split_centres",
     "structure_of",
     "with_widths",

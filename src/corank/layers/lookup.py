@@ -37,9 +37,9 @@ class CodedTable(CodedLayer):
     def _parts(self, index: Tensor) -> dict[str, Tensor] | None:
         """What is stored for those rows, unpacked; None where it cannot be told apart."""
         _, rows, columns = self.geometry.matrix_shape
-        of_one = self.format.with_shape((1, 1, columns)).tensors()
         if self.codec.checked_tensors or rows == 1:
             return None
+        of_one = self.format.with_shape((1, 1, columns)).tensors()
         found: dict[str, Tensor] = {}
         for name, spec in self.slots().items():
             each = of_one[name].count

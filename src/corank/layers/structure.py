@@ -13,8 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from corank.errors import ConfigError, ModelError
+from corank.layers.fold_rotation import untie
 from corank.layers.query_key import ProductAttention, QueryKeyAttention
 from corank.layers.replace import replace_module
+from corank.layers.rotated import RotatedLayer
 from corank.layers.rprelu import replace_relus
 from corank.layers.shortcut import Shortcut
 from corank.layers.width import resize
@@ -27,6 +29,7 @@ STRUCTURE = "corank_structure"
 
 _MOST_ENTRIES, _MOST_CALLS, _MOST_CHANNELS = 10_000, 1000, 1 << 22  # channels of all entries together
 _MOST_SIZES, _MOST_SIZE = 64, 1 << 31  # of one module; of one size
+_SEEDS = 1 << 64
 
 
 def apply_structure(model: nn.Module, structure: Iterable[Mapping[str, Any]]) -> None:
@@ -41,6 +44,11 @@ def apply_structure(model: nn.Module, structure: Iterable[Mapping[str, Any]]) ->
       :class:`~corank.layers.query_key.QueryKeyAttention`, whose products round what they multiply to so many bits.
     - ``{"kind": "products", "module": NAME, "bits": 2 to 8 or null}``: it keeps its queries and keys, and becomes a
       :class:`~corank.layers.query_key.ProductAttention`.
+    - ``{"kind": "rotation", "module": NAME, "outputs": false, "seed": 0}``: the layer becomes a
+      :class:`~corank.layers.rotated.RotatedLayer` round it, whose weight is rotated already. The layer goes by
+      ``NAME.layer`` then.
+    - ``{"kind": "rotated-stream", "module": HEAD, "untied": true, "seed": 0}``: the weights are those of a network that
+      :func:`~corank.layers.fold_rotation.fold_rotation` rotated. Its head gets a weight of its own, where it was tied.
     - ``{"kind": "width", "module": NAME, "sizes": {"out_channels": 12}}``: the layer has fewer channels, features,
       groups or heads; see :func:`~corank.layers.width.resize`. The empty name is the network itself.
 
@@ -110,6 +118,15 @@ def _check_bits(entry: Mapping[str, Any]) -> None:
         raise ConfigError(f"a structure's bits are 2 to 8, or null for float, not {str(bits)[:80]!r}")
 
 
+def _check_seed(entry: Mapping[str, Any]) -> None:
+    said = "outputs" if entry["kind"] == "rotation" else "untied"
+    if type(entry["seed"]) is not int or not 0 <= entry["seed"] < _SEEDS or type(entry[said]) is not bool:
+        raise ConfigError(
+            f"a structure's rotation has a seed from 0 to 2**64 - 1 and {said!r}, true or false, not "
+            f"{str(entry['seed'])[:80]!r} and {str(entry[said])[:80]!r}"
+        )
+
+
 def _rprelu(model: nn.Module, entry: Mapping[str, Any]) -> None:
     module = _module(model, entry["module"]) if entry["module"] else model
     replace_relus(module, entry["channels"], _like(module, model))
@@ -132,6 +149,19 @@ def _query_key(model: nn.Module, entry: Mapping[str, Any]) -> None:
 def _products(model: nn.Module, entry: Mapping[str, Any]) -> None:
     attention = _module(model, entry["module"])
     replace_module(model, attention, ProductAttention(attention, entry["bits"]))
+
+
+def _rotation(model: nn.Module, entry: Mapping[str, Any]) -> None:
+    layer = _module(model, entry["module"])
+    replace_module(model, layer, RotatedLayer(layer, entry["seed"], entry["outputs"]))
+
+
+def _rotated_stream(model: nn.Module, entry: Mapping[str, Any]) -> None:
+    head = _module(model, entry["module"])
+    if type(head) is not nn.Linear:
+        raise ModelError(f"its module {entry['module'][:200]!r} is no Linear layer, so no head")
+    if entry["untied"]:
+        untie(model, head)
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:
@@ -181,6 +211,8 @@ def with_widths(structure: Structure, sizes: Mapping[str, Mapping[str, Any]]) ->
 KINDS: Mapping[str, _Kind] = {
     "products": _Kind(("bits",), _check_bits, _products),
     "query-key": _Kind(("bits",), _check_bits, _query_key),
+    "rotated-stream": _Kind(("untied", "seed"), _check_seed, _rotated_stream),
+    "rotation": _Kind(("outputs", "seed"), _check_seed, _rotation),
     "rprelu": _Kind(("channels",), _check_rprelu, _rprelu),
     "shortcut": _Kind(("norm",), _check_shortcut, _shortcut),
     "width": _Kind(("sizes",), _check_width, _width),

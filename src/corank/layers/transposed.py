@@ -11,7 +11,7 @@ from corank.layers.coded import CodedLayer
 from corank.layers.replace import replace_module
 from corank.matrix import Geometry, MatrixModule
 
-__all__ = ["CodedTransposedLinear", "TransposedLinear", "transpose_linears"]
+__all__ = ["CodedTransposedLinear", "TransposedLinear", "as_linear", "is_conv1d", "transpose_linears"]
 
 
 class TransposedLinear(MatrixModule):
@@ -51,8 +51,15 @@ def transpose_linears(model: nn.Module, names: Collection[str] | None = None) ->
     """Puts a :class:`TransposedLinear` in the place of every ``Conv1D`` of transformers, in place, or of those of these
     names."""
     for name, module in list(model.named_modules()):
-        kind = type(module)
-        # Told by its names: transformers need not be installed, nor imported, for a network without it.
-        known = kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
-        if known and (names is None or name in names):
-            replace_module(model, module, TransposedLinear(module))
+        if is_conv1d(module) and (names is None or name in names):
+            replace_module(model, module, as_linear(module))
+
+
+def as_linear(layer: nn.Module) -> nn.Module:
+    """The layer, or where it is a ``Conv1D`` of transformers the :class:`TransposedLinear` of its parameters."""
+    return TransposedLinear(layer) if is_conv1d(layer) else layer
+
+
+def is_conv1d(layer: nn.Module) -> bool:
+    """Told by its names: transformers need not be installed, nor imported, for a network without it."""
+    return type(layer).__name__ == "Conv1D" and type(layer).__module__ == "transformers.pytorch_utils"

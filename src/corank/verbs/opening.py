@@ -15,7 +15,7 @@ from corank.calibration import Context, StreamedStatistics, collect_gradients, r
 from corank.checkpoint import Checkpoint, fingerprint
 from corank.devices import chosen_device, device_of
 from corank.identity import function_identity
-from corank.layers import prepare
+from corank.layers import prepare, rotated
 from corank.losses import Loss, output_distance, token_distance
 from corank.plan import Plan
 from corank.progress import Progress, silent
@@ -42,6 +42,7 @@ class ContextOptions:
     fold: bool = True
     loss: Loss | None = None
     progress: Progress | None = None
+    rotate: str | None = None
 
 
 def open_context(model: nn.Module, data: Any, options: ContextOptions) -> Context:
@@ -55,6 +56,8 @@ def open_context(model: nn.Module, data: Any, options: ContextOptions) -> Contex
     where = chosen_device(options.device, device_of(model))
     batches = [samples.first(_PROBED), *samples.take(_SEARCHED).batches]
     runs = [lambda one, batch=batch: run(one, batch, device_of(one)) for batch in batches]
+    if options.rotate is not None:
+        model = rotated(model, runs[0], options.rotate, options.seed)
     prepared = prepare(model, runs[0], options.fold, runs[1:])
     prepared.model.to(where)
     usual = token_distance if samples.are_tokens else output_distance

@@ -19,6 +19,7 @@ from corank.codecs import Codec
 from corank.compiled import uncompiled
 from corank.config import check_progress
 from corank.devices import device_of
+from corank.layers import check_rotation
 from corank.losses import Loss
 from corank.plan import Plan
 from corank.precision import exact_float32
@@ -66,6 +67,7 @@ def quantize(
     samples: int | None = None,
     batch_size: int = 32,
     fold: bool = True,
+    rotate: str | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     reference: str | None = None,
@@ -117,6 +119,9 @@ def quantize(
         batch_size: of the batches that a tensor or a set is cut into; of token sequences, as many as hold 64 tokens for
             each.
         fold: fold norms into the layer before them, where that is proved to be sound.
+        rotate: spreads outliers by random-sign Hadamard matrices before anything is rounded: "fold" those of the
+            residual stream and the values of a Llama, Mistral or Qwen2, folded into the weights around; "layers" those
+            of every plain linear layer's inputs, which are turned as it runs; see ``docs/rotation.md``.
         seed: draws samples, calibration positions and search batches.
         device: "auto" (CUDA if there is any, else CPU) or a torch device. The result is where ``model`` was.
         reference: what the model was made from, kept in the file for its reader; never executed.
@@ -137,6 +142,7 @@ def quantize(
     """
     started = time.perf_counter()
     check_kinds(model, budget=budget, layers=layers, plan=plan, refinement=refinement, device=device)
+    check_rotation(rotate)
     check_progress(progress)
     init_processes()
     fixed = (bits, budget, plan, codec, search, adapter_bits, activations)
@@ -146,8 +152,8 @@ def quantize(
         again = partial(
             quantize, bits=bits, rate=rate, budget=budget, size=size, layers=layers, codec=codec, preset=preset,
             search=search, adapter_bits=adapter_bits, activations=activations, activation_range=activation_range,
-            all_layers=all_layers, refinement=refinement, loss=loss, batch_size=batch_size, fold=fold, seed=seed,
-            device=device, reference=reference,
+            all_layers=all_layers, refinement=refinement, loss=loss, batch_size=batch_size, fold=fold,
+            rotate=rotate, seed=seed, device=device, reference=reference,
         )  # fmt: skip
         how = narrowing_for(prune, target)
         seen = ContextOptions(samples, batch_size, seed, device, fold, loss, progress)
@@ -158,7 +164,7 @@ def quantize(
     how = refinement or recipe.refinement or Refinement(iterations=0)
     template = PlanTemplate(recipe, layers or {}, adapter_bits, all_layers, activations)
     request = QuantizeRequest(template, target, finder, how, origin_of(reference, preset, search, finder))
-    context = open_context(model, data, ContextOptions(samples, batch_size, seed, device, fold, loss, progress))
+    context = open_context(model, data, ContextOptions(samples, batch_size, seed, device, fold, loss, progress, rotate))
     return _coded(request, context, checkpoint, started).to(device_of(model))
 
 

@@ -99,6 +99,7 @@ def quantize_smallest(
     samples: int | None = None,
     batch_size: int = 32,
     fold: bool = True,
+    rotate: str | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     reference: str | None = None,
@@ -112,7 +113,7 @@ def quantize_smallest(
 
     Args:
         model, data, layers, codec, preset, search, adapter_bits, activations, activation_range, all_layers, refinement,
-            loss, samples, batch_size, fold, seed, device, reference, progress: as for :func:`corank.quantize`.
+            loss, samples, batch_size, fold, rotate, seed, device, reference, progress: as for :func:`corank.quantize`.
         max_drop: points of top-1 that may be lost; of a language model, nats per token that may be added; with
             unlabelled ``evaluation``, percent of samples on which the quantized model may choose another class than
             the float one.
@@ -143,12 +144,11 @@ def quantize_smallest(
     template = PlanTemplate(recipe, layers or {}, adapter_bits, all_layers, activations)
     candidates = tuple((one, 0.0) for one in RATES) if rate else _widths(recipe)
     request = QuantizeRequest(template, Width(), finder, how, origin_of(reference, preset, search, finder))
-    context = open_context(model, data, ContextOptions(samples, batch_size, seed, device, fold, loss, progress))
+    context = open_context(model, data, ContextOptions(samples, batch_size, seed, device, fold, loss, progress, rotate))
     first = drafted(_asked(request, rate, *candidates[-1]), context)
     check_fitted(first.plan)
     context = with_checkpoint(context, checkpoint, lambda: identity_of(request, first))
-    # Opened once for all candidates: the float network, what its layers see, and what it scores.
-    statistics, scorer = statistics_of(context, first.plan, keep=True), Scorer(model, evaluation)
+    statistics, scorer = statistics_of(context, first.plan, keep=True), Scorer(model, evaluation)  # once for all
 
     def attempt(bits: float, budget: float) -> tuple[Trial, nn.Module]:
         started, own = time.perf_counter(), context.within(f"{bits:g}+{budget:g}")

@@ -90,7 +90,12 @@ class Kind:
         self._asked = [0] * sets
 
     def ask(
-        self, step: Callable[[int, bool], bool], context: tuple[int, ...], chosen: int, answer: bool, refined: Any = None
+        self,
+        step: Callable[[int, bool], bool],
+        context: tuple[int, ...],
+        chosen: int,
+        answer: bool,
+        refined: Any = None,
     ) -> bool:
         """The answer, written or read by ``step``, in these contexts, by the weights of that set."""
         weights = self._weights[chosen]

@@ -21,7 +21,17 @@ from corank.storage.model_record import ModelRecord
 from corank.storage.packed_header import pack_header, unpack_header
 from corank.storage.placement import blob_sizes
 
-__all__ = ["FORMAT", "FORMAT_OF_CODED_NUMBERS", "TENSOR", "blob_order", "coded_sizes", "file_bytes", "header_in", "numbers_in", "written"]
+__all__ = [
+    "FORMAT",
+    "FORMAT_OF_CODED_NUMBERS",
+    "TENSOR",
+    "blob_order",
+    "coded_sizes",
+    "file_bytes",
+    "header_in",
+    "numbers_in",
+    "written",
+]
 
 FORMAT, FORMAT_OF_CODED_NUMBERS = 3, 4
 TENSOR = "corank"

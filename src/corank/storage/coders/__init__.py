@@ -23,4 +23,17 @@ CODERS: dict[str, type[SymbolCoder]] = {
     "carried": Carried,
 }
 
-__all__ = ["CODERS", "Adaptive", "Ans", "Carried", "Deflate", "Fixed", "Ham", "Huffman", "Rans", "Sham", "SymbolCoder", "entropy"]
+__all__ = [
+    "CODERS",
+    "Adaptive",
+    "Ans",
+    "Carried",
+    "Deflate",
+    "Fixed",
+    "Ham",
+    "Huffman",
+    "Rans",
+    "Sham",
+    "SymbolCoder",
+    "entropy",
+]

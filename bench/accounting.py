@@ -83,7 +83,7 @@ def files(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--file", type=Path, action="append", default=[])
     parser.add_argument("--coder", action="append", help="repeatable; auto otherwise")

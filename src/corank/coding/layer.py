@@ -184,7 +184,7 @@ def _stored_bias(bias: Tensor, plan: LayerPlan, error: float) -> Tensor:
     """
     if isinstance(plan.codec, RatedLevels) and 0 < error < math.inf:
         step = 2.0 ** math.floor(math.log2(12 * _OF_ERROR * error) / 2)
-        bias = (bias / step).round() * step
+        bias = (bias / step).round() * step + 0.0  # no zero below zero
     return bias.to(torch.float16).float()
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from corank.adapters import CodedLowRank, LowRank, code_factors, decompose, full_rank
-from corank.codecs import Codebook, Codec, RatedLevels
+from corank.codecs import Codebook, Codec
 from corank.coded_weight import CodedWeight
 from corank.coding.place import code_at, coding_device, directions_at, statistics_at
 from corank.layers import CodedLayerState
@@ -20,7 +19,6 @@ from corank.statistics import CrossMoments, Gram, LayerStatistics, Statistic, re
 
 __all__ = ["LayerResult", "code_and_decompose", "code_layer", "layer_view"]
 
-_OF_ERROR = 0.01  # of an output's error, what rounding its bias may add
 _RIDGE = 0.02  # of the pull towards the float weight, relative to the mean energy of an input
 
 
@@ -122,11 +120,11 @@ def _coded(
             code = CodedLayerState(_codec(plan).with_measured_size(codebook), coded, adapter, plan.adapter_bits)
             best = (error, code, whole, directions)
     assert best is not None
-    least, code, composed, directions = best
+    _, code, composed, directions = best
     layer = _FloatLayer(weight, bias)
     new_bias = _corrected_bias(layer, composed, statistics) if plan.bias_correction else bias
     if new_bias is not None:
-        new_bias = _stored_bias(new_bias, plan, least / new_bias.numel())
+        new_bias = new_bias.to(torch.float16).float()  # as it is stored
     inputs = require(statistics, Gram, "code_layer")
     relative = _relative_error(layer, _FloatLayer(composed, new_bias), inputs)
     energies = weight.new_zeros(0) if directions is None else directions.energies
@@ -175,17 +173,6 @@ def _corrected_bias(layer: _FloatLayer, composed: Tensor, statistics: LayerStati
     if isinstance(moments, CrossMoments):
         seen, expected = moments.gram.mean, moments.float_mean
     return layer.bias + (layer.weight @ expected[:, :, None] - composed @ seen[:, :, None]).flatten()
-
-
-def _stored_bias(bias: Tensor, plan: LayerPlan, error: float) -> Tensor:
-    """As a file holds it: in fp16, and beside codes of a rate in steps of a power of two, which take fewer bits there.
-
-    A step adds a twelfth of its square to the mean squared error of an output: a hundredth of that, ``error``, at most.
-    """
-    if isinstance(plan.codec, RatedLevels) and 0 < error < math.inf:
-        step = 2.0 ** math.floor(math.log2(12 * _OF_ERROR * error) / 2)
-        bias = (bias / step).round() * step + 0.0  # no zero below zero
-    return bias.to(torch.float16).float()
 
 
 def _relative_error(layer: _FloatLayer, coded: _FloatLayer, gram: Gram) -> float:

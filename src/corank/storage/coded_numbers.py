@@ -1,7 +1,7 @@
 """Scales, biases and norms in fewer bytes, exactly: as whole numbers, which the coder of codes writes.
 
 ``N`` numbers of one blob, which are those of ``T`` tensors one after the other. fp16 numbers of a tensor are multiples
-of a power of two, ``k 2^e``: where all of its ``k`` fit in 15 bits and a sign, they are written as such (rounded biases
+of a power of two, ``k 2^e``: where all of its ``k`` fit in 15 bits and a sign, they are written as such (numbers on a grid
 are small whole numbers then); else each number is the 15 bits that fp16 has behind its sign, read as a whole number, so
 that exponents take what they tell. Of wider numbers the upper 16 bits are written so, and the others as they are.
 """

@@ -164,7 +164,7 @@ def test_an_index_that_lies_is_refused(fixed: tuple[ModelRecord, ArtifactContent
 
 def test_a_great_expansion_is_refused_before_memory_is_taken(fixed: tuple[ModelRecord, ArtifactContents]) -> None:
     run, contents = fixed
-    coded, _ = encode_contents(run, contents, "auto")
+    coded, _ = encode_contents(run, contents, "deflate")
     name = next(iter(run.layers))
     plan = run.plan.layers[name]
     huge = ModelRecord(run.plan.__class__({name: plan}), {name: run.layers[name].__class__((1, 1 << 30, 1 << 30), 0.1)})

@@ -1,8 +1,8 @@
 """Scales, biases and norms in fewer bytes, exactly: as whole numbers, which the coder of codes writes.
 
 ``N`` numbers of one blob, which are those of ``T`` tensors one after the other. fp16 numbers of a tensor are multiples
-of a power of two, ``k 2^e``: where all of its ``k`` fit in 15 bits and a sign, they are written as such (numbers on a grid
-are small whole numbers then); else each number is the 15 bits that fp16 has behind its sign, read as a whole number, so
+of a power of two, ``k 2^e``: where all of its ``k`` fit in 15 bits and a sign they are written (numbers on a grid are
+small whole numbers then). Else each number is the 15 bits that fp16 has behind its sign, read as a whole number, so
 that exponents take what they tell. Of wider numbers the upper 16 bits are written so, and the others as they are.
 """
 
@@ -19,17 +19,43 @@ from corank.errors import ArtifactError
 from corank.kernels.adaptive import has_kernel
 from corank.kernels.adaptive_tables import Layout
 from corank.kernels.carried import LearnedCodes
+from corank.storage.artifact_file import blob_order, coded_sizes
+from corank.storage.contents import ArtifactContents
 from corank.storage.header import DTYPES, read_tensors
 from corank.storage.model_record import ModelRecord
 from corank.storage.placement import placed_tensors
 
-__all__ = ["number_counts", "read_numbers", "written_numbers"]
+__all__ = ["number_counts", "read_numbers", "with_coded_numbers", "with_plain_numbers", "written_numbers"]
 
 _CODED = ("float16", "bfloat16", "float32", "scales")
 _LAYOUT = Layout(1, 32767)
 _PATTERN, _LEAST, _GREATEST = -25, -24, 15  # in place of e: a tensor of bits; the least and greatest e there are
 _MOST_NUMBERS, _BY_PYTHON = 1 << 22, 1 << 14  # of a blob, which take a second or two
 _MOST_EXPANDED, _SMALL_BYTES = 64, 1 << 20  # what is no larger than either is no bomb
+
+
+def with_coded_numbers(run: ModelRecord, contents: ArtifactContents) -> ArtifactContents:
+    """The same with numbers that are no codes coded as well, blob by blob, where that is smaller."""
+    counts = number_counts(run, contents.header)
+    written = {kind: written_numbers(kind, contents.blobs[kind], own) for kind, own in counts.items()}
+    coded = {kind: data for kind, data in written.items() if data is not None}
+    if not coded:
+        return contents
+    index = [coded[kind].numel() if kind in coded else 0 for kind in blob_order(counts)]
+    return ArtifactContents({**contents.header, "numbers": index}, {**contents.blobs, **coded})
+
+
+def with_plain_numbers(run: ModelRecord, contents: ArtifactContents) -> ArtifactContents:
+    """The inverse, for a file from anywhere."""
+    if "numbers" not in contents.header:
+        return contents
+    counts = number_counts(run, contents.header)
+    coded = coded_sizes(contents.header, counts)
+    if missing := set(coded) - set(contents.blobs):
+        raise ArtifactError(f"the blob {min(missing)!r} is not there")
+    plain = {kind: read_numbers(kind, contents.blobs[kind], counts[kind]) for kind in coded}
+    header = {name: value for name, value in contents.header.items() if name != "numbers"}
+    return ArtifactContents(header, {**contents.blobs, **plain})
 
 
 def number_counts(run: ModelRecord, header: Mapping[str, object]) -> dict[str, list[int]]:

@@ -17,9 +17,8 @@ from corank.config import choose
 from corank.errors import ArtifactError
 from corank.kernels.adaptive import has_kernel
 from corank.kernels.carried import LearnedCodes
-from corank.storage.artifact_file import blob_order, coded_sizes
 from corank.storage.bits import pack, packed_bytes, unpack
-from corank.storage.coded_numbers import number_counts, read_numbers, written_numbers
+from corank.storage.coded_numbers import with_coded_numbers, with_plain_numbers
 from corank.storage.coders import CODERS, Adaptive, Carried, Rans, Sham, SymbolCoder
 from corank.storage.coders.sham import index_bits
 from corank.storage.contents import ArtifactContents
@@ -92,9 +91,7 @@ def encode_contents(
     fixed = tuple(_fixed_runs(run))
     if coder == "fixed":
         return contents, fixed
-    parts: list[Tensor] = []
-    runs: list[CodeStream] = []
-    learned = LearnedCodes()
+    parts, runs, learned = list[Tensor](), list[CodeStream](), LearnedCodes()
     for group in _by_layer(fixed, contents.blobs["codes"]):
         zeros, found = _zero_codes(run, group), dict[str, tuple[str, Tensor]]()
         for part, packed in _codes_last(group):
@@ -112,11 +109,11 @@ def encode_contents(
     }
     coded = ArtifactContents({**contents.header, **index}, {**contents.blobs, "codes": torch.cat(parts)})
     # What our own reader would refuse is not written.
-    found = contents, fixed
+    smallest, of_codes = contents, fixed
     if not _is_bomb(runs) and coded.size_bytes < contents.size_bytes:
-        found = coded, tuple(runs)
-    smaller = _with_coded_numbers(run, found[0]) if Carried in (CODERS.get(name) for name in names) else found[0]
-    return (smaller, found[1]) if smaller.size_bytes < found[0].size_bytes else found
+        smallest, of_codes = coded, tuple(runs)
+    smaller = with_coded_numbers(run, smallest) if "carried" in names else smallest
+    return (smaller if smaller.size_bytes < smallest.size_bytes else smallest), of_codes
 
 
 def decode_contents(run: ModelRecord, contents: ArtifactContents) -> tuple[ArtifactContents, tuple[CodeStream, ...]]:
@@ -125,7 +122,7 @@ def decode_contents(run: ModelRecord, contents: ArtifactContents) -> tuple[Artif
     Raises:
         ArtifactError: for an index or a run that is not sound. ConfigError: where a coder's library is missing.
     """
-    contents = _with_plain_numbers(run, contents)
+    contents = with_plain_numbers(run, contents)
     if not {"coders", "coded"} & set(contents.header):
         return contents, tuple(_fixed_runs(run))
     blob = contents.blobs.get("codes")
@@ -142,28 +139,6 @@ def decode_contents(run: ModelRecord, contents: ArtifactContents) -> tuple[Artif
         parts += [decoded[part.slot][1] for part, _ in group]
     header = {name: value for name, value in contents.header.items() if name not in ("coders", "coded")}
     return ArtifactContents(header, {**contents.blobs, "codes": torch.cat(parts)}), runs
-
-
-def _with_coded_numbers(run: ModelRecord, contents: ArtifactContents) -> ArtifactContents:
-    """The same with numbers that are no codes coded as well, blob by blob, where that is smaller."""
-    counts = number_counts(run, contents.header)
-    written = {kind: written_numbers(kind, contents.blobs[kind], own) for kind, own in counts.items()}
-    coded = {kind: data for kind, data in written.items() if data is not None}
-    if not coded:
-        return contents
-    index = [coded[kind].numel() if kind in coded else 0 for kind in blob_order(counts)]
-    return ArtifactContents({**contents.header, "numbers": index}, {**contents.blobs, **coded})
-
-
-def _with_plain_numbers(run: ModelRecord, contents: ArtifactContents) -> ArtifactContents:
-    """The inverse, for a file from anywhere."""
-    if "numbers" not in contents.header:
-        return contents
-    counts = number_counts(run, contents.header)
-    coded = coded_sizes(contents.header, counts)
-    plain = {kind: read_numbers(kind, contents.blobs[kind], counts[kind]) for kind in coded}
-    header = {name: value for name, value in contents.header.items() if name != "numbers"}
-    return ArtifactContents(header, {**contents.blobs, **plain})
 
 
 def relative_codes(run: ModelRecord, contents: ArtifactContents) -> Iterator[tuple[str, Tensor, int]]:

@@ -87,8 +87,7 @@ def encode_contents(
         ConfigError: for an unknown coder, or one whose library is missing.
     """
     check_coder(coder)
-    names = AUTO if coder == "auto" else (coder,)
-    fixed = tuple(_fixed_runs(run))
+    names, fixed = AUTO if coder == "auto" else (coder,), tuple(_fixed_runs(run))
     if coder == "fixed":
         return contents, fixed
     parts, runs, learned = list[Tensor](), list[CodeStream](), LearnedCodes()

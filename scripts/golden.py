@@ -3,7 +3,7 @@
     python scripts/golden.py [--folder tests/golden]
 
 Writes what is missing and leaves what is there as it is: a golden file is never made anew. They are the networks of
-``tests/fuzzing/artifacts.py``, saved by every coder that makes a file of its own (``v3`` is the format that is written
+``tests/fuzzing/artifacts.py``, saved by every coder that makes a file of its own (``v3`` and ``v4`` are those written
 now; ``v1`` and ``v2`` are those of earlier versions), and for each network what it gives (``expected``: inputs,
 outputs, composed weights).
 

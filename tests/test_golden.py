@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import corank
 from corank.layers import CodedLayer
 from corank.storage.artifact import read, serialized
-from corank.storage.artifact_file import FORMAT
+from corank.storage.artifact_file import FORMAT, FORMAT_OF_CODED_NUMBERS
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES = sorted(GOLDEN.glob("v*/*.safetensors"))
@@ -79,7 +79,7 @@ def test_every_format_and_feature_has_a_file() -> None:
         formats.add(header["format"])
         assert path.parent.name == f"v{header['format']}"
         assert path.stat().st_size < 4000
-    assert formats == set(range(1, FORMAT + 1))
+    assert formats == set(range(1, FORMAT_OF_CODED_NUMBERS + 1))
     plans = [layer for sample in SAMPLES.values() for layer in sample.plan.values()]
     assert any(layer.rank for layer in plans)
     assert any(layer.inputs for layer in plans)

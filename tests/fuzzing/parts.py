@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors.torch import load as load_tensors
 
-from corank.storage.artifact_file import FORMAT, TENSOR, header_in, numbers_in
+from corank.storage.artifact_file import FORMAT, FORMAT_OF_CODED_NUMBERS, TENSOR, header_in, numbers_in
 from corank.storage.header import read_run
 from corank.storage.header_dictionary import DICTIONARY
 from corank.storage.packed_header import pack_header
@@ -157,7 +157,8 @@ class CurrentParts:
     def join(self) -> bytes:
         """The file."""
         block = deflated(self.header.encode("utf-8", "surrogatepass")) + self.columns
-        body = b"".join(self.blobs.values()) + block + len(block).to_bytes(4, "little") + bytes([FORMAT])
+        given = FORMAT_OF_CODED_NUMBERS if '"numbers":' in self.header else FORMAT
+        body = b"".join(self.blobs.values()) + block + len(block).to_bytes(4, "little") + bytes([given])
         return signed(body) if self.sign else signed(body, self.sha256)
 
 

@@ -13,9 +13,7 @@ from corank.layers.within import ends_of, within
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("closed", [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("ends", [(-1.5, 3.0), (0.0, 0.25), (2.0, math.inf), (-math.inf, -1.0)])
-def test_it_is_a_choice_by_comparison(
-    dtype: torch.dtype, closed: tuple[bool, bool], ends: tuple[float, float]
-) -> None:
+def test_it_is_a_choice_by_comparison(dtype: torch.dtype, closed: tuple[bool, bool], ends: tuple[float, float]) -> None:
     finite = [end for end in ends if math.isfinite(end)]
     inputs = torch.cat([torch.randn(500, dtype=torch.float32), torch.tensor([0.0, *finite], dtype=torch.float32)])
     inputs = torch.cat([inputs, inputs.nextafter(torch.full_like(inputs, 9.0))]).to(dtype)

@@ -20,7 +20,10 @@ from corank.storage import artifact
 from corank.storage.artifact import load, read, serialized
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-CODERS = {"sparse": ("deflate", "huffman", "ham", "sham", "rans", "adaptive")}
+CODERS = {
+    "sparse": ("deflate", "huffman", "ham", "sham", "rans", "adaptive", "carried"),
+    "convolution": ("fixed", "carried"),
+}
 
 
 @pytest.fixture(scope="module", params=sorted(SAMPLES))

@@ -19,25 +19,25 @@ from corank.kernels.adaptive_walk import ArithmeticReader, ArithmeticWriter, Wal
 from corank.kernels.build import NotBuiltError, built
 from corank.kernels.trellis import MACHINES, tables
 
-__all__ = ["Layout", "has_kernel", "read", "write"]
+__all__ = ["FAULTS", "Layout", "has_kernel", "kernel", "layout_tables", "read", "write"]
 
-_FAULTS = {1: "a coded number is more than {half} from zero", 2: "an arithmetic code does not end where it should"}
+FAULTS = {1: "a coded number is more than {half} from zero", 2: "an arithmetic code does not end where it should"}
 
 
 def has_kernel() -> bool:
     """Whether it goes fast."""
-    return _library() is not None
+    return kernel() is not None
 
 
 def write(values: np.ndarray, layout: Layout) -> bytes:
     """The bytes of whole numbers ``(R, C)`` from ``-half`` to ``half``."""
-    library = _library()
+    library = kernel()
     if library is None:
         writer = ArithmeticWriter()
         Walk(layout, writer).go((values.shape[0], values.shape[1]), values.reshape(-1).tolist())
         return writer.closed()
     numbers = np.ascontiguousarray(values, np.int32)
-    given = _tables(layout.states)
+    given = layout_tables(layout.states)
     size, out = numbers.size // 2 + 64, np.empty(0, np.uint8)
     while size > out.size:
         out = np.empty(size, np.uint8)
@@ -54,17 +54,17 @@ def read(data: bytes, shape: tuple[int, int], layout: Layout) -> np.ndarray:
     Raises:
         ArtifactError: for bytes that are not those of such numbers.
     """
-    library = _library()
+    library = kernel()
     if library is None:
         return _read_by_python(data, shape, layout)
     values = np.empty(shape, np.int32)
     given = np.frombuffer(data, np.uint8) if data else np.zeros(1, np.uint8)
     fault = library.corank_adaptive_read(
         given.ctypes.data, len(data), *shape, layout.places, layout.half, layout.states,
-        *(table.ctypes.data for table in _tables(layout.states)), values.ctypes.data,
+        *(table.ctypes.data for table in layout_tables(layout.states)), values.ctypes.data,
     )  # fmt: skip
     if fault:
-        raise ArtifactError(_FAULTS[fault].format(half=layout.half))
+        raise ArtifactError(FAULTS[fault].format(half=layout.half))
     return values
 
 
@@ -73,12 +73,12 @@ def _read_by_python(data: bytes, shape: tuple[int, int], layout: Layout) -> np.n
     found = Walk(layout, reader).go(shape, None)
     fault = 1 if found is None else 0 if reader.ended else 2
     if found is None or fault:
-        raise ArtifactError(_FAULTS[fault].format(half=layout.half))
+        raise ArtifactError(FAULTS[fault].format(half=layout.half))
     return np.array(found, np.int32).reshape(shape)
 
 
 @cache
-def _tables(states: int) -> tuple[np.ndarray, ...]:
+def layout_tables(states: int) -> tuple[np.ndarray, ...]:
     return (
         np.array(LOGARITHMS, np.int32),
         np.array(CHANCES, np.int32),
@@ -87,7 +87,7 @@ def _tables(states: int) -> tuple[np.ndarray, ...]:
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def kernel() -> ctypes.CDLL | None:
     """The kernel; None, said once, where it cannot be had."""
     try:
         library = built(Path(__file__).with_name("adaptive.cpp"))
@@ -105,4 +105,12 @@ def _library() -> ctypes.CDLL | None:
     library.corank_adaptive_write.restype = size
     library.corank_adaptive_read.argtypes = (pointer, size, *shape, *tables, pointer)
     library.corank_adaptive_read.restype = number
+    library.corank_carried_new.argtypes, library.corank_carried_new.restype = (pointer,), pointer
+    library.corank_carried_copy.argtypes, library.corank_carried_copy.restype = (pointer,), pointer
+    library.corank_carried_free.argtypes, library.corank_carried_free.restype = (pointer,), None
+    library.corank_carried_take.argtypes, library.corank_carried_take.restype = (pointer, pointer), None
+    library.corank_carried_write.argtypes = (pointer, pointer, *shape, *tables)
+    library.corank_carried_write.restype = size
+    library.corank_carried_read.argtypes = (pointer, pointer, size, *shape, *tables, pointer)
+    library.corank_carried_read.restype = number
     return library

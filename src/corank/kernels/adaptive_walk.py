@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from corank.kernels.adaptive_tables import CHANCES, FARTHEST, LOGARITHMS, MOST_COUNTED, Layout
 from corank.kernels.trellis import MACHINES
 
-__all__ = ["ArithmeticReader", "ArithmeticWriter", "Walk"]
+__all__ = ["CLASSES", "KNOT", "ArithmeticReader", "ArithmeticWriter", "Kind", "Walk", "neighbours", "side"]
 
-_SLOWEST, _FASTER, _USUAL, _MOST_ASKED = 60, 300, 256, 1 << 20
-_CLASSES, _PLACES = 14, 32
+_SLOWEST, _FASTER, _USUAL, _MOST_ASKED, _CARRIED = 60, 300, 256, 1 << 20, 64
+KNOT = 8  # of refined chances: odds from knot to knot, as a shift
+CLASSES, _PLACES = 14, 32
 _ALL = 0xFFFFFFFF
 
 
@@ -77,41 +80,65 @@ class ArithmeticReader:
         return self._at >= len(self._data) and not self._data.endswith(b"\0")
 
 
-class _Kind:
+class Kind:
     """One kind of decision: contexts that count, and weights that mix what they say."""
 
-    def __init__(self, coder: ArithmeticWriter | ArithmeticReader, sizes: tuple[int, ...], sets: int) -> None:
-        self._coder, self._contexts = coder, len(sizes)
+    def __init__(self, sizes: tuple[int, ...], sets: int, most: int = MOST_COUNTED) -> None:
+        self._most = most
         self._no, self._yes = [[0] * size for size in sizes], [[0] * size for size in sizes]
         self._weights = [[65536 * 4 // 3 // len(sizes)] * len(sizes) for _ in range(sets)]
         self._asked = [0] * sets
 
-    def ask(self, context: tuple[int, ...], chosen: int, answer: bool) -> bool:
-        """The answer, written or read, in these contexts, by the weights of that set."""
+    def ask(
+        self,
+        step: Callable[[int, bool], bool],
+        context: tuple[int, ...],
+        chosen: int,
+        answer: bool,
+        refined: Any = None,
+    ) -> bool:
+        """The answer, written or read by ``step``, in these contexts, by the weights of that set."""
         weights = self._weights[chosen]
         counts = list(zip(self._no, self._yes, context, strict=True))
         told = [LOGARITHMS[yes[place]] - LOGARITHMS[no[place]] for no, yes, place in counts]
         odds = sum(weight * one for weight, one in zip(weights, told, strict=True)) >> 16
-        chance = CHANCES[min(max(odds, -FARTHEST), FARTHEST) + FARTHEST]
-        answer = self._coder.step(chance, answer)
+        odds = min(max(odds, -FARTHEST), FARTHEST) + FARTHEST
+        chance = CHANCES[odds]
+        answer = step(chance, answer) if refined is None else _refine(step, refined, odds, answer)
         slope = ((65536 if answer else 0) - chance) * (_SLOWEST + _FASTER * _USUAL // (_USUAL + self._asked[chosen]))
         for number, (no, yes, place) in enumerate(counts):
             weights[number] += slope * told[number] >> 22
             counted = yes if answer else no
             counted[place] += 1
-            if counted[place] > MOST_COUNTED:
+            if counted[place] > self._most:
                 yes[place] >>= 1
                 no[place] >>= 1
         self._asked[chosen] = min(self._asked[chosen] + 1, _MOST_ASKED)
         return answer
 
+    def carry(self) -> None:
+        """Before another matrix: what was counted weighs less, and weights move faster again."""
+        self._no, self._yes = ([[count >> 2 for count in one] for one in counts] for counts in (self._no, self._yes))
+        self._asked = [min(number, _CARRIED) for number in self._asked]
+
+
+def _refine(step: Callable[[int, bool], bool], refined: list[int], odds: int, answer: bool) -> bool:
+    """Asks by the mean of the chance and of what such odds came to before, between two knots."""
+    at, part = odds >> KNOT, odds & ((1 << KNOT) - 1)
+    shares = ((1 << KNOT) - part, part)
+    seen = (refined[at] * shares[0] + refined[at + 1] * shares[1]) >> (KNOT + 4)
+    answer = step(min(max((CHANCES[odds] + seen) >> 1, 1), 65535), answer)
+    for place, share in enumerate(shares, at):
+        refined[place] += ((65535 * 16 if answer else 0) - refined[place]) * share >> (KNOT + 6)
+    return answer
+
 
 def _class_of(total: int, count: int, usual: int) -> int:
     """Which octave a mean is of, drawn to the mean of all."""
-    return min(((64 * total + 2 * usual) // (count + 2)).bit_length(), _CLASSES - 1)
+    return min(((64 * total + 2 * usual) // (count + 2)).bit_length(), CLASSES - 1)
 
 
-def _side(value: int) -> int:
+def side(value: int) -> int:
     return (value > 0) - (value < 0)
 
 
@@ -119,14 +146,14 @@ class Walk:
     """Goes through a matrix row by row, writing or reading: both ask for the same chances in the same order."""
 
     def __init__(self, layout: Layout, coder: ArithmeticWriter | ArithmeticReader) -> None:
-        self._layout, self._reads = layout, coder.reads
+        self._layout, self._step = layout, coder.step
         self._machine = MACHINES.get(layout.states)
-        sizes = (8, 144, 3 * _CLASSES, _CLASSES**2, 24 * _CLASSES, 192, _PLACES * _CLASSES)
-        self._filled = _Kind(coder, sizes, 8)
-        self._sign = _Kind(coder, (27, 39, 9, 3 * _CLASSES), 1)
-        self._longer = _Kind(coder, (256, 16 * _CLASSES, 16 * _CLASSES, 16 * _CLASSES, 128), 16)
-        self._rest = _Kind(coder, (512, 1024, 3072), 16)
-        self._neighbours = _neighbours(layout.places)
+        sizes = (8, 144, 3 * CLASSES, CLASSES**2, 24 * CLASSES, 192, _PLACES * CLASSES)
+        self._filled = Kind(sizes, 8)
+        self._sign = Kind((27, 39, 9, 3 * CLASSES), 1)
+        self._longer = Kind((256, 16 * CLASSES, 16 * CLASSES, 16 * CLASSES, 128), 16)
+        self._rest = Kind((512, 1024, 3072), 16)
+        self._neighbours = neighbours(layout.places)
 
     def go(self, shape: tuple[int, int], truth: list[int] | None) -> list[int] | None:
         """The numbers of a matrix of that shape, row by row: ``truth``, or where that is None what is read; None where
@@ -165,10 +192,10 @@ class Walk:
         self._in_column[column] += size
         self._in_channel[channel] += size
         self._in_row += size
-        self._sides += _side(signed)
+        self._sides += side(signed)
         if machine is None:
             return signed
-        return _side(signed) * (2 * size - 1 if grid and size else 2 * size)
+        return side(signed) * (2 * size - 1 if grid and size else 2 * size)
 
     def _symbol(self, column: int, read_in: tuple[int, int], truth: int) -> int | None:
         state, grid = read_in
@@ -181,19 +208,19 @@ class Walk:
         previous = self._now[column - self._layout.places] if channel else 0
         near = 16 * min(abs(now), 3) + 4 * min(abs(last), 3) + min(abs(previous), 3)
         cell = (
-            *(state, (grid * 3 + known) * 16 + sizes, grid * _CLASSES + own, line * _CLASSES + own),
-            *((grid * _CLASSES + group) * 8 + sizes // 2, grid * 64 + near, min(place, _PLACES - 1) * _CLASSES + line),
+            *(state, (grid * 3 + known) * 16 + sizes, grid * CLASSES + own, line * CLASSES + own),
+            *((grid * CLASSES + group) * 8 + sizes // 2, grid * 64 + near, min(place, _PLACES - 1) * CLASSES + line),
         )
-        if not self._filled.ask(cell, state, truth != 0):
+        if not self._filled.ask(self._step, cell, state, truth != 0):
             return 0
-        lean = _class_of(abs(self._sides), column, 64) + (0 if self._sides < 0 else _CLASSES)
+        lean = _class_of(abs(self._sides), column, 64) + (0 if self._sides < 0 else CLASSES)
         sides = (
             9 * known + 3 * (left + 1) + above + 1,
             13 * grid + slope,
-            3 * (_side(now) + 1) + _side(last) + 1,
+            3 * (side(now) + 1) + side(last) + 1,
             lean,
         )
-        negative = self._sign.ask(sides, 0, truth < 0)
+        negative = self._sign.ask(self._step, sides, 0, truth < 0)
         size = self._sized((sizes, own, line, group, state), (int(negative), min(own // 3, 5)), abs(truth))
         return None if size > self._layout.half else -size if negative else size
 
@@ -206,8 +233,8 @@ class Walk:
             value, weight = self._now[first + other], 2 if number < 2 else 1
             known += number < 2
             sizes += weight * min(abs(value), 3)
-            slope += weight * _side(value)
-            left, above = (_side(value) if number == at else one for at, one in enumerate((left, above)))
+            slope += weight * side(value)
+            left, above = (side(value) if number == at else one for at, one in enumerate((left, above)))
         return known, min(sizes, 15), left, above, min(max(slope, -6), 6) + 6
 
     def _sized(self, at: tuple[int, ...], low_at: tuple[int, int], size: int) -> int:
@@ -215,21 +242,21 @@ class Walk:
         bits, most = 0, max(0, self._layout.half.bit_length() - 1)
         while bits < most:
             context = (
-                *(16 * bits + at[0], _CLASSES * bits + at[1], _CLASSES * bits + at[2]),
-                *(_CLASSES * bits + at[3], 8 * bits + at[4]),
+                *(16 * bits + at[0], CLASSES * bits + at[1], CLASSES * bits + at[2]),
+                *(CLASSES * bits + at[3], 8 * bits + at[4]),
             )
-            if not self._longer.ask(context, bits, size >> (bits + 1) > 0):
+            if not self._longer.ask(self._step, context, bits, size >> (bits + 1) > 0):
                 break
             bits += 1
         found = 1
         for done in range(bits):
             tree = 32 * bits + (found if done < 5 else 0)
             context = (tree, 2 * tree + low_at[0], 6 * tree + low_at[1])
-            found = 2 * found + self._rest.ask(context, bits, bool(size >> (bits - done - 1) & 1))
+            found = 2 * found + self._rest.ask(self._step, context, bits, bool(size >> (bits - done - 1) & 1))
         return found
 
 
-def _neighbours(places: int) -> list[list[int]]:
+def neighbours(places: int) -> list[list[int]]:
     """For each place of a channel those around it that come before it; -1 for none."""
     width = math.isqrt(places)
     width = width if width * width == places else places  # a row of places, not a square

@@ -38,7 +38,7 @@ from corank.storage.placement import blob_sizes
 from corank.storage.pruned import load_pruned, pruned_in
 from corank.storage.stored_layers import slot_tensors
 
-__all__ = ["LARGE", "load", "read", "read_coded", "save", "serialized"]
+__all__ = ["LARGE", "load", "opened", "read", "read_coded", "save", "serialized"]
 
 LARGE = 1 << 20
 """Weights of a layer from which on ``packed="auto"`` keeps its codes."""
@@ -94,7 +94,7 @@ def read(path: str | Path) -> tuple[ModelRecord, ArtifactContents]:
 
 def read_coded(path: str | Path) -> tuple[ModelRecord, ArtifactContents, tuple[CodeStream, ...]]:
     """As :func:`read`, with the coder and size of each run of codes in the file."""
-    return _decoded(path, *_opened(path))
+    return _decoded(path, *opened(path))
 
 
 @recording()
@@ -129,7 +129,7 @@ def load(
         raise ConfigError(f'packed={packed!r}: True, False, or "auto" for layers of {LARGE:,} weights or more')
     if (structure := pruned_in(path)) is not None:
         return load_pruned(path, structure, _given(model), dtype).to(device)
-    run, stored = _opened(path)
+    run, stored = opened(path)
     given = _given(model)
     built = given.eval() if given is not model else _copied(given)
     try:
@@ -170,7 +170,7 @@ def _copied(given: nn.Module) -> nn.Module:
     return copy.deepcopy(given, dict[int, Any](computed_before(given))).eval()
 
 
-def _opened(path: str | Path) -> tuple[ModelRecord, ArtifactContents]:
+def opened(path: str | Path) -> tuple[ModelRecord, ArtifactContents]:
     """The checked header and the blobs as they are in the file, their SHA-256 checked."""
     try:
         with safetensors.safe_open(str(path), "pt") as file:

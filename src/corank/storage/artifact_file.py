@@ -21,9 +21,19 @@ from corank.storage.model_record import ModelRecord
 from corank.storage.packed_header import pack_header, unpack_header
 from corank.storage.placement import blob_sizes
 
-__all__ = ["FORMAT", "TENSOR", "file_bytes", "header_in", "numbers_in", "written"]
+__all__ = [
+    "FORMAT",
+    "FORMAT_OF_CODED_NUMBERS",
+    "TENSOR",
+    "blob_order",
+    "coded_sizes",
+    "file_bytes",
+    "header_in",
+    "numbers_in",
+    "written",
+]
 
-FORMAT = 3
+FORMAT, FORMAT_OF_CODED_NUMBERS = 3, 4
 TENSOR = "corank"
 """The name of the one tensor."""
 
@@ -35,8 +45,9 @@ _DTYPES = {**DTYPES, "codes": torch.uint8, "scales": torch.float16}
 def written(header: Mapping[str, Any], blobs: Mapping[str, Tensor]) -> bytes:
     """The file of a header and its blobs, as :class:`~corank.storage.contents.ArtifactContents` has them."""
     block = pack_header(header)
-    parts = [blobs[name].contiguous().view(torch.uint8).numpy().data for name in _in_order(blobs)]
-    parts += [memoryview(block), memoryview(len(block).to_bytes(4, "little") + bytes([FORMAT]))]
+    parts = [blobs[name].contiguous().view(torch.uint8).numpy().data for name in blob_order(blobs)]
+    given = FORMAT_OF_CODED_NUMBERS if "numbers" in header else FORMAT
+    parts += [memoryview(block), memoryview(len(block).to_bytes(4, "little") + bytes([given]))]
     total = hashlib.sha256()
     for part in parts:
         total.update(part)
@@ -62,18 +73,23 @@ def header_in(whole: Tensor) -> tuple[dict[str, Any], Tensor]:
         )
     end = len(whole) - _END_BYTES
     *length, given = whole[end : end + 5].tolist()
-    if given != FORMAT:
-        raise ArtifactError(f"it is of format {given}; this version reads formats 1 to {FORMAT}; upgrade corank")
+    if given not in (FORMAT, FORMAT_OF_CODED_NUMBERS):
+        raise ArtifactError(
+            f"it is of format {given}; this version reads formats 1 to {FORMAT_OF_CODED_NUMBERS}; upgrade corank"
+        )
     if hashlib.sha256(whole[:-_HASH_BYTES].numpy().data).digest() != bytes(whole[-_HASH_BYTES:].tolist()):
         raise ArtifactError("it was altered: its SHA-256 does not match; copy the file anew")
     begin = end - int.from_bytes(bytes(length), "little")
     if begin < 0:
         raise ArtifactError("its header is longer than the file")
-    return {**unpack_header(whole[begin:end].numpy().tobytes()), "format": FORMAT}, whole[:begin]
+    header = {**unpack_header(whole[begin:end].numpy().tobytes()), "format": given}
+    if ("numbers" in header) != (given == FORMAT_OF_CODED_NUMBERS):
+        raise ArtifactError(f"an index of coded numbers belongs to format {FORMAT_OF_CODED_NUMBERS}, not to {given}")
+    return header, whole[:begin]
 
 
 def numbers_in(data: Tensor, header: Mapping[str, Any], run: ModelRecord) -> dict[str, Tensor]:
-    """The blobs, by name, out of their bytes; codes are whatever the others leave.
+    """The blobs, by name, out of their bytes, coded ones as they are; codes are whatever the others leave.
 
     Raises:
         ArtifactError: when there are fewer bytes than the header needs.
@@ -81,18 +97,36 @@ def numbers_in(data: Tensor, header: Mapping[str, Any], run: ModelRecord) -> dic
     sizes = {"scales": 2 * blob_sizes(run)[1]}
     for kind, shapes in read_tensors(header).items():
         sizes[kind] = _DTYPES[kind].itemsize * sum(math.prod(shape) for shape in shapes.values())
+    coded = coded_sizes(header, sizes)
+    sizes |= coded
     sizes["codes"] = len(data) - sum(sizes.values())
     if sizes["codes"] < 0:
         raise ArtifactError(f"the header needs {-sizes['codes']} bytes more than there are")
     blobs, at = dict[str, Tensor](), 0
-    for name in _in_order(sizes):
-        blobs[name] = _as_dtype(data[at : at + sizes[name]], _DTYPES[name])
+    for name in blob_order(sizes):
+        blobs[name] = _as_dtype(data[at : at + sizes[name]], torch.uint8 if name in coded else _DTYPES[name])
         at += sizes[name]
     return blobs
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
-    """Wide numbers first, so that each begins at a multiple of its own size."""
+def coded_sizes(header: Mapping[str, Any], names: Iterable[str]) -> dict[str, int]:
+    """The bytes of each blob whose numbers are coded, of those blobs that are not codes.
+
+    Raises:
+        ArtifactError: for an index that is not sound.
+    """
+    ordered, index = blob_order(set(names) - {"codes"}), header.get("numbers")
+    if index is None:
+        return {}
+    if not isinstance(index, list) or len(index) != len(ordered) or any(type(size) is not int for size in index):
+        raise ArtifactError(f"the index of coded numbers is not one whole number for each of {len(ordered)} blobs")
+    if min(index) < 0 or max(index) >= 1 << 40:
+        raise ArtifactError("the index of coded numbers has a size that cannot be")
+    return {name: size for name, size in zip(ordered, index, strict=True) if size}
+
+
+def blob_order(names: Iterable[str]) -> list[str]:
+    """In which blobs follow one another: wide numbers first, so that each begins at a multiple of its own size."""
     return sorted(names, key=lambda name: (-_DTYPES[name].itemsize, name))
 
 

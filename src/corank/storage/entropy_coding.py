@@ -16,8 +16,10 @@ from corank.codecs import Codec, Uniform
 from corank.config import choose
 from corank.errors import ArtifactError
 from corank.kernels.adaptive import has_kernel
+from corank.kernels.carried import LearnedCodes
 from corank.storage.bits import pack, packed_bytes, unpack
-from corank.storage.coders import CODERS, Adaptive, Rans, Sham, SymbolCoder
+from corank.storage.coded_numbers import with_coded_numbers, with_plain_numbers
+from corank.storage.coders import CODERS, Adaptive, Carried, Rans, Sham, SymbolCoder
 from corank.storage.coders.sham import index_bits
 from corank.storage.contents import ArtifactContents
 from corank.storage.model_record import ModelRecord
@@ -26,11 +28,11 @@ from corank.storage.placement import PlacedTensor, placed_tensors
 __all__ = ["CodeStream", "check_coder", "decode_contents", "encode_contents", "relative_codes"]
 
 # What "auto" tries: those that need no further package, the fastest to read first.
-AUTO = ("deflate", "sham", "rans", "adaptive")
-_LONG, _SLOW_AND_LONG = 1 << 22, 0.9  # codes of a run whose reading takes seconds, and what it must come to then
-_SLOW_CODERS = ("rans", "adaptive")
-_BY_PYTHON = 1 << 18  # codes that "auto" has coded one by one where no kernel does it
-_SLOW = 0.97  # of the bytes that is read fast, the most that one read slowly may take to be chosen by "auto"
+AUTO = ("deflate", "sham", "rans", "adaptive", "carried")
+_MANY = 1 << 22  # codes of a file, of which one by one takes minutes where there is no compiler: "carried" is left out
+_BY_PYTHON = 1 << 16  # codes that "auto" has coded one by one where no kernel does it
+_LONG, _SLOW = 1 << 22, 0.97  # codes of a run whose reading takes half a second, and what it must come to then
+_SLOW_CODERS = ("rans", "adaptive", "carried")
 _NAMED_BYTES = 3  # about what a coded run, or one more coder, adds to the header
 _MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
 _MOST_EXPANDED_IN_ALL, _SMALL_BYTES = 64, 1 << 20  # the same of all runs together, where they are not small
@@ -86,16 +88,20 @@ def encode_contents(
         ConfigError: for an unknown coder, or one whose library is missing.
     """
     check_coder(coder)
-    names = AUTO if coder == "auto" else (coder,)
     fixed = tuple(_fixed_runs(run))
+    many = sum(part.shape[0] * part.shape[1] for part in fixed) > _MANY
+    names = (AUTO[:-1] if many else AUTO) if coder == "auto" else (coder,)
     if coder == "fixed":
         return contents, fixed
-    parts: list[Tensor] = []
-    runs: list[CodeStream] = []
+    parts, runs, learned = list[Tensor](), list[CodeStream](), LearnedCodes()
     for group in _by_layer(fixed, contents.blobs["codes"]):
-        zeros = _zero_codes(run, group)
-        for part, packed in group:
-            name, data = _smallest(part, packed, zeros if part.slot == "codes" else None, names)
+        zeros, found = _zero_codes(run, group), dict[str, tuple[str, Tensor]]()
+        for part, packed in _codes_last(group):
+            own = zeros if part.slot == "codes" else None
+            name, data, learned = _smallest(part, packed, own, names, learned)
+            found[part.slot] = (name, data)
+        for part, _ in group:
+            name, data = found[part.slot]
             runs.append(replace(part, coder=name, size_bytes=data.numel()))
             parts.append(data)
     used = sorted({part.coder for part in runs} - {"fixed"})
@@ -105,9 +111,11 @@ def encode_contents(
     }
     coded = ArtifactContents({**contents.header, **index}, {**contents.blobs, "codes": torch.cat(parts)})
     # What our own reader would refuse is not written.
-    if _is_bomb(runs) or coded.size_bytes >= contents.size_bytes:
-        return contents, fixed
-    return coded, tuple(runs)
+    smallest, of_codes = contents, fixed
+    if not _is_bomb(runs) and coded.size_bytes < contents.size_bytes:
+        smallest, of_codes = coded, tuple(runs)
+    smaller = with_coded_numbers(run, smallest) if "carried" in names else smallest
+    return (smaller if smaller.size_bytes < smallest.size_bytes else smallest), of_codes
 
 
 def decode_contents(run: ModelRecord, contents: ArtifactContents) -> tuple[ArtifactContents, tuple[CodeStream, ...]]:
@@ -116,18 +124,19 @@ def decode_contents(run: ModelRecord, contents: ArtifactContents) -> tuple[Artif
     Raises:
         ArtifactError: for an index or a run that is not sound. ConfigError: where a coder's library is missing.
     """
+    contents = with_plain_numbers(run, contents)
     if not {"coders", "coded"} & set(contents.header):
         return contents, tuple(_fixed_runs(run))
     blob = contents.blobs.get("codes")
     if blob is None or blob.dtype != torch.uint8 or blob.dim() != 1:
         raise ArtifactError("the blob 'codes' is not a list of bytes")
     runs = _indexed_runs(run, contents.header, blob.numel())
-    parts: list[Tensor] = []
+    parts, learned = list[Tensor](), LearnedCodes()
     for group in _by_layer(runs, blob):
         decoded: dict[str, tuple[CodeStream, Tensor]] = {}
-        for part, data in sorted(group, key=lambda item: item[0].slot == "codes"):  # codes last: they rest on offsets
+        for part, data in _codes_last(group):
             zeros = _zero_codes(run, list(decoded.values())) if part.slot == "codes" else None
-            decoded[part.slot] = (replace(part, coder="fixed"), _decoded(part, data, zeros))
+            decoded[part.slot] = (replace(part, coder="fixed"), _decoded(part, data, zeros, learned))
         # Back in the order of the blob, whatever order they were decoded in.
         parts += [decoded[part.slot][1] for part, _ in group]
     header = {name: value for name, value in contents.header.items() if name not in ("coders", "coded")}
@@ -212,36 +221,48 @@ def _by_layer(runs: Sequence[CodeStream], blob: Tensor) -> Iterator[list[tuple[C
         yield group
 
 
-def _smallest(part: CodeStream, packed: Tensor, zeros: Tensor | None, names: Sequence[str]) -> tuple[str, Tensor]:
-    """The coder of least size, and the bytes."""
-    best, least = "fixed", packed
+def _codes_last(group: Sequence[tuple[CodeStream, Tensor]]) -> list[tuple[CodeStream, Tensor]]:
+    """A layer's runs in the order of decoding: codes rest on offsets."""
+    return sorted(group, key=lambda item: item[0].slot == "codes")
+
+
+def _smallest(
+    part: CodeStream, packed: Tensor, zeros: Tensor | None, names: Sequence[str], learned: LearnedCodes
+) -> tuple[str, Tensor, LearnedCodes]:
+    """The coder of least size, the bytes, and what is learned then."""
+    best, least, after = "fixed", packed, learned
     if not packed.numel():
-        return best, least
+        return best, least, after
     symbols = _relative(_unpacked(part, packed), zeros, -1, part.bits)
     for name in _worth_trying(names, symbols, 1 << part.bits):
         # Where others are tried as well, what reads slowly has to be worth it.
-        slow = len(names) > 1 and name in _SLOW_CODERS
-        share = _SLOW if symbols.numel() <= _LONG else _SLOW_AND_LONG
-        most = share * least.numel() if slow else least.numel() - _NAMED_BYTES
-        coder = CODERS[name]()
+        slow = len(names) > 1 and name in _SLOW_CODERS and symbols.numel() > _LONG
+        most = _SLOW * least.numel() if slow else least.numel() - _NAMED_BYTES * (best == "fixed")
+        coder, trial = CODERS[name](), learned
         if _is_hopeless(coder, symbols, 1 << part.bits, most if slow else least.numel()):
             continue
-        data = coder.encode(symbols, 1 << part.bits)
+        if isinstance(coder, Carried):
+            trial = learned.copy()
+            data = coder.encode_after(trial, symbols, 1 << part.bits)
+        else:
+            data = coder.encode(symbols, 1 << part.bits)
         # A reader refuses such runs, whoever wrote them.
         expanded = len(data) * _MOST_EXPANDED < part.fixed_bytes
-        if not expanded and len(data) < most:
-            best, least = name, torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return best, least
+        if not expanded and 0 < len(data) < most:
+            best, least, after = name, torch.frombuffer(bytearray(data), dtype=torch.uint8), trial
+    return best, least, after
 
 
 def _worth_trying(names: Sequence[str], symbols: Tensor, levels: int) -> Sequence[str]:
     """The coders without those that take long and do not win."""
     if len(names) == 1:
         return names
-    if Adaptive.knows_path(symbols, levels):
-        return [name for name in names if name != "rans"]  # whose contexts say nothing of grids
-    one_by_one = symbols.numel() <= _BY_PYTHON or has_kernel()
-    return names if one_by_one else [name for name in names if name != "adaptive"]
+    path, fast = Adaptive.knows_path(symbols, levels), has_kernel()
+    # Others know no grids; those that do are alike, and which is smaller is not known before.
+    left_out = {"rans"} if path or (fast and "carried" in names) else set[str]()
+    left_out |= set() if path else {"adaptive"}
+    left_out |= set() if fast or symbols.numel() <= _BY_PYTHON else {"carried"} if path else {"adaptive", "carried"}
+    return [name for name in names if name not in left_out]
 
 
 def _is_hopeless(coder: SymbolCoder, symbols: Tensor, levels: int, most: float) -> bool:
@@ -253,11 +274,15 @@ def _is_hopeless(coder: SymbolCoder, symbols: Tensor, levels: int, most: float) 
     return isinstance(coder, Rans) and coder.expected_bytes(symbols.numpy(), levels) > most
 
 
-def _decoded(part: CodeStream, data: Tensor, zeros: Tensor | None) -> Tensor:
+def _decoded(part: CodeStream, data: Tensor, zeros: Tensor | None, learned: LearnedCodes) -> Tensor:
     if part.coder == "fixed":
         return data
+    coder, given = CODERS[part.coder](), data.numpy().tobytes()
     try:
-        symbols = CODERS[part.coder]().decode(data.numpy().tobytes(), part.shape, 1 << part.bits)
+        if isinstance(coder, Carried):
+            symbols = coder.decode_after(learned, given, part.shape, 1 << part.bits)
+        else:
+            symbols = coder.decode(given, part.shape, 1 << part.bits)
     except ArtifactError as error:
         raise ArtifactError(f"{part.slot} of layer {part.layer!r}: {error}") from error
     return pack(_relative(symbols, zeros, 1, part.bits), part.bits)

@@ -29,7 +29,7 @@ _REQUIRED = {
     "format", "model", "preset", "search", "bits", "budget", "seed", "iterations", "dtype", "plan", "layers", "folded",
     "skipped", "tensors",
 }  # fmt: skip
-_OPTIONAL = {"activations", "coders", "coded", "recipe", "structure"}
+_OPTIONAL = {"activations", "coders", "coded", "numbers", "recipe", "structure"}
 _LARGEST = 1 << 63
 _DEEPEST = 12
 _LARGEST_RECIPE = 10_000  # values of a recipe, its numbers, texts, lists and objects counted

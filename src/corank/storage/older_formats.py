@@ -29,10 +29,12 @@ def older_header(metadata: Mapping[str, str], blobs: Mapping[str, Tensor]) -> di
     if type(given) is not int:
         raise unsound("it has no format")
     if given not in (_FIXED, _CODED):
-        raise ArtifactError(f"it is of format {given % (1 << 64)}; this version reads formats 1 to 3; upgrade corank")
+        raise ArtifactError(f"it is of format {given % (1 << 64)}; this version reads formats 1 to 4; upgrade corank")
     _check_flat(blobs)
     if digest(text, blobs) != metadata.get("sha256"):
         raise ArtifactError("it was altered: its SHA-256 does not match; copy the file anew")
+    if "numbers" in header:
+        raise unsound("coded numbers belong to format 4")
     if ({"coders", "coded"} & set(header)) != ({"coders", "coded"} if given == _CODED else set()):
         raise unsound(f"an index of coded runs belongs to format {_CODED}, and it is of format {given}")
     return header

@@ -8,25 +8,15 @@ import random
 import numpy as np
 import pytest
 import torch
+from fuzzing.code_matrices import matrices, path
 from torch import Tensor
 
-from corank.codecs import Trellis
 from corank.codecs.trellis import counted
 from corank.errors import ArtifactError
 from corank.kernels import adaptive as kernel
 from corank.kernels import adaptive_walk
 from corank.kernels.trellis import MACHINES, visited_states
-from corank.rounding import Dependent
-from corank.statistics import Gram
 from corank.storage.coders import Adaptive, Rans, entropy
-
-
-def path(rows: int, columns: int, states: int) -> tuple[Tensor, int]:
-    """Codes that are paths of a trellis, and their levels."""
-    generator, gram = torch.Generator().manual_seed(rows), Gram(1, columns)
-    gram.update(torch.eye(columns)[None], columns)
-    weight, codec = torch.randn(rows, columns, generator=generator), Trellis(6, 2.0, states)
-    return Dependent()(weight, codec.fit(weight), {Gram: gram}), 64
 
 
 def grid_entropy(codes: Tensor, levels: int, states: int) -> float:
@@ -67,19 +57,6 @@ def test_rows_columns_and_channels_are_contexts() -> None:
     assert found < len(Rans().encode(symbols, 32))
 
 
-def matrices() -> dict[str, tuple[Tensor, int]]:
-    generator = torch.Generator().manual_seed(5)
-    wide = (torch.randn(9, 18, generator=generator) * 40 + 128).long().clamp(0, 255)
-    return {
-        "path of four": path(12, 9, 4),
-        "path of eight": path(9, 18, 8),
-        "eight bits": (wide, 256),
-        "large": (torch.randint(0, 65536, (3, 10), generator=generator), 65536),
-        "one column": (torch.randint(0, 5, (60, 1), generator=generator), 5),
-        "the same": (torch.full((4, 25), 3), 4),
-    }
-
-
 @pytest.mark.parametrize("name", list(matrices()))
 def test_the_kernel_and_python_write_and_read_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not kernel.has_kernel():
@@ -89,7 +66,7 @@ def test_the_kernel_and_python_write_and_read_the_same(name: str, monkeypatch: p
     data = Adaptive().encode(symbols, levels)
     damaged = [data[:1] + random.Random(number).randbytes(len(data)) for number in range(4)]
     by_kernel = [outcome(other, shape, levels) for other in [data, *damaged]]
-    monkeypatch.setattr(kernel, "_library", lambda: None)
+    monkeypatch.setattr(kernel, "kernel", lambda: None)
     assert Adaptive().encode(symbols, levels) == data
     assert [outcome(other, shape, levels) for other in [data, *damaged]] == by_kernel
     assert by_kernel[0] == symbols.tolist()

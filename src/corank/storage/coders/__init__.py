@@ -3,6 +3,7 @@
 from corank.storage.coders.adaptive import Adaptive
 from corank.storage.coders.ans import Ans
 from corank.storage.coders.base import SymbolCoder, entropy
+from corank.storage.coders.carried import Carried
 from corank.storage.coders.deflate import Deflate
 from corank.storage.coders.fixed import Fixed
 from corank.storage.coders.ham import Ham
@@ -19,6 +20,20 @@ CODERS: dict[str, type[SymbolCoder]] = {
     "ans": Ans,
     "rans": Rans,
     "adaptive": Adaptive,
+    "carried": Carried,
 }
 
-__all__ = ["CODERS", "Adaptive", "Ans", "Deflate", "Fixed", "Ham", "Huffman", "Rans", "Sham", "SymbolCoder", "entropy"]
+__all__ = [
+    "CODERS",
+    "Adaptive",
+    "Ans",
+    "Carried",
+    "Deflate",
+    "Fixed",
+    "Ham",
+    "Huffman",
+    "Rans",
+    "Sham",
+    "SymbolCoder",
+    "entropy",
+]

@@ -14,7 +14,7 @@ from corank.kernels.trellis import MACHINES, visited_states
 from corank.storage.coders.base import SymbolCoder
 from corank.storage.coders.range_ans import PLACES, best_places, signed_distances
 
-__all__ = ["Adaptive"]
+__all__ = ["Adaptive", "trellises"]
 
 _STATES = (0, *MACHINES)
 
@@ -38,10 +38,10 @@ class Adaptive(SymbolCoder):
     def knows_path(symbols: Tensor, levels: int) -> bool:
         """Whether the columns of symbols ``(R, C)`` are paths of a trellis, more than zeros alone."""
         values = symbols.numpy()
-        return bool((values != levels // 2 - 1).any()) and any(_machines(values, levels))
+        return bool((values != levels // 2 - 1).any()) and any(trellises(values, levels))
 
     def _encode(self, values: np.ndarray, levels: int) -> bytes:
-        return min((self._written(values, levels, machine) for machine in _machines(values, levels)), key=len)
+        return min((self._written(values, levels, machine) for machine in trellises(values, levels)), key=len)
 
     def _written(self, values: np.ndarray, levels: int, machine: int) -> bytes:
         zero = levels // 2 - 1 if machine else int(np.bincount(values.reshape(-1), minlength=levels).argmax())
@@ -68,7 +68,7 @@ class Adaptive(SymbolCoder):
         return found + zero
 
 
-def _machines(values: np.ndarray, levels: int) -> Iterator[int]:
+def trellises(values: np.ndarray, levels: int) -> Iterator[int]:
     """0 for none, then those that the codes may be paths of."""
     yield 0
     if levels >= 8:

@@ -61,6 +61,14 @@ def export(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
+    past: Annotated[
+        bool,
+        typer.Option(
+            "--past",
+            help="Of a language model: keys and values of earlier tokens as inputs and outputs, to generate with.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -76,6 +84,9 @@ def export(
     MODEL gives the network's code; what the file says of its origin is never run.
     """
     target = _target(to)
+    if past and not target.takes_past:
+        able = ", ".join(name for name, one in TARGETS.items() if one.takes_past)
+        raise ConfigError(f"--past goes with --to {able}; {to} has no inputs for keys and values")
     check_distinct((out, record), (file, model, data))
     _check_out(out, target)
     check_file(record, "--record", ".json")
@@ -86,7 +97,7 @@ def export(
         raise ConfigError(f"--to {to} measures activations: give --data with some hundred samples")
     example = _example(shape, samples, source, view)
     quantized = corank.load(file, source.model, dtype=own_dtype(source.model))
-    result = target.export(ExportRequest(quantized, out, example, samples, _axes(dynamic, example)))
+    result = target.export(ExportRequest(quantized, out, example, samples, _axes(dynamic, example), past))
     about = {"command": "export", "version": __version__, "model": model, "reproduce": command_line(context)}
     made = {**about, **result.to_json()}
     written = write_all((record, lambda path: write_record(path, made)))

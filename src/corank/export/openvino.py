@@ -14,6 +14,7 @@ from torch import nn
 from corank.autograd import recording
 from corank.errors import ConfigError, ModelError
 from corank.export.check import Arrays, check, expected_of
+from corank.export.past import Exported, exported
 from corank.export.result import ExportResult
 from corank.files import staged
 from corank.storage.artifact import serialized
@@ -39,6 +40,7 @@ def export_openvino(
     example: Any,
     *,
     narrow: bool = True,
+    past: bool = False,
     dynamic: Sequence[int] = (0,),
     tolerance: float | None = None,
 ) -> ExportResult:
@@ -52,7 +54,9 @@ def export_openvino(
         path: of the ``.xml``; the ``.bin`` stands beside it. Both are written elsewhere first, run and compared.
         example: a tensor ``(N, ...)``, or a mapping of keyword arguments.
         narrow: constants of 1, 2 and 3 bits for such codes; otherwise they are kept in 4 bits.
-        dynamic: axes of the inputs whose length is left open: the batch; ``(0, 1)`` for the length of texts as well.
+        past: of a causal language model: keys and values of earlier tokens are inputs, those of all outputs.
+        dynamic: axes of the inputs whose length is left open: the batch; ``(0, 1)`` for the length of texts as well;
+            with ``past`` both always are.
         tolerance: the largest difference to PyTorch that passes, over the largest output; None for 1e-4, or 5e-2
             where layers round their inputs.
 
@@ -69,8 +73,9 @@ def export_openvino(
     _need_packages()
     import openvino as ov
 
-    expected = expected_of(model, example, tolerance)
-    floating, network = _networks(model, example, list(expected.outputs), narrow, dynamic)
+    what = exported(model, example, dynamic, past)
+    expected = expected_of(what.model, what.example, tolerance)
+    floating, network = _networks(what, list(expected.outputs), narrow)
     targets = (target.with_suffix(".bin"), target)
     with staged(*targets) as (data, text):
         ov.serialize(floating, str(text), str(data))
@@ -95,9 +100,7 @@ def export_openvino(
     )
 
 
-def _networks(
-    model: nn.Module, example: Any, outputs: list[str], narrow: bool, dynamic: Sequence[int]
-) -> tuple[Any, Any]:
+def _networks(what: Exported, outputs: list[str], narrow: bool) -> tuple[Any, Any]:
     """The network in float, and with packed weights."""
     import openvino as ov
 
@@ -105,7 +108,8 @@ def _networks(
     from corank.export.onnx_inputs import round_inputs
     from corank.export.openvino_weights import NARROW_KINDS, WIDE_KINDS, weight_node
 
-    graph, layers = float_graph(model, example, opset=_OPSET, dynamic=dynamic), coded_layers(model)
+    graph = float_graph(what.model, what.example, opset=_OPSET, dynamic=what.dynamic)
+    layers = coded_layers(what.model)
     round_inputs(graph.graph, layers, as_codes=False)
     core = ov.Core()
     floating = core.read_model(io.BytesIO(graph.SerializeToString()))

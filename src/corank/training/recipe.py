@@ -113,6 +113,9 @@ class Recipe:
         callbacks: run in this order.
         loss: "distil": from the float network, no labels; "labels": their cross entropy; "both": the mean of the two.
         temperature: of the distillation of logits.
+        top_logits: of a language model with a vocabulary of more than 16 times as many tokens: how many of the float
+            network's logits are kept for each position, with the mass of the rest, where whole ones are too large to
+            keep in memory; 0 for whole ones.
         start: "codes" of ``quantize``, the "float" weights, or "scratch".
         optimizer, schedule: of all that trains.
         iterations: steps, 0 for none.
@@ -134,6 +137,7 @@ class Recipe:
     callbacks: tuple[Callback, ...] = ()
     loss: str = "distil"
     temperature: float = 2.0
+    top_logits: int = 64
     start: str = "codes"
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -157,6 +161,8 @@ class Recipe:
             raise ConfigError(f"Recipe(iterations={self.iterations!r}): a whole number of steps, e.g. 400")
         if type(self.batch_size) is not int or self.batch_size < 1:
             raise ConfigError(f"Recipe(batch_size={self.batch_size!r}): a positive whole number, e.g. 128")
+        if type(self.top_logits) is not int or self.top_logits < 0:
+            raise ConfigError(f"Recipe(top_logits={self.top_logits!r}): a whole number, e.g. 64, or 0 for all")
         if type(self.temperature) not in (int, float) or not 0 < self.temperature < math.inf:
             raise ConfigError(f"Recipe(temperature={self.temperature!r}): a positive number, e.g. 2.0")
         if type(self.average) not in (int, float) or not 0 <= self.average < 1:

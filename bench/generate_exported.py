@@ -1,12 +1,12 @@
-"""`shakespeare7m` generating in ONNX Runtime and OpenVINO: the same characters as PyTorch, tokens a second, bytes, memory.
+"""`shakespeare7m` generating in ONNX Runtime and OpenVINO: characters as in PyTorch, tokens a second, bytes, memory.
 
     python bench/generate_exported.py --shared DIR [--only NAME] [--targets NAME ...] [--out results.json]
 
 Each file runs in a process of its own that has numpy and its runtime alone, on one thread: 100 characters are generated
 greedily, one at a time, after two lines of text. Seconds are of the processor, so that a busy machine counts little.
-*Memory* is what the process holds more than before the file was opened, once all were generated. Characters are compared
-with those of the quantized network in PyTorch. Weights are rounded to the nearest values: what the text is worth is not
-asked here.
+*Memory* is what the process holds more than before the file was opened, once all were generated. Characters are
+compared with those of the quantized network in PyTorch. Weights are rounded to the nearest values: what the text is
+worth is not asked here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TARGETS: Mapping[str, tuple[str, Callable[..., ExportResult], Mapping[str, Any]]
     "openvino": ("net.xml", export_openvino, {}),
     "onnx": ("net.onnx", export_onnx, {}),
 }
-RUNNER = '''
+RUNNER = """
 import json, sys, time
 import numpy as np
 
@@ -92,7 +92,7 @@ for _ in range(3):
     made = generate(new)
     best = min(best, time.process_time() - started)
 print(json.dumps({"made": made, "tokens_per_second": new / best, "memory": resident() - held}))
-'''
+"""
 
 
 def in_torch(model: Any, ids: list[int]) -> dict[str, Any]:

@@ -97,7 +97,9 @@ def test_codes_are_kept_as_they_are_and_take_their_bits(bits: int, coded_layer: 
     held = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
     width = 2 if bits == 2 else 4
     planes = [held[f"one.{name}"] for name in (("high", "low") if bits == 8 else ("codes",))]
-    apart = [np.stack([one >> at & (1 << width) - 1 for at in range(0, 8, width)], -1).reshape(ROWS, -1) for one in planes]
+    apart = [
+        np.stack([one >> at & (1 << width) - 1 for at in range(0, 8, width)], -1).reshape(ROWS, -1) for one in planes
+    ]
     codes = apart[0] * 16 + apart[1] if bits == 8 else apart[0]
     assert np.array_equal(codes[:, :COLUMNS], layer.code().weight.codes.numpy())
     assert sum(one.nbytes for one in planes) == ROWS * COLUMNS * {2: 2, 3: 4, 4: 4, 8: 8}[bits] // 8

@@ -63,7 +63,9 @@ def generated(run: Callable[[Arrays], Arrays], prompt: Tensor) -> list[list[int]
     for _ in range(NEW):
         places = np.arange(length, length + ids.shape[1])[None].repeat(rows, 0)
         length += ids.shape[1]
-        found = run({"input_ids": ids, "attention_mask": np.ones((rows, length), np.int64), "position_ids": places, **past})
+        found = run(
+            {"input_ids": ids, "attention_mask": np.ones((rows, length), np.int64), "position_ids": places, **past}
+        )
         past = {name: found[name.replace("past_key_values", "present")] for name in past}
         assert all(value.shape == (rows, 2, length, 8) for value in past.values())
         ids = found["logits"][:, -1].argmax(-1)[:, None]

@@ -30,7 +30,7 @@ DOMAIN = "com.microsoft"
 _KINDS: tuple[Kind, ...] = ((2, False), (4, False), (8, False))
 _BLOCKS = (16, 32, 64, 128, 256)
 _IN_INTEGERS = 4  # the accuracy level at which inputs are rounded to 8 bits
-_MULTIPLY, _GATHER = ("MatMul", "Gemm"), "Gather"
+_GATHER = "Gather"
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def pack_products(graph: GraphProto, layers: Mapping[str, CodedLayer], level: in
     """Puts operators that read packed codes in the place of products with a layer's weight, and of looking up its rows.
 
     Codes of 2, 3 and 4 bits are kept in 2 and 4. Wider ones are two planes of 4 bits, since products with 8 are slow
-    unless inputs are rounded. ``MatMulNBits`` takes zero points of 4-bit codes that are whole, so what they lack is taken
-    off the product: the sum of each group's inputs times ``rest``. An adapter is multiplied beside.
+    unless inputs are rounded. Zero points of 4-bit codes have to be whole; what they lack is taken off the product: the
+    sum of each group's inputs times ``rest``. An adapter is multiplied beside.
 
     Args:
         graph: of :func:`corank.export.graph.float_graph`; changed.
@@ -126,21 +126,21 @@ def _readers(graph: GraphProto, layer: str, geometry: Geometry) -> list[NodeProt
         rows = upright[named[0]]
         if node.op_type in ("Transpose", "Identity"):
             upright[node.output[0]] = rows if node.op_type == "Identity" else not rows
-        elif node.op_type in _MULTIPLY and node.input[1] == named[0] and rows == _is_turned(node):
-            found.append(node)
-        elif node.op_type == _GATHER and node.input[0] == named[0] and rows and not _attribute(node, "axis", 0):
+        elif _computes(node, named[0], rows):
             found.append(node)
         else:
             return None
     return found
 
 
-def _is_turned(node: NodeProto) -> bool:
-    """Whether a product reads its second operand turned; a ``Gemm`` that does anything else counts as neither."""
+def _computes(node: NodeProto, weight: str, upright: bool) -> bool:
+    """Whether a node multiplies with a weight's matrix as a linear layer does, or looks up its rows."""
+    if node.op_type == _GATHER:
+        return node.input[0] == weight and upright and not _attribute(node, "axis", 0)
     if node.op_type == "Gemm":
-        plain = not _attribute(node, "transA", 0) and _attribute(node, "alpha", 1.0) == _attribute(node, "beta", 1.0) == 1
-        return bool(_attribute(node, "transB", 0)) if plain else False
-    return False
+        plain = not _attribute(node, "transA", 0) and _attribute(node, "alpha", 1) == _attribute(node, "beta", 1) == 1
+        return plain and node.input[1] == weight and upright == bool(_attribute(node, "transB", 0))
+    return node.op_type == "MatMul" and node.input[1] == weight and not upright
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:
@@ -175,11 +175,7 @@ def _block(stored: StoredWeight, groups: int, divides: bool) -> int | None:
     """The block of columns that takes the least memory, within a group; a whole number of them where ``divides``."""
     columns = stored.codes.shape[1]
     size = columns if groups == 1 else stored.group_size
-    able = [
-        block
-        for block in _BLOCKS
-        if (groups == 1 or size % block == 0) and not (divides and columns % block)
-    ]
+    able = [block for block in _BLOCKS if (groups == 1 or size % block == 0) and not (divides and columns % block)]
     # Codes, a float32 scale and a zero point for each block.
     return min(able, key=lambda block: -(-columns // block) * (block * stored.bits + 32 + stored.bits), default=None)
 
@@ -217,7 +213,7 @@ class _PackedLayer:
         return part.nodes
 
     def _decodes(self, plane: _Plane) -> bool:
-        """Whether onnxruntime decodes these codes in each run, which it does faster with zero points that are floats."""
+        """Whether onnxruntime decodes the codes in each run, which it does faster with zero points that are floats."""
         return plane.bits == 2 and self._form.level != _IN_INTEGERS
 
     def gathered(self, node: NodeProto) -> list[NodeProto]:

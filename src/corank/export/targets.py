@@ -30,7 +30,9 @@ def _onnx(request: ExportRequest) -> ExportResult:
 
 
 def _onnx_dense(request: ExportRequest) -> ExportResult:
-    return export_onnx(request.model, request.path, request.example, dense=True, past=request.past, dynamic=request.dynamic)
+    return export_onnx(
+        request.model, request.path, request.example, dense=True, past=request.past, dynamic=request.dynamic
+    )
 
 
 def _onnx_int8(request: ExportRequest) -> ExportResult:

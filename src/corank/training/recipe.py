@@ -157,12 +157,12 @@ class Recipe:
                 raise ConfigError(f"Recipe({name}={value!r}): one of {', '.join(map(repr, allowed))}")
         if not isinstance(self.augment, str):
             raise ConfigError(f"Recipe(augment={self.augment!r:.60}): a name, e.g. 'none' or 'flip-shift'")
-        if type(self.iterations) is not int or self.iterations < 0:
-            raise ConfigError(f"Recipe(iterations={self.iterations!r}): a whole number of steps, e.g. 400")
+        for name, what in (("iterations", "of steps, e.g. 400"), ("top_logits", "e.g. 64, or 0 for all")):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ConfigError(f"Recipe({name}={value!r}): a whole number {what}")
         if type(self.batch_size) is not int or self.batch_size < 1:
             raise ConfigError(f"Recipe(batch_size={self.batch_size!r}): a positive whole number, e.g. 128")
-        if type(self.top_logits) is not int or self.top_logits < 0:
-            raise ConfigError(f"Recipe(top_logits={self.top_logits!r}): a whole number, e.g. 64, or 0 for all")
         if type(self.temperature) not in (int, float) or not 0 < self.temperature < math.inf:
             raise ConfigError(f"Recipe(temperature={self.temperature!r}): a positive number, e.g. 2.0")
         if type(self.average) not in (int, float) or not 0 <= self.average < 1:

@@ -157,12 +157,7 @@ class Recipe:
                 raise ConfigError(f"Recipe({name}={value!r}): one of {', '.join(map(repr, allowed))}")
         if not isinstance(self.augment, str):
             raise ConfigError(f"Recipe(augment={self.augment!r:.60}): a name, e.g. 'none' or 'flip-shift'")
-        for name, what in (("iterations", "of steps, e.g. 400"), ("top_logits", "e.g. 64, or 0 for all")):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise ConfigError(f"Recipe({name}={value!r}): a whole number {what}")
-        if type(self.batch_size) is not int or self.batch_size < 1:
-            raise ConfigError(f"Recipe(batch_size={self.batch_size!r}): a positive whole number, e.g. 128")
+        self._check_counts()
         if type(self.temperature) not in (int, float) or not 0 < self.temperature < math.inf:
             raise ConfigError(f"Recipe(temperature={self.temperature!r}): a positive number, e.g. 2.0")
         if type(self.average) not in (int, float) or not 0 <= self.average < 1:
@@ -172,6 +167,14 @@ class Recipe:
         if self.weights is not None and self.start not in self.weights.starts:
             kind = type(self.weights).__name__
             raise ConfigError(f"{kind} starts from {' or '.join(map(repr, self.weights.starts))}, not {self.start!r}")
+
+    def _check_counts(self) -> None:
+        for name, what in (("iterations", "of steps, e.g. 400"), ("top_logits", "e.g. 64, or 0 for all")):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ConfigError(f"Recipe({name}={value!r}): a whole number {what}")
+        if type(self.batch_size) is not int or self.batch_size < 1:
+            raise ConfigError(f"Recipe(batch_size={self.batch_size!r}): a positive whole number, e.g. 128")
 
     def _check_parts(self) -> None:
         """Raises ConfigError for a part that is of another kind than its place."""

@@ -202,7 +202,7 @@ def test_a_name_may_bring_settings() -> None:
         ("dense-shift:9", "DenseShift takes 2 to 4"),
         ("dense-shift:x", "NAME or NAME:BITS"),
         ("uniform:4:size=3", "has no field 'size'; it has bits"),
-        ("uniform:group=1e999", "group=inf"),
+        ("uniform:group=1e999", "group='inf'"),
         (3, "codec=3: a name"),
     ],
 )

@@ -28,6 +28,14 @@ __all__ = ["export"]
 
 LARGEST_INPUT = 1 << 28  # numbers
 TOKENS = 32  # of the sequence that a language model is tried with
+Past = Annotated[
+    bool,
+    typer.Option(
+        "--past",
+        help="Of a language model: keys and values of earlier tokens as inputs and outputs, to generate with.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
 
 
 def export(
@@ -61,14 +69,7 @@ def export(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
-    past: Annotated[
-        bool,
-        typer.Option(
-            "--past",
-            help="Of a language model: keys and values of earlier tokens as inputs and outputs, to generate with.",
-            rich_help_panel=options.OUTPUT,
-        ),
-    ] = False,
+    past: Past = False,
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -83,10 +84,7 @@ def export(
 
     MODEL gives the network's code; what the file says of its origin is never run.
     """
-    target = _target(to)
-    if past and not target.takes_past:
-        able = ", ".join(name for name, one in TARGETS.items() if one.takes_past)
-        raise ConfigError(f"--past goes with --to {able}; {to} has no inputs for keys and values")
+    target = _target(to, past)
     check_distinct((out, record), (file, model, data))
     _check_out(out, target)
     check_file(record, "--record", ".json")
@@ -107,9 +105,12 @@ def export(
         _show(result, written)
 
 
-def _target(name: str) -> Target:
+def _target(name: str, past: bool) -> Target:
     if name not in TARGETS:
         raise ConfigError(f"--to {name}: give one of {', '.join(TARGETS)}")
+    if past and not TARGETS[name].takes_past:
+        able = ", ".join(known for known, one in TARGETS.items() if one.takes_past)
+        raise ConfigError(f"--past goes with --to {able}; {name} has no inputs for keys and values")
     return TARGETS[name]
 
 

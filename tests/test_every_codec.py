@@ -188,12 +188,21 @@ def test_choice() -> None:
     assert PRESETS["fast"].with_codec(Binary()).layer_plan(1, None).codec == Binary()
 
 
+def test_a_name_may_bring_settings() -> None:
+    own = Uniform(range="mse", half=True)
+    assert chosen_codec("uniform:3:half=false:group=32", own) == Uniform(3, range="mse", group=32)
+    assert chosen_codec("uniform", own) is own
+    assert chosen_codec("kmeans:2:per=network", own) == KMeans(2, per="network")
+
+
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
         ("dense-shft", "did you mean 'dense-shift'"),
         ("dense-shift:9", "DenseShift takes 2 to 4"),
         ("dense-shift:x", "NAME or NAME:BITS"),
+        ("uniform:4:size=3", "has no field 'size'; it has bits"),
+        ("uniform:group=1e999", "group='inf'"),
         (3, "codec=3: a name"),
     ],
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+import json
+from dataclasses import dataclass, replace
 
 from corank.codecs import CODECS, Codec, RatedLevels, RateUniform, Trellis, Uniform
-from corank.config import choose
+from corank.config import choose, from_json, to_json
 from corank.errors import ConfigError
 from corank.plan import LayerPlan
 from corank.refine import PostTraining, Refinement
@@ -166,34 +166,37 @@ def _checked_rate(rate: float | str) -> float:
 
 def chosen_codec(choice: str | Codec, own: Codec) -> Codec:
     """The codec given, or the one of that name in :data:`~corank.codecs.CODECS`; "NAME:BITS" also says its width, and
-    "NAME/COLUMNS" or "NAME/COLUMNS:BITS" how many columns share a scale.
+    "NAME:FIELD=VALUE" a setting, as in a plan: "uniform:4:half=false:group=32".
 
-    Where ``own`` is of that kind, it is taken with its settings; else all but the width are at their defaults.
+    Where ``own`` is of that kind, it is taken with its settings; else all that is not said is at its default.
     """
     if isinstance(choice, Codec):
         return choice
     if not isinstance(choice, str):
         raise ConfigError(f"codec={choice!r}: a name ({', '.join(sorted(CODECS))}) or a corank.codecs.Codec")
-    name, colon, bits = choice.partition(":")
-    name, slash, columns = name.partition("/")
+    name, *said = choice.split(":")
     kind = choose(name, CODECS, "codec")
     codec = own if type(own) is kind else kind()
-    if slash:
-        codec = _grouped(codec, choice, columns)
-    if not colon:
-        return codec
-    if not (bits.isascii() and bits.isdigit()):
-        raise ConfigError(f"codec {choice!r}: NAME or NAME:BITS, e.g. 'dense-shift' or 'dense-shift:3'")
-    return codec.with_bits(int(bits[:6]))
+    settings = [one.partition("=") for one in said if "=" in one]
+    if settings:
+        told = {field: _plain(value) for field, _, value in settings}
+        codec = from_json({**to_json(codec, CODECS), **told}, CODECS, "codec")
+    for bits in (one for one in said if "=" not in one):
+        if not (bits.isascii() and bits.isdigit()):
+            raise ConfigError(
+                f"codec {choice!r}: NAME or NAME:BITS, e.g. 'dense-shift' or 'dense-shift:3', and settings after it, "
+                "e.g. 'uniform:4:half=false:group=32'"
+            )
+        codec = codec.with_bits(int(bits[:6]))
+    return codec
 
 
-def _grouped(codec: Codec, choice: str, columns: str) -> Codec:
-    """The codec with a scale for so many columns."""
-    if not (columns.isascii() and columns.isdigit()) or "group" not in {field.name for field in fields(codec)}:
-        raise ConfigError(
-            f"codec {choice!r}: NAME/COLUMNS, e.g. 'uniform/64', of a codec whose scales may be of groups of columns"
-        )
-    return replace(codec, **dict[str, Any](group=int(columns[:6])))
+def _plain(text: str) -> object:
+    """A number or truth value as JSON writes it, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def keeps_to_rate(choice: str | Codec | None) -> bool:

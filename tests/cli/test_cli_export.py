@@ -50,6 +50,11 @@ def test_what_is_refused(invoke: Invoke, made: Path, tmp_path: Path) -> None:
     artifact = made / "model.safetensors"
     for words, said in (
         (("--to", "tflite", "--out", tmp_path / "x"), f"--to tflite: give one of {', '.join(TARGETS)}"),
+        (
+            ("--to", "onnx-int8", "--out", tmp_path / "x", "--past"),
+            "--past goes with --to onnx, onnx-dense, onnx-matmul",
+        ),
+        (("--to", "onnx", "--out", tmp_path / "x", "--input", "1x8", "--past"), "past=True the example is token ids"),
         (("--to", "onnx", "--out", tmp_path / "x", "--input", "8x"), "--input 8x: give sizes"),
         (("--to", "onnx", "--out", tmp_path / "x", "--input", "1x3x9999999x99999"), "give sizes"),
         (("--to", "onnx", "--out", tmp_path / "x"), "give --input"),

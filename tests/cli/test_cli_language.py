@@ -196,7 +196,7 @@ def padded():
 def test_rotations_and_groups(invoke: Any, folder: Path) -> None:
     out, tokens, model = folder / "small.safetensors", folder / "tokens.npz", f"hf:{folder / 'net'}"
     words = ["--data", tokens, "--preset", "nearest", "--bits", "3", "--out", out]
-    result = invoke("quantize", model, *words, "--rotate", "fold", "--codec", "uniform/8")
+    result = invoke("quantize", model, *words, "--rotate", "fold", "--codec", "uniform:group=8")
     assert result.exit_code == 0, result.output
     run = read(out)[0]
     assert run.structure == ({"kind": "rotated-stream", "module": "lm_head", "untied": True, "seed": 0},)

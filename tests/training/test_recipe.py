@@ -21,7 +21,7 @@ from corank.training.weights import LearnedStep, Relaxed, StraightThrough
 WHOLE = Recipe(
     Relaxed(StraightThrough(StatsQ(3), refit=7)), LearnedStepInputs(3), edge=LearnedStep(Uniform(7)),
     edge_inputs=LearnedStepInputs(5), penalties=(Rate(0.7, weight=2.0),), callbacks=(Meters(), Confidence()),
-    loss="both", temperature=3.0, start="float", optimizer=Optimizer("sgd", rate=0.1, clip=1.0),
+    loss="both", temperature=3.0, top_logits=5, start="float", optimizer=Optimizer("sgd", rate=0.1, clip=1.0),
     schedule=Schedule("linear", floor=0.25), iterations=7, batch_size=9, augment="none", norms="frozen", average=0.5,
     precision="float32", structure=("rprelu",),
 )  # fmt: skip

@@ -28,6 +28,14 @@ __all__ = ["export"]
 
 LARGEST_INPUT = 1 << 28  # numbers
 TOKENS = 32  # of the sequence that a language model is tried with
+Past = Annotated[
+    bool,
+    typer.Option(
+        "--past",
+        help="Of a language model: keys and values of earlier tokens as inputs and outputs, to generate with.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
 
 
 def export(
@@ -62,6 +70,7 @@ def export(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
+    past: Past = False,
     record: options.RecordFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="The record as JSON on stdout.")] = False,
     quiet: options.Quiet = False,
@@ -70,7 +79,7 @@ def export(
 
     MODEL gives the network's code; what the file says of its origin is never run.
     """
-    target = _target(to)
+    target = _target(to, past)
     check_distinct((out, record), (file, model, data))
     _check_out(out, target)
     check_file(record, "--record", ".json")
@@ -80,7 +89,7 @@ def export(
         raise ConfigError(f"--to {to} measures activations: give --data with some hundred samples")
     example = _example(shape, samples, source, view)
     quantized = corank.load(file, source.model, dtype=own_dtype(source.model))
-    result = target.export(ExportRequest(quantized, out, example, samples, _axes(dynamic, example)))
+    result = target.export(ExportRequest(quantized, out, example, samples, _axes(dynamic, example), past))
     about = {"command": "export", "version": __version__, "model": model, "reproduce": command_line(context)}
     made = {**about, **result.to_json()}
     written = write_all((record, lambda path: write_record(path, made)))
@@ -90,9 +99,12 @@ def export(
         _show(result, written)
 
 
-def _target(name: str) -> Target:
+def _target(name: str, past: bool) -> Target:
     if name not in TARGETS:
         raise ConfigError(f"--to {name}: give one of {', '.join(TARGETS)}")
+    if past and not TARGETS[name].takes_past:
+        able = ", ".join(known for known, one in TARGETS.items() if one.takes_past)
+        raise ConfigError(f"--past goes with --to {able}; {name} has no inputs for keys and values")
     return TARGETS[name]
 
 

@@ -95,7 +95,7 @@ CodecName = Annotated[
     str | None,
     typer.Option(
         "--codec",
-        help="Which values weights may take, by name; uniform.",
+        help="Which values weights may take, by name (uniform), and settings: uniform:half=false:group=32.",
         rich_help_panel=PLAN,
         autocompletion=names(CODECS),
     ),

@@ -18,7 +18,7 @@ from corank.errors import ConfigError, ModelError
 from corank.export.example import named_inputs, outputs_of
 from corank.layers import CodedLayer
 
-__all__ = ["Checked", "Expected", "check", "expected_of", "rounds_inputs"]
+__all__ = ["ROUNDED_INPUTS", "Checked", "Expected", "check", "expected_of", "rounds_inputs"]
 
 Arrays = Mapping[str, NDArray[Any]]
 _RUNS = 7

@@ -106,7 +106,7 @@ def _kept(layer: CodedLinear) -> StoredWeight | str:
     if stored.table is not None:
         return "its levels are not equally spaced"
     if not stored.is_affine:
-        return "its zero points lie between two codes"
+        return "its zero points lie between two codes (quantize with --codec uniform:half=false)"
     if not torch.equal(code.weight.decode(), layer.weight.detach().float()):
         return "its weight is more than its codes"
     rows, columns = stored.codes.shape

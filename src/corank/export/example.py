@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from corank.calibration import Samples, run
 from corank.errors import ModelError
 
-__all__ = ["INPUT", "OUTPUT", "named_inputs", "named_outputs", "outputs_of"]
+__all__ = ["INPUT", "OUTPUT", "Axes", "named_inputs", "named_outputs", "outputs_of"]
 
 INPUT, OUTPUT = "input", "output"
+Axes = Sequence[int] | Mapping[str, Sequence[int]]  # of every input, or by its name
 
 
 def named_inputs(example: Any) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from corank.errors import ConfigError, ModelError
-from corank.export.example import INPUT, named_inputs, named_outputs, outputs_of
+from corank.export.example import INPUT, Axes, named_inputs, named_outputs, outputs_of
 from corank.export.to_torch import to_float
 from corank.export.traceable import traceable, zero_masked_rows
 from corank.layers import CodedLayer, module_named
@@ -64,7 +64,7 @@ def float_graph(
     *,
     layers: Sequence[str] | None = None,
     opset: int = 21,
-    dynamic: Sequence[int] = (0,),
+    dynamic: Axes = (0,),
 ) -> ModelProto:
     """The float network, adapters merged, as ONNX.
 
@@ -79,7 +79,7 @@ def float_graph(
             graph's inputs; a single tensor is ``input``.
         layers: names of the layers whose weights are named; None: every coded layer.
         opset: of the graph's operators.
-        dynamic: axes of the inputs whose length is left open; axis 0 is the batch.
+        dynamic: axes of the inputs whose length is left open, of all or by the input's name; axis 0 is the batch.
 
     Raises:
         DataError: for an example that the model cannot take.
@@ -88,9 +88,11 @@ def float_graph(
     names = list(coded_layers(model)) if layers is None else list(layers)
     plain = traceable(float_model(model))
     weights = {weight_name(name): _weight(plain, name) for name in names}
-    inputs = {name: _long_enough(tensor, dynamic) for name, tensor in named_inputs(example).items()}
+    given = named_inputs(example)
+    axes = dynamic if isinstance(dynamic, Mapping) else dict.fromkeys(given, dynamic)
+    inputs = {name: _long_enough(tensor, axes[name]) for name, tensor in given.items()}
     outputs = list(outputs_of(plain, inputs))
-    graph = _trace(plain, inputs, weights, _Form(outputs, opset, dynamic))
+    graph = _trace(plain, inputs, weights, _Form(outputs, opset, axes))
     _tidy(graph)
     zero_masked_rows(graph.graph)
     _inputs_to_initializers(graph.graph, weights)
@@ -175,13 +177,14 @@ class _Form:
 
     outputs: Sequence[str]
     opset: int
-    dynamic: Sequence[int]
+    dynamic: Mapping[str, Sequence[int]]
 
 
 def _trace(plain: nn.Module, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor], form: _Form) -> ModelProto:
     given = (list(inputs.values()), list(weights.values()))
     left_open = [
-        {axis: torch.export.Dim.DYNAMIC for axis in form.dynamic if axis < tensor.dim()} for tensor in inputs.values()
+        {axis: torch.export.Dim.DYNAMIC for axis in form.dynamic[name] if axis < tensor.dim()}
+        for name, tensor in inputs.items()
     ]
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
@@ -204,7 +207,7 @@ def _trace(plain: nn.Module, inputs: Mapping[str, Tensor], weights: Mapping[str,
         hint = "; with the axes of its inputs left open it must run at any length of them: dynamic=() fixes all"
         raise ModelError(
             f"torch.onnx cannot export this {type(plain).__name__}: {first[0] if first else type(error).__name__}"
-            f"{hint if form.dynamic else ''}"
+            f"{hint if any(form.dynamic.values()) else ''}"
         ) from error
     finally:
         quiet.setLevel(level)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
 from corank.autograd import recording
 from corank.errors import ConfigError, ModelError
-from corank.export.check import Arrays, check, expected_of
+from corank.export.check import Checked, Expected, check, expected_of
+from corank.export.onnx_session import open_session
+from corank.export.past import Exported, exported
 from corank.export.result import ExportResult
 from corank.files import staged
 from corank.storage.artifact import serialized
 from corank.storage.model_record import run_of
 
-__all__ = ["SESSION_OPTIONS", "export_onnx", "onnx_bytes"]
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["SESSION_OPTIONS", "export_onnx", "finished", "need_packages", "write_checked"]
 
 SESSION_OPTIONS = {"session.disable_quant_qdq": "1"}
 _TWO_BITS = 25  # the opset that brought INT2 and UINT2
@@ -41,6 +46,7 @@ def export_onnx(
     *,
     opset: int | None = None,
     dense: bool = False,
+    past: bool = False,
     dynamic: Sequence[int] = (0,),
     tolerance: float | None = None,
 ) -> ExportResult:
@@ -59,7 +65,9 @@ def export_onnx(
         dense: codes of every width really packed, 3 bits in 3, and decoded by plain arithmetic. Smaller at 1 and 3
             bits, and onnxruntime merges the weights without a session option; but what looks for
             ``DequantizeLinear`` finds no quantized weights.
-        dynamic: axes of the inputs whose length is left open: the batch; ``(0, 1)`` for the length of texts as well.
+        past: of a causal language model: keys and values of earlier tokens are inputs, those of all outputs.
+        dynamic: axes of the inputs whose length is left open: the batch; ``(0, 1)`` for the length of texts as well;
+            with ``past`` both always are.
         tolerance: the largest difference to PyTorch that passes, over the largest output; None for 1e-4, or 5e-2
             where layers round their inputs.
 
@@ -70,19 +78,18 @@ def export_onnx(
         OutputError: when the path cannot be written.
     """
     run = run_of(model)
-    _need_packages()
+    need_packages()
     if opset is not None and (type(opset) is not int or not _FOUR_BITS <= opset <= _TWO_BITS):
         raise ConfigError(f"opset={opset!r}: 21 to 25, or None; 4-bit weights came with 21, 2-bit ones with 25")
     target = Path(path)
     narrow = not dense and any(layer.codec is not None and layer.codec.bits <= 2 for layer in run.plan.layers.values())
     able = two_bits_run() if narrow and opset is None else True
     chosen = opset or (_TWO_BITS if narrow and able else _FOUR_BITS)
-    expected = expected_of(model, example, tolerance)
-    data, float_bytes = onnx_bytes(model, example, chosen, dense, dynamic)
+    what = exported(model, example, dynamic, past)
+    expected = expected_of(what.model, what.example, tolerance)
+    data, float_bytes = onnx_bytes(what, chosen, dense)
     entries = {} if dense else SESSION_OPTIONS
-    with staged(target) as (scratch,):
-        scratch.write_bytes(data)
-        found = check(expected, _session(scratch, list(expected.outputs), entries), "onnxruntime")
+    found = write_checked(target, data, expected, entries)
     notes = (
         *(() if dense else (_FOLD,)),
         *((_NO_TWO_BITS,) if not able else ()),
@@ -103,9 +110,7 @@ def export_onnx(
     )
 
 
-def onnx_bytes(
-    model: nn.Module, example: Any, opset: int, dense: bool = False, dynamic: Sequence[int] = (0,)
-) -> tuple[bytes, int]:
+def onnx_bytes(what: Exported, opset: int, dense: bool = False) -> tuple[bytes, int]:
     """The bytes of the file, not yet run, and how many the float network's would be.
 
     Raises:
@@ -115,23 +120,57 @@ def onnx_bytes(
 
     from corank.export.graph import coded_layers, float_graph
     from corank.export.onnx_inputs import round_inputs
-    from corank.export.onnx_weights import DENSE_KINDS, KINDS, TWO_BIT_KINDS, halve, replace_weights
+    from corank.export.onnx_weights import DENSE_KINDS, KINDS, TWO_BIT_KINDS, replace_weights
 
-    graph = float_graph(model, example, opset=opset, dynamic=dynamic)
+    graph = float_graph(what.model, what.example, opset=opset, dynamic=what.dynamic)
     float_bytes = graph.ByteSize()
-    layers = coded_layers(model)
+    layers = coded_layers(what.model)
     round_inputs(graph.graph, layers, as_codes=not dense)
     kinds = DENSE_KINDS if dense else TWO_BIT_KINDS if opset >= _TWO_BITS else KINDS
     replace_weights(graph.graph, layers, kinds, dense)
+    if not dense:
+        onnx.helper.set_model_props(graph, SESSION_OPTIONS)
+    return finished(graph, opset), float_bytes
+
+
+def finished(graph: ModelProto, opset: int) -> bytes:
+    """The bytes of a graph whose weights are in place.
+
+    Raises:
+        ModelError: for more than a file holds.
+    """
+    import onnx
+
+    from corank.export.onnx_weights import halve
+
     halve(graph.graph)
     graph.ir_version = 13 if opset >= _TWO_BITS else 10
     graph.producer_name, graph.producer_version = "corank", version("corank")
-    if not dense:
-        onnx.helper.set_model_props(graph, SESSION_OPTIONS)
     if graph.ByteSize() > _LARGEST:
         raise ModelError(f"the graph takes {graph.ByteSize()} bytes; a single ONNX file holds less than 2 GB")
     onnx.checker.check_model(graph)
-    return graph.SerializeToString(deterministic=True), float_bytes
+    return graph.SerializeToString(deterministic=True)
+
+
+def write_checked(path: Path, data: bytes, expected: Expected, entries: Mapping[str, str]) -> Checked:
+    """Writes a file once onnxruntime has run it.
+
+    Args:
+        path: of the file.
+        data: its bytes.
+        expected: of PyTorch.
+        entries: of the session's configuration.
+
+    Raises:
+        ModelError: where onnxruntime cannot read it or gives something else; OutputError: it cannot be written.
+    """
+    with staged(path) as (scratch,):
+        scratch.write_bytes(data)
+        try:
+            run = open_session(scratch, list(expected.outputs), entries=entries)
+        except ModelError as error:
+            raise ModelError(f"nothing was written: {error}") from error
+        return check(expected, run, "onnxruntime")
 
 
 def two_bits_run() -> bool:
@@ -152,26 +191,7 @@ def two_bits_run() -> bool:
         return False
 
 
-def _session(path: Path, outputs: list[str], entries: Mapping[str, str]) -> Callable[[Arrays], Arrays]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    for name, value in entries.items():
-        options.add_session_config_entry(name, value)
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no base of their own
-        raise ModelError(f"nothing was written: onnxruntime cannot read the file: {error}") from error
-
-    def run(inputs: Arrays) -> Arrays:
-        given = session.run(outputs, dict(inputs))
-        return {name: np.asarray(value) for name, value in zip(outputs, given, strict=True)}
-
-    return run
-
-
-def _need_packages() -> None:
+def need_packages() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"export to ONNX needs {' and '.join(missing)}: pip install 'corank[onnx]'")

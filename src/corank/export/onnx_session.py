@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,11 @@ _FLOAT = ("Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gem
 
 
 def open_session(
-    model: bytes | Path, outputs: Sequence[str], threads: int | None = None, optimized: Path | None = None
+    model: bytes | Path,
+    outputs: Sequence[str],
+    threads: int | None = None,
+    optimized: Path | None = None,
+    entries: Mapping[str, str] | None = None,
 ) -> Callable[[Arrays], Arrays]:
     """A function from inputs to outputs, by name.
 
@@ -29,6 +33,7 @@ def open_session(
         outputs: to give back.
         threads: within one operator; None: onnxruntime's choice.
         optimized: where to write what onnxruntime made of the graph.
+        entries: of the session's configuration.
 
     Raises:
         ModelError: for a file that onnxruntime cannot read.
@@ -37,6 +42,8 @@ def open_session(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    for name, value in (entries or {}).items():
+        options.add_session_config_entry(name, value)
     if threads is not None:
         options.intra_op_num_threads = threads
     if optimized is not None:
@@ -45,7 +52,7 @@ def open_session(
         given = model if isinstance(model, bytes) else str(model)
         session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base of their own
-        raise ModelError(f"onnxruntime cannot read the graph: {error}") from error
+        raise ModelError(f"onnxruntime cannot read the file: {error}") from error
 
     def run(inputs: Arrays) -> Arrays:
         given = session.run(list(outputs), dict(inputs))

@@ -19,7 +19,7 @@ from corank.export.stored import Kind, StoredWeight, stored_weight
 from corank.layers import CodedLayer
 from corank.matrix import Geometry
 
-__all__ = ["DENSE_KINDS", "KINDS", "TWO_BIT_KINDS", "halve", "replace_weights"]
+__all__ = ["DENSE_KINDS", "KINDS", "TWO_BIT_KINDS", "Part", "halve", "matrix_values", "replace_weights"]
 
 KINDS: tuple[Kind, ...] = ((4, True), (4, False), (8, True), (8, False))  # opset 21
 TWO_BIT_KINDS: tuple[Kind, ...] = ((2, True), (2, False), *KINDS)  # opset 25
@@ -36,13 +36,14 @@ _CAST_BYTES = 48  # of a Cast node beside the three times that it names a value
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """Nodes and constants of one layer, in order. Constants are named after it, values between nodes by number."""
 
     layer: str
     nodes: list[NodeProto]
     constants: dict[str, TensorProto]
     dense: bool
+    values: str = "w"
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
         full = f"{self.layer}.{name}"
@@ -54,7 +55,7 @@ class _Part:
         return self.shared("shape_" + "x".join(map(str, sizes)), np.array(sizes, np.int64))
 
     def node(self, kind: str, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None) -> str:
-        output = f"w_{len(self.nodes)}"
+        output = f"{self.values}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **(attributes or {})))
         return output
 
@@ -90,7 +91,7 @@ def replace_weights(
             continue  # never read by what the example runs
         # The last node then writes the value of that name, so no node that reads it has to change.
         del graph.initializer[initializer_index(graph, weight_name(name))]
-        _weight(_Part(name, nodes, constants, dense), layer, kinds)
+        _weight(Part(name, nodes, constants, dense), layer, kinds)
         nodes[-1].output[0] = weight_name(name)
     rest = list(graph.node)
     del graph.node[:]
@@ -121,7 +122,7 @@ def halve(graph: GraphProto) -> None:
     graph.node.extend([*casts, *rest])
 
 
-def _weight(part: _Part, layer: CodedLayer, kinds: Sequence[Kind]) -> None:
+def _weight(part: Part, layer: CodedLayer, kinds: Sequence[Kind]) -> None:
     """Nodes of which the last one gives the weight in the layer's own shape."""
     code, geometry = layer.code(), layer.geometry
     stored = stored_weight(code.weight, kinds)
@@ -129,7 +130,7 @@ def _weight(part: _Part, layer: CodedLayer, kinds: Sequence[Kind]) -> None:
         codes = part.constant("codes", _numbers(stored, geometry.from_matrix(stored.codes)))
         _dequantized(part, stored, codes, 1 if geometry.transposed else 0)
         return
-    value = _matrix(part, stored)
+    value = matrix_values(part, stored)
     if code.adapter is not None:
         value = part.node("Add", [value, _product(part, code.adapter, geometry, kinds)])
     _to_own_shape(part, value, geometry)
@@ -147,7 +148,7 @@ def _fits_own_shape(stored: StoredWeight, geometry: Geometry) -> bool:
     return stored.scale.numel() == 1 or not geometry.transposed or geometry.groups == 1
 
 
-def _dequantized(part: _Part, stored: StoredWeight, codes: str, axis: int) -> str:
+def _dequantized(part: Part, stored: StoredWeight, codes: str, axis: int) -> str:
     """``scale * (codes - zero)``; scales of groups of columns go with a matrix ``(rows, columns)``."""
     attributes: dict[str, int] = {"axis": axis}
     scale, zero = stored.scale, stored.zero
@@ -166,7 +167,7 @@ def _dequantized(part: _Part, stored: StoredWeight, codes: str, axis: int) -> st
     return part.node("DequantizeLinear", inputs, attributes)
 
 
-def _matrix(part: _Part, stored: StoredWeight) -> str:
+def matrix_values(part: Part, stored: StoredWeight) -> str:
     """The values ``(R, C)``."""
     rows, columns = stored.codes.shape
     groups = stored.scale.shape[1]
@@ -187,7 +188,7 @@ def _matrix(part: _Part, stored: StoredWeight) -> str:
     return value if wide == columns else _first_columns(part, value, columns)
 
 
-def _held(part: _Part, stored: StoredWeight, codes: Tensor) -> str:
+def _held(part: Part, stored: StoredWeight, codes: Tensor) -> str:
     """The codes: of an ONNX type where there is one, otherwise a bit of eight codes to a byte."""
     bits = stored.bits
     if not part.dense or bits in (4, 8):
@@ -210,7 +211,7 @@ def _held(part: _Part, stored: StoredWeight, codes: Tensor) -> str:
     return part.reshape(run, codes.shape)
 
 
-def _looked_up(part: _Part, table: Tensor | None, codes: str) -> str:
+def _looked_up(part: Part, table: Tensor | None, codes: str) -> str:
     if table is None:
         return part.node("Cast", [codes], {"to": TensorProto.FLOAT})
     indices = part.node("Cast", [codes], {"to": TensorProto.INT64})
@@ -220,7 +221,7 @@ def _looked_up(part: _Part, table: Tensor | None, codes: str) -> str:
     return part.node("GatherElements", [held, indices], {"axis": 1})
 
 
-def _by_group(part: _Part, kind: str, value: str, operand: str, shape: Sequence[int]) -> str:
+def _by_group(part: Part, kind: str, value: str, operand: str, shape: Sequence[int]) -> str:
     """``value`` ``(R, C)`` with ``operand`` ``(R, G)``, one for each group of columns; ``shape`` is ``(R, G, C)``."""
     rows, groups, columns = shape
     if groups == 1:
@@ -231,15 +232,15 @@ def _by_group(part: _Part, kind: str, value: str, operand: str, shape: Sequence[
     return part.reshape(changed, (rows, columns))
 
 
-def _first_columns(part: _Part, value: str, columns: int) -> str:
+def _first_columns(part: Part, value: str, columns: int) -> str:
     bounds = [part.shape([bound]) for bound in (0, columns, 1)]
     return part.node("Slice", [value, *bounds])
 
 
-def _product(part: _Part, adapter: CodedLowRank, geometry: Geometry, kinds: Sequence[Kind]) -> str:
+def _product(part: Part, adapter: CodedLowRank, geometry: Geometry, kinds: Sequence[Kind]) -> str:
     """``left @ right`` ``(G * R, C)``."""
     groups, rows, columns = geometry.matrix_shape
-    right = _matrix(replace(part, layer=f"{part.layer}.right"), stored_weight(adapter.right, kinds))
+    right = matrix_values(replace(part, layer=f"{part.layer}.right"), stored_weight(adapter.right, kinds))
     stored = stored_weight(adapter.left, kinds)
     left = replace(part, layer=f"{part.layer}.left")
     # A row of the stored factor is a direction: turned here, with its scales along axis 1, no node has to do it.
@@ -247,14 +248,14 @@ def _product(part: _Part, adapter: CodedLowRank, geometry: Geometry, kinds: Sequ
         turned = _dequantized(left, stored, left.constant("codes", _numbers(stored, stored.codes.T)), 1)
         return part.node("MatMul", [turned, right])
     if groups == 1:
-        return part.node("MatMul", [part.node("Transpose", [_matrix(left, stored)], {"perm": [1, 0]}), right])
-    apart = part.reshape(_matrix(left, stored), (groups, adapter.rank, rows))
+        return part.node("MatMul", [part.node("Transpose", [matrix_values(left, stored)], {"perm": [1, 0]}), right])
+    apart = part.reshape(matrix_values(left, stored), (groups, adapter.rank, rows))
     turned = part.node("Transpose", [apart], {"perm": [0, 2, 1]})
     product = part.node("MatMul", [turned, part.reshape(right, (groups, adapter.rank, columns))])
     return part.reshape(product, (groups * rows, columns))
 
 
-def _to_own_shape(part: _Part, value: str, geometry: Geometry) -> None:
+def _to_own_shape(part: Part, value: str, geometry: Geometry) -> None:
     """Ends with the weight in the layer's own shape; a linear layer's matrix is that already."""
     groups, rows, columns = geometry.matrix_shape
     if not geometry.transposed and geometry.shape == (rows, columns):

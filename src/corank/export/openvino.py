@@ -14,6 +14,7 @@ from torch import nn
 from corank.autograd import recording
 from corank.errors import ConfigError, ModelError
 from corank.export.check import Arrays, check, expected_of
+from corank.export.past import Exported, exported
 from corank.export.result import ExportResult
 from corank.files import staged
 from corank.storage.artifact import serialized
@@ -29,6 +30,8 @@ _NARROW = (
 )
 _WIDE = "OpenVINO is given no constants below 4 bits: codes of 1, 2 and 3 bits are kept in 4, exactly"
 _FLOAT = "weights are composed once when the network is compiled: speed and memory are those of the float network"
+_UNFUSED = {"SNIPPETS_MODE": "DISABLE"}
+_NOT_FUSED = "compile it with the option SNIPPETS_MODE=DISABLE: this OpenVINO fails to fuse its elementwise operations"
 _ROUNDS = "layers round their inputs: sums in another order may fall on the other side of a step"
 
 
@@ -39,6 +42,7 @@ def export_openvino(
     example: Any,
     *,
     narrow: bool = True,
+    past: bool = False,
     dynamic: Sequence[int] = (0,),
     tolerance: float | None = None,
 ) -> ExportResult:
@@ -52,7 +56,9 @@ def export_openvino(
         path: of the ``.xml``; the ``.bin`` stands beside it. Both are written elsewhere first, run and compared.
         example: a tensor ``(N, ...)``, or a mapping of keyword arguments.
         narrow: constants of 1, 2 and 3 bits for such codes; otherwise they are kept in 4 bits.
-        dynamic: axes of the inputs whose length is left open: the batch; ``(0, 1)`` for the length of texts as well.
+        past: of a causal language model: keys and values of earlier tokens are inputs, those of all outputs.
+        dynamic: axes of the inputs whose length is left open: the batch; ``(0, 1)`` for the length of texts as well;
+            with ``past`` both always are.
         tolerance: the largest difference to PyTorch that passes, over the largest output; None for 1e-4, or 5e-2
             where layers round their inputs.
 
@@ -69,15 +75,17 @@ def export_openvino(
     _need_packages()
     import openvino as ov
 
-    expected = expected_of(model, example, tolerance)
-    floating, network = _networks(model, example, list(expected.outputs), narrow, dynamic)
+    what = exported(model, example, dynamic, past)
+    expected = expected_of(what.model, what.example, tolerance)
+    floating, network = _networks(what, list(expected.outputs), narrow)
     targets = (target.with_suffix(".bin"), target)
     with staged(*targets) as (data, text):
         ov.serialize(floating, str(text), str(data))
         float_bytes = text.stat().st_size + data.stat().st_size
         ov.serialize(network, str(text), str(data))
         sizes = [made.stat().st_size for made in (data, text)]
-        found = check(expected, _compiled(text), "OpenVINO")
+        run_there, options = _compiled(text)
+        found = check(expected, run_there, "OpenVINO")
     few = any(layer.codec is not None and layer.codec.bits < 4 for layer in run.plan.layers.values())
     width = () if not few else (_NARROW,) if narrow else (_WIDE,)
     return ExportResult(
@@ -90,14 +98,15 @@ def export_openvino(
         max_difference=found.max_difference,
         relative_difference=found.relative_difference,
         latency_ms=found.latency_ms,
-        options=CONFIGURATION,
-        notes=(_FLOAT, f"{sizes[0]} bytes are the .bin", *width, *((_ROUNDS,) if expected.rounded else ())),
-    )
+        options=options,
+        notes=(
+            _FLOAT, f"{sizes[0]} bytes are the .bin", *width, *((_ROUNDS,) if expected.rounded else ()),
+            *((_NOT_FUSED,) if options != CONFIGURATION else ()),
+        ),
+    )  # fmt: skip
 
 
-def _networks(
-    model: nn.Module, example: Any, outputs: list[str], narrow: bool, dynamic: Sequence[int]
-) -> tuple[Any, Any]:
+def _networks(what: Exported, outputs: list[str], narrow: bool) -> tuple[Any, Any]:
     """The network in float, and with packed weights."""
     import openvino as ov
 
@@ -105,7 +114,8 @@ def _networks(
     from corank.export.onnx_inputs import round_inputs
     from corank.export.openvino_weights import NARROW_KINDS, WIDE_KINDS, weight_node
 
-    graph, layers = float_graph(model, example, opset=_OPSET, dynamic=dynamic), coded_layers(model)
+    graph = float_graph(what.model, what.example, opset=_OPSET, dynamic=what.dynamic)
+    layers = coded_layers(what.model)
     round_inputs(graph.graph, layers, as_codes=False)
     core = ov.Core()
     floating = core.read_model(io.BytesIO(graph.SerializeToString()))
@@ -124,19 +134,25 @@ def _networks(
     return floating, network
 
 
-def _compiled(path: Path) -> Callable[[Arrays], Arrays]:
+def _compiled(path: Path) -> tuple[Callable[[Arrays], Arrays], dict[str, str]]:
+    """The network as a function, and the options that it was compiled with."""
     import openvino as ov
 
+    options = CONFIGURATION
     try:
-        compiled = ov.Core().compile_model(str(path), "CPU", CONFIGURATION)
-    except RuntimeError as error:
-        raise ModelError(f"nothing was written: OpenVINO cannot compile the network: {error}") from error
+        compiled = ov.Core().compile_model(str(path), "CPU", options)
+    except RuntimeError:
+        options = {**CONFIGURATION, **_UNFUSED}
+        try:
+            compiled = ov.Core().compile_model(str(path), "CPU", options)
+        except RuntimeError as error:
+            raise ModelError(f"nothing was written: OpenVINO cannot compile the network: {error}") from error
 
     def run(inputs: Arrays) -> Arrays:
         found = compiled(dict(inputs))
         return {output.get_any_name(): np.array(found[output]) for output in compiled.outputs}
 
-    return run
+    return run, options
 
 
 def _need_packages() -> None:

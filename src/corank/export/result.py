@@ -24,6 +24,7 @@ class ExportRequest:
         example: a batch the model takes.
         images: calibration samples, for targets that measure activations; None where none were given.
         dynamic: axes of the inputs whose length is left open.
+        past: whether keys and values of earlier tokens are inputs, and those of all outputs.
     """
 
     model: nn.Module
@@ -31,6 +32,7 @@ class ExportRequest:
     example: Any
     images: ImageSet | TokenSet | BatchSet | None = None
     dynamic: tuple[int, ...] = (0,)
+    past: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Target:
         export: does it; optional packages are imported inside.
         folder: it writes a folder, not a file.
         needs_images: it cannot do without calibration samples.
+        takes_past: a language model's keys and values can be inputs and outputs.
         suffix: of the file.
     """
 
@@ -91,4 +94,5 @@ class Target:
     export: Callable[[ExportRequest], ExportResult]
     folder: bool = False
     needs_images: bool = False
+    takes_past: bool = False
     suffix: str = ".onnx"

@@ -15,6 +15,7 @@ from corank.errors import DataError
 from corank.losses import logits_of, output_distance, sequence_logits
 from corank.padding import output_mask, real_outputs
 from corank.training.state import TrainingState
+from corank.training.top_logits import TopLogits, divergence_from_top
 
 __all__ = ["Objective", "OwnLoss", "label_loss"]
 
@@ -69,10 +70,12 @@ class Objective:
         if mask is not None:
             output, reference = real_outputs(mask, output), real_outputs(mask, reference)
         read: Callable[[Any], Tensor | None] = sequence_logits if self._tokens else logits_of
-        given, expected = read(output), read(reference)
+        t, given = self._temperature, read(output)
+        if isinstance(reference, TopLogits) and given is not None:
+            return divergence_from_top(given, reference, t) * t * t
+        expected = read(reference)
         if given is None or expected is None:
             return output_distance(output, reference)
-        t = self._temperature
         given, expected = given.flatten(0, -2) / t, expected.flatten(0, -2) / t
         kl = F.kl_div(given.log_softmax(1), expected.log_softmax(1), log_target=True, reduction="batchmean")
         return kl * t * t

@@ -113,6 +113,9 @@ class Recipe:
         callbacks: run in this order.
         loss: "distil": from the float network, no labels; "labels": their cross entropy; "both": the mean of the two.
         temperature: of the distillation of logits.
+        top_logits: of a language model with a vocabulary of more than 16 times as many tokens: how many of the float
+            network's logits are kept for each position, with the mass of the rest, where whole ones are too large to
+            keep in memory; 0 for whole ones.
         start: "codes" of ``quantize``, the "float" weights, or "scratch".
         optimizer, schedule: of all that trains.
         iterations: steps, 0 for none.
@@ -134,6 +137,7 @@ class Recipe:
     callbacks: tuple[Callback, ...] = ()
     loss: str = "distil"
     temperature: float = 2.0
+    top_logits: int = 64
     start: str = "codes"
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -153,10 +157,7 @@ class Recipe:
                 raise ConfigError(f"Recipe({name}={value!r}): one of {', '.join(map(repr, allowed))}")
         if not isinstance(self.augment, str):
             raise ConfigError(f"Recipe(augment={self.augment!r:.60}): a name, e.g. 'none' or 'flip-shift'")
-        if type(self.iterations) is not int or self.iterations < 0:
-            raise ConfigError(f"Recipe(iterations={self.iterations!r}): a whole number of steps, e.g. 400")
-        if type(self.batch_size) is not int or self.batch_size < 1:
-            raise ConfigError(f"Recipe(batch_size={self.batch_size!r}): a positive whole number, e.g. 128")
+        self._check_counts()
         if type(self.temperature) not in (int, float) or not 0 < self.temperature < math.inf:
             raise ConfigError(f"Recipe(temperature={self.temperature!r}): a positive number, e.g. 2.0")
         if type(self.average) not in (int, float) or not 0 <= self.average < 1:
@@ -166,6 +167,14 @@ class Recipe:
         if self.weights is not None and self.start not in self.weights.starts:
             kind = type(self.weights).__name__
             raise ConfigError(f"{kind} starts from {' or '.join(map(repr, self.weights.starts))}, not {self.start!r}")
+
+    def _check_counts(self) -> None:
+        for name, what in (("iterations", "of steps, e.g. 400"), ("top_logits", "e.g. 64, or 0 for all")):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ConfigError(f"Recipe({name}={value!r}): a whole number {what}")
+        if type(self.batch_size) is not int or self.batch_size < 1:
+            raise ConfigError(f"Recipe(batch_size={self.batch_size!r}): a positive whole number, e.g. 128")
 
     def _check_parts(self) -> None:
         """Raises ConfigError for a part that is of another kind than its place."""

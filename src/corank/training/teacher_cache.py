@@ -37,12 +37,15 @@ class Remembering:
         folder: where outputs may be kept that are too large for memory; a later run of the same network on the same
             samples finds them there. None: in memory alone.
         memory_bytes, disk_bytes: that they may take, on the network's device and in the folder.
+        shortened: what is kept of outputs that are too large for memory, such as
+            :class:`~corank.training.top_logits.LargestLogits`; None: all. Its repr tells one from another.
     """
 
     steps: int
     folder: Path | None = None
     memory_bytes: int = 1 << 30
     disk_bytes: int = 1 << 36
+    shortened: Callable[[Any], Any] | None = None
 
 
 class TeacherOutputs:
@@ -72,6 +75,7 @@ class TeacherOutputs:
         self._teacher, self._batches, self._part = teacher, batches, part
         self._device = device_of(teacher)
         self.kept: str | None = None
+        self._shortened: Callable[[Any], Any] | None = None
         self._leaves: list[Tensor] = []
         self._form: TreeSpec | None = None
         if remembering is not None and batches.stacked and remembering.steps * batches.batch_size > len(batches):
@@ -95,13 +99,20 @@ class TeacherOutputs:
     def _computed(self, batch: Any) -> Any:
         with torch.no_grad():
             output = run(self._teacher, batch, self._device)
-        return output if self._part is None else self._part(output)
+        output = output if self._part is None else self._part(output)
+        return output if self._shortened is None else self._shortened(output)
 
     def _remember(self, how: Remembering) -> None:
         size = min(_BLOCK, self._batches.batch_size)  # of token sequences, far fewer
         blocks = torch.arange(len(self._batches)).split(size)
-        leaves, self._form = tree_flatten(self._computed(self._inputs(blocks[0])))
+        first = self._computed(self._inputs(blocks[0]))
+        held = sum(leaf.nbytes for leaf in tree_flatten(first)[0] if isinstance(leaf, Tensor))
+        if how.shortened is not None and held * len(self._batches) > how.memory_bytes * len(blocks[0]):
+            self._shortened = how.shortened
+            first = self._shortened(first)
+        leaves, self._form = tree_flatten(first)
         if any(not isinstance(leaf, Tensor) or leaf.dim() == 0 or len(leaf) != len(blocks[0]) for leaf in leaves):
+            self._shortened = None
             return  # not one for each sample
         rows = [leaf[:1] for leaf in leaves]
         total = sum(row.nbytes for row in rows) * len(self._batches)
@@ -117,6 +128,7 @@ class TeacherOutputs:
             )
             self.kept = "folder"
         else:
+            self._shortened = None
             note(f"the float network's outputs take {total / 1e9:.1f} GB, and are computed anew in each step")
 
     def _inputs(self, block: Tensor) -> Any:
@@ -138,8 +150,9 @@ class TeacherOutputs:
     def _identity(self, rows: list[Tensor]) -> str:
         kind = self._device.type
         cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        how = "" if self._shortened is None else f" {self._shortened}"
         state = fingerprint([*self._teacher.parameters(), *self._teacher.buffers()])
-        return f"{state} {self._batches.identity} {[(row.shape[1:], row.dtype) for row in rows]} {cast}"
+        return f"{state} {self._batches.identity} {[(row.shape[1:], row.dtype) for row in rows]} {cast}{how}"
 
 
 class _Folder:

@@ -24,6 +24,7 @@ from corank.training.feed import Feed
 from corank.training.objective import Objective
 from corank.training.recipe import Recipe
 from corank.training.teacher_cache import Remembering, TeacherOutputs
+from corank.training.top_logits import LargestLogits
 
 __all__ = ["calibrated_on", "feed_of", "of_pixels", "read_labelled", "reading_threads"]
 
@@ -90,7 +91,11 @@ def feed_of(batches: Batches, recipe: Recipe, objective: Objective, context: Con
     augment, outputs = augmentation_for(name, batches.first(1), asked=recipe.augment not in ("none", "auto")), None
     if objective.distils:
         folder = context.checkpoint.folder
-        remembering = Remembering(recipe.iterations, None if folder is None else folder / "teacher")
+        shortened = LargestLogits(recipe.top_logits, recipe.temperature) if recipe.top_logits else None
+        remembering = Remembering(
+            recipe.iterations, None if folder is None else folder / "teacher",
+            shortened=None if objective.is_own else shortened,
+        )  # fmt: skip
         kept = remembering if augment == "none" else None
         outputs = TeacherOutputs(context.model, batches, kept, objective.read_part)
     return Feed(batches, outputs, objective, augment, size)

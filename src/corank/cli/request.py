@@ -213,7 +213,7 @@ def exceptions_of(given: Sequence[str]) -> dict[str, int | str]:
     """`PATTERN=BITS`, `PATTERN=float` or `PATTERN=CODEC`, as the library takes them."""
     found: dict[str, int | str] = {}
     for text in given:
-        pattern, equals, choice = text.rpartition("=")
+        pattern, equals, choice = text.partition("=")
         if not pattern or not equals or not choice:
             raise ConfigError(
                 f"--layer {text}: give PATTERN=BITS or PATTERN=float, or PATTERN=CODEC, e.g. 'layer4.*=8' or "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from corank.codecs import CODECS, Codec, RatedLevels, RateUniform, Trellis, Uniform
@@ -189,11 +189,12 @@ def chosen_codec(choice: str | Codec, own: Codec) -> Codec:
 
 def _grouped(codec: Codec, choice: str, columns: str) -> Codec:
     """The codec with a scale for so many columns."""
-    if not (columns.isascii() and columns.isdigit()) or "group" not in {field.name for field in fields(codec)}:
+    if not (columns.isascii() and columns.isdigit()) or "group" not in vars(codec):
         raise ConfigError(
             f"codec {choice!r}: NAME/COLUMNS, e.g. 'uniform/64', of a codec whose scales may be of groups of columns"
         )
-    return replace(codec, **dict[str, Any](group=int(columns[:6])))
+    found: Any = codec
+    return replace(found, group=int(columns[:6]))
 
 
 def keeps_to_rate(choice: str | Codec | None) -> bool:

@@ -73,7 +73,7 @@ def generated(run: Callable[[Arrays], Arrays], prompt: Tensor) -> list[list[int]
     return [list(row) for row in zip(*made, strict=True)]
 
 
-def expected(model: nn.Module, prompt: Tensor) -> list[list[int]]:
+def expected(model: Any, prompt: Tensor) -> list[list[int]]:
     real = torch.ones_like(prompt)  # transformers would take the padding's token for padding
     return model.generate(prompt, attention_mask=real, max_new_tokens=NEW, do_sample=False)[:, PROMPT:].tolist()
 

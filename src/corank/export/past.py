@@ -104,7 +104,8 @@ def _cache_of(model: nn.Module, ids: Tensor) -> Any:
     cache = found.get("past_key_values") if isinstance(found, Mapping) else None
     if not isinstance(cache, DynamicCache) or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
         return None
-    return cache if all(layer.keys.shape[2] == ids.shape[1] for layer in cache.layers) else None
+    held = [layer.keys for layer in cache.layers]
+    return cache if all(one is not None and one.shape[2] == ids.shape[1] for one in held) else None
 
 
 def _named(first: str, cache: Any) -> dict[str, Tensor]:

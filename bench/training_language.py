@@ -1,6 +1,7 @@
-"""stories260k at 2 bits, trained on its own calibration tokens without labels: nats a token on the test tokens.
+"""A language model at 2 bits, trained on its own calibration tokens without labels: nats a token on the test tokens.
 
     python bench/training_language.py --shared DIR [--seeds 3] [--iterations 600] [--out results.json]
+    python bench/training_language.py --shared DIR --model shakespeare7m --iterations 300 --batch 32 --only lsq-2bit
     python bench/training_language.py --out results.json --table
 
 Beside each width stands ``quantize`` alone, at the same codes and, by ``quantize(size=...)``, in at least the bytes of
@@ -12,18 +13,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import nn
 
 import corank
 from corank.codecs import StatsQ, Uniform
 from corank.data import TokenSet
-from corank.models import resolve
 from corank.training.recipe import Optimizer
 from corank.training.recipes import chosen_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
+from language_sizes import shakespeare7m, stories260k
 from training_runs import YARDSTICKS, Case, Record, named, options_of, run_all, run_case
 
 METHODS = {
@@ -62,6 +61,7 @@ def _halved(optimizer: Optimizer) -> Optimizer:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = options_of(__doc__.splitlines()[0], "build/training_language.json")
+    parser.add_argument("--model", choices=("stories260k", "shakespeare7m"), default="stories260k")
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--batch", type=int, default=128, help="in units of 64 tokens")
     parser.add_argument("--size", type=int, help="bytes for quantize alone: those of a trained file")
@@ -71,10 +71,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     def run(case: Case, seed: int) -> Record:
         if not held:
-            model = resolve(f"hf:{options.shared / 'models' / 'stories260k'}").model
-            tokens = np.load(options.shared / "data" / "stories260k_tokens.npz")
-            parts = [torch.from_numpy(tokens[name]).long()[: options.sequences] for name in ("calibration", "test")]
-            held.append((model, TokenSet(parts[0]), TokenSet(parts[1])))
+            make, data, test = (shakespeare7m if options.model == "shakespeare7m" else stories260k)(options.shared)
+            assert test is not None
+            cut = slice(options.sequences)
+            held.append((make(), TokenSet(data.ids[cut]), TokenSet(test.ids[cut])))
         model, data, scored = held[0]
 
         def score(small: nn.Module) -> Record:
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
         given = {"seed": seed, "iterations": options.iterations, "batch_size": options.batch}
         return run_case(case, model, data, score, given)
 
-    group = f"stories260k, {options.iterations} x {64 * options.batch} tokens"
+    group = f"{options.model}, {options.iterations} x {64 * options.batch} tokens"
     run_all(options, cases(options.size), group, run)
 
 

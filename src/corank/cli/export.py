@@ -79,9 +79,8 @@ def export(
 
     MODEL gives the network's code; what the file says of its origin is never run.
     """
-    target = _target(to, past)
+    target = _target(to, past, out)
     check_distinct((out, record), (file, model, data))
-    _check_out(out, target)
     check_file(record, "--record", ".json")
     source = resolve(model, seed=corank.inspect(file)["seed"])
     samples = None if data is None else view.read(source, data)[0]
@@ -91,7 +90,7 @@ def export(
     quantized = corank.load(file, source.model, dtype=own_dtype(source.model))
     result = target.export(ExportRequest(quantized, out, example, samples, _axes(dynamic, example), past))
     about = {"command": "export", "version": __version__, "model": model, "reproduce": command_line(context)}
-    made = {**about, **result.to_json()}
+    made = about | result.to_json()
     written = write_all((record, lambda path: write_record(path, made)))
     if as_json:
         typer.echo(json.dumps(made, indent=2))
@@ -99,12 +98,13 @@ def export(
         _show(result, written)
 
 
-def _target(name: str, past: bool) -> Target:
+def _target(name: str, past: bool, out: Path) -> Target:
     if name not in TARGETS:
         raise ConfigError(f"--to {name}: give one of {', '.join(TARGETS)}")
     if past and not TARGETS[name].takes_past:
         able = ", ".join(known for known, one in TARGETS.items() if one.takes_past)
         raise ConfigError(f"--past goes with --to {able}; {name} has no inputs for keys and values")
+    _check_out(out, TARGETS[name])
     return TARGETS[name]
 
 

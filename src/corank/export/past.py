@@ -102,9 +102,11 @@ def _cache_of(model: nn.Module, ids: Tensor) -> Any:
 
     found = model(input_ids=ids, use_cache=True)
     cache = found.get("past_key_values") if isinstance(found, Mapping) else None
-    if not isinstance(cache, DynamicCache) or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
+    if not isinstance(cache, DynamicCache):
         return None
-    return cache if all(layer.keys.shape[2] == ids.shape[1] for layer in cache.layers) else None
+    held = [layer.keys for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    whole = [one for one in held if one is not None and one.shape[2] == ids.shape[1]]
+    return cache if len(whole) == len(cache.layers) else None
 
 
 def _named(first: str, cache: Any) -> dict[str, Tensor]:

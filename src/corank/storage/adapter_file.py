@@ -26,7 +26,7 @@ from corank.codecs import Uniform
 from corank.coded_weight import CodedWeight
 from corank.errors import ArtifactError, ConfigError
 from corank.files import write_whole
-from corank.storage.artifact_file import framed
+from corank.storage.artifact_file import ADAPTER_TENSOR, framed
 from corank.storage.bits import pack, packed_bytes, unpack
 from corank.storage.header import list_in, parse_object, shown, text_in, unsound
 from corank.storage.packed_header import deflated, inflated
@@ -35,7 +35,6 @@ from corank.storage.task_adapter import HEAD_CODEC, TaskAdapter, TaskHead, adapt
 
 __all__ = ["adapter_bytes", "is_adapter", "load_adapter", "read_adapter", "save_adapter"]
 
-_TENSOR = "corank-adapter"
 _FORMAT, _HASH_BYTES = 1, 32
 _END_BYTES = 5 + _HASH_BYTES
 _MOST = 1 << 31  # of any size in a header
@@ -87,7 +86,7 @@ def is_adapter(path: str | Path) -> bool:
     """Whether a file is one of a task's adapter, sound or not."""
     try:
         with safetensors.safe_open(str(path), "pt") as file:
-            return list(file.keys()) == [_TENSOR]
+            return list(file.keys()) == [ADAPTER_TENSOR]
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError):
         return False
 
@@ -100,9 +99,9 @@ def read_adapter(path: str | Path) -> TaskAdapter:
     """
     try:
         with safetensors.safe_open(str(path), "pt") as file:
-            if list(file.keys()) != [_TENSOR]:
+            if list(file.keys()) != [ADAPTER_TENSOR]:
                 raise ArtifactError("no task's adapter, which corank.save_adapter writes; networks: corank.load")
-            whole = file.get_tensor(_TENSOR)
+            whole = file.get_tensor(ADAPTER_TENSOR)
         return _adapter_in(whole)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {str(error)[:1000]}") from error
@@ -135,7 +134,7 @@ def adapter_bytes(adapter: TaskAdapter) -> bytes:
     block = deflated(json.dumps(header, separators=(",", ":")).encode())
     numbers = b"".join(_raw(one.detach().cpu().reshape(-1).to(torch.float16)) for one in halves)
     content = numbers + b"".join(map(_raw, codes)) + block + len(block).to_bytes(4, "little") + bytes([_FORMAT])
-    return framed(_TENSOR, content + hashlib.sha256(content).digest())
+    return framed(ADAPTER_TENSOR, content + hashlib.sha256(content).digest())
 
 
 def _raw(flat: Tensor) -> bytes:

@@ -21,11 +21,13 @@ from corank.storage.model_record import ModelRecord
 from corank.storage.packed_header import pack_header, unpack_header
 from corank.storage.placement import blob_sizes
 
-__all__ = ["FORMAT", "TENSOR", "file_bytes", "framed", "header_in", "numbers_in", "written"]
+__all__ = ["ADAPTER_TENSOR", "FORMAT", "TENSOR", "file_bytes", "framed", "header_in", "numbers_in", "written"]
 
 FORMAT = 3
 TENSOR = "corank"
 """The name of the one tensor."""
+ADAPTER_TENSOR = "corank-adapter"
+"""That of a task's adapter."""
 
 _HASH_BYTES = 32
 _END_BYTES = 5 + _HASH_BYTES  # the length of the header, the format, the hash

@@ -83,7 +83,7 @@ class Room:
         ranks, level = dict.fromkeys(self.most, 0), 0
         while level < max(self.most.values(), default=0):
             level += 1
-            for name in reversed(self.most):
+            for name in reversed(list(self.most)):
                 if level <= self.most[name] and each[name] <= left and ranks[name] == level - 1:
                     ranks[name], left = level, left - each[name]
         while any(ranks.values()) and measured(_above_zero(ranks)) > size:

@@ -1,6 +1,6 @@
 """Several tasks on one coded ResNet-20: bytes and accuracy of adapters, of a new last layer alone, of networks each.
 
-    python bench/adapt.py --shared DIR [--rate 2] [--iterations 120] [--out bench/results/adapt.json]
+    python bench/adapt.py --shared DIR [--rate 2] [--iterations 60] [--out bench/results/adapt.json]
     python bench/adapt.py --table
 
 The tasks: CIFAR-10 in grey, blurred and with noise; CIFAR-10 in five groups of two classes; scikit-learn's digits at 32
@@ -34,8 +34,9 @@ from training_runs import Kept, Record, file_bytes
 
 Labelled = tuple[Tensor, Tensor]
 GROUPS = (0, 1, 2, 3, 4, 2, 3, 4, 0, 1)  # of the ten classes: those that travel, those on the road, ...
-RANKS = (1, 4, 8)
+WAYS = ("base", "last layer", "rank 1", "rank 4", "rank 8", "own network")
 OWN = "stats-2bit"
+BATCH, PACE = 32, 2e-2
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.table:
         print(markdown(kept.records))
         return
-    cifar = CifarTask.of(options.shared, 20, labelled=True, images=options.images)
+    cifar = CifarTask.of(options.shared, 20, labelled=True, images=max(options.samples, options.scored))
     base = corank.quantize(cifar.model, cifar.train.sample(512, 0), rate=options.rate, seed=0)
     here = f"rate {options.rate:g}, {options.iterations} steps, {options.samples} images, seed 0"
-    for name, task in tasks(cifar, options.samples, options.scored).items():
-        for way in ways():
+    for way in ("base", "rank 4", "own network", "last layer", "rank 1", "rank 8"):
+        for name, task in tasks(cifar, options.samples, options.scored).items():
             key = f"{name}: {way}; {here}"
             if key not in kept and (way != "base" or task.read):
                 started = time.process_time()
@@ -73,25 +74,19 @@ def main(arguments: list[str] | None = None) -> None:
                 print(key, kept.records[key], flush=True)
 
 
-def ways() -> tuple[str, ...]:
-    """What is compared, by name."""
-    return ("base", "last layer", *(f"rank {rank}" for rank in RANKS), "own network")
-
-
 def row(way: str, network: nn.Module, base: nn.Module, task: Task, iterations: int) -> Record:
     """Accuracy in percent, and the bytes that the task takes beside the base."""
     if way == "base":
         return {"top1": top1(base, task.test, task.read), "bytes": 0}
     if way == "own network":
-        recipe = chosen_recipe(OWN).replaced(loss="labels", iterations=iterations, batch_size=64)
+        recipe = chosen_recipe(OWN).replaced(loss="labels", iterations=iterations, batch_size=BATCH)
         found = corank.train(with_classes(network, task.classes), task.train, recipe, samples=256, seed=0)
         return {"top1": top1(found, task.test), "bytes": file_bytes(found)}
+    how: dict[str, Any] = {"iterations": iterations, "batch_size": BATCH, "learning_rate": PACE, "seed": 0}
     if way == "last layer":
-        classes = task.classes or 10
-        found = corank.adapt(base, task.train, 0, classes=classes, biases=False, iterations=iterations, seed=0)
+        found = corank.adapt(base, task.train, 0, classes=task.classes or 10, biases=False, **how)
     else:
-        rank = int(way.split()[1])
-        found = corank.adapt(base, task.train, rank, classes=task.classes, iterations=iterations, seed=0)
+        found = corank.adapt(base, task.train, int(way.split()[1]), classes=task.classes, **how)
     return {"top1": top1(found, task.test), "bytes": len(adapter_bytes(found.__dict__["corank_adapter"]))}
 
 
@@ -116,7 +111,7 @@ def tasks(cifar: CifarTask, samples: int, scored: int) -> dict[str, Task]:
     chosen = cifar.train.sample(samples, 1)
     assert chosen.labels is not None
     train = (chosen.tensor(), torch.from_numpy(chosen.labels))
-    test = tuple(torch.cat([one[side] for one in cifar.test])[:: max(1, 10_000 // scored)] for side in (0, 1))
+    test = tuple(torch.cat([one[side] for one in cifar.test])[:scored] for side in (0, 1))
     groups = torch.tensor(GROUPS, dtype=torch.int64)
     digits = {split: load(f"digits:{split}") for split in ("train", "test")}
     scaled = {split: (at_32(one.tensor()), torch.from_numpy(one.labels)) for split, one in digits.items()}
@@ -128,10 +123,10 @@ def tasks(cifar: CifarTask, samples: int, scored: int) -> dict[str, Task]:
 
 
 def corrupted(images: Tensor, seed: int) -> Tensor:
-    """In grey, the mean of 3 x 3 pixels, and with noise of half a standard deviation."""
+    """In grey, the mean of 3 x 3 pixels, and with noise of a fifth of a standard deviation."""
     grey = F.avg_pool2d(F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="reflect"), 3, stride=1)
     noise = torch.randn(grey.shape, dtype=torch.float32, generator=torch.Generator().manual_seed(seed))
-    return (grey + 0.5 * noise).expand(-1, 3, -1, -1).contiguous()
+    return (grey + 0.2 * noise).expand(-1, 3, -1, -1).contiguous()
 
 
 def in_groups(outputs: Tensor) -> Tensor:
@@ -151,7 +146,7 @@ def markdown(records: dict[str, Record]) -> str:
     names = list(dict.fromkeys(one["task"] for one in records.values()))
     rows = {(one["task"], one["way"]): one for one in records.values()}
     lines = [f"| | {' | '.join(f'{name}, top-1 | bytes' for name in names)} | tasks |", "|---|" + "---:|" * 7]
-    for way in ways():
+    for way in WAYS:
         cells, least = list[str](), list[int]()
         for name in names:
             one, own = rows.get((name, way)), rows.get((name, "own network"))
@@ -167,11 +162,10 @@ def _parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     found.add_argument("--shared", type=Path, help="folder of real data and trained weights")
     found.add_argument("--rate", type=float, default=2.0, help="bits a weight of the base")
-    found.add_argument("--iterations", type=int, default=120, help="steps of 64 images, of each way")
+    found.add_argument("--iterations", type=int, default=60, help="steps of 32 images, of each way")
     found.add_argument("--samples", type=int, default=2000, help="labelled images of CIFAR to learn from")
-    found.add_argument("--scored", type=int, default=2000, help="test images of CIFAR")
+    found.add_argument("--scored", type=int, default=1000, help="test images of CIFAR")
     found.add_argument("--threads", type=int, default=1)
-    found.add_argument("--images", type=int, help="of training and of test, to try the script")
     found.add_argument("--table", action="store_true", help="print the table of what --out holds; run nothing")
     found.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "adapt.json")
     return found

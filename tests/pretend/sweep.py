@@ -254,7 +254,7 @@ def adapted() -> None:
     here = corank.adapt(base, (IMAGES, LABELS % 2), 1, classes=2, device="cpu", **asked)
     found = corank.adapt(base, (IMAGES, LABELS % 2), 1, classes=2, device=PRETEND, **asked)
     assert devices(found) == devices(here) == devices(base) == {PRETEND}, devices(found)
-    close(outputs(found, IMAGES), outputs(here, IMAGES))
+    close(outputs(found, IMAGES), outputs(here, IMAGES), 1e-2)  # a factor's code may turn
     corank.save_adapter(found, SCRATCH / "task.safetensors")
     close(outputs(corank.load_adapter(base, SCRATCH / "task.safetensors"), IMAGES), outputs(found, IMAGES), 1e-6)
 

@@ -35,7 +35,7 @@ from training_runs import Kept, Record, file_bytes
 Labelled = tuple[Tensor, Tensor]
 GROUPS = (0, 1, 2, 3, 4, 2, 3, 4, 0, 1)  # of the ten classes: those that travel, those on the road, ...
 WAYS = ("base", "last layer", "rank 1", "rank 4", "rank 8", "own network")
-OWN = "stats-2bit"
+FLOAT = "weight-aligning"  # trains a float network, its norms with it
 BATCH, PACE = 32, 1e-2
 
 
@@ -64,23 +64,28 @@ def main(arguments: list[str] | None = None) -> None:
     cifar = CifarTask.of(options.shared, 20, labelled=True, images=max(options.samples, options.scored))
     base = corank.quantize(cifar.model, cifar.train.sample(512, 0), rate=options.rate, seed=0)
     here = f"rate {options.rate:g}, {options.iterations} steps, {options.samples} images, seed 0"
-    for way in ("base", "rank 4", "own network", "last layer", "rank 1", "rank 8"):
+    for way in ("base", "rank 4", "last layer", "rank 1", "own network", "rank 8"):
         for name, task in tasks(cifar, options.samples, options.scored).items():
             key = f"{name}: {way}; {here}"
             if key not in kept and (way != "base" or task.read):
                 started = time.process_time()
-                kept.put(key, {**row(way, cifar.model, base, task, options.iterations), "task": name, "way": way,
-                               "base_bytes": file_bytes(base), "seconds": time.process_time() - started})  # fmt: skip
+                found = row(way, (cifar.model, base), task, options.iterations, options.rate)
+                seconds = time.process_time() - started
+                about = {"task": name, "way": way, "base_bytes": file_bytes(base), "seconds": seconds}
+                kept.put(key, {**found, **about})
                 print(key, kept.records[key], flush=True)
 
 
-def row(way: str, network: nn.Module, base: nn.Module, task: Task, iterations: int) -> Record:
+def row(way: str, networks: tuple[nn.Module, nn.Module], task: Task, iterations: int, rate: float) -> Record:
     """Accuracy in percent, and the bytes that the task takes beside the base."""
+    network, base = networks
     if way == "base":
         return {"top1": top1(base, task.test, task.read), "bytes": 0}
     if way == "own network":
-        recipe = chosen_recipe(OWN).replaced(loss="labels", iterations=iterations, batch_size=BATCH)
-        found = corank.train(with_classes(network, task.classes), task.train, recipe, samples=256, seed=0)
+        own = with_classes(network, task.classes)
+        recipe = chosen_recipe(FLOAT).replaced(loss="labels", iterations=iterations, batch_size=BATCH)
+        tuned = corank.train(own, task.train, recipe, samples=256, seed=0)
+        found = corank.quantize(tuned, task.train[0][:512], rate=rate, seed=0)
         return {"top1": top1(found, task.test), "bytes": file_bytes(found)}
     how: dict[str, Any] = {"iterations": iterations, "batch_size": BATCH, "learning_rate": PACE, "seed": 0}
     if way == "last layer":

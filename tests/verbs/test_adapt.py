@@ -129,6 +129,12 @@ def test_it_learns_the_task_that_a_base_cannot() -> None:
     assert len(losses) == 10 and losses[-1] < losses[0] / 2
 
 
+def test_a_base_in_half_precision_has_the_adapter_of_the_same_in_float(base: nn.Module, task: nn.Module) -> None:
+    found = corank.adapt(copy.deepcopy(base).half(), (IMAGES, LABELS), 2, **FEW)
+    assert adapter_bytes(found.corank_adapter) == adapter_bytes(task.corank_adapter)
+    assert found.get_parameter("0.bias").dtype == torch.float16
+
+
 def test_a_task_of_other_classes_has_a_last_layer_of_its_own(base: nn.Module, tmp_path: Path) -> None:
     found = corank.adapt(base, (IMAGES, LABELS % 3), 1, **FEW)
     held = found.corank_adapter

@@ -113,15 +113,16 @@ def adapt(
     with collected_notes() as notes:
         batches = read_labelled(data, batch_size, seed)
         batches.check_labels(how.loss)
-        own = model if where == device_of(model) else copy.deepcopy(model).to(where)
+        own = copy.deepcopy(model).float().eval().to(where)  # steps are smaller than half precision tells apart
         work = AdaptingRun.of(own, batches, asked, how, seed)
         context = Context(work.prepared, batches.samples(_PROBED), seed=seed, progress=progress or silent)
         context = with_checkpoint(context, checkpoint, lambda: work.identity(batches))
         objective = Objective(how.loss, how.temperature, None, context.samples.are_tokens)
-        feed = replace(feed_of(batches, how, objective, context, 0), dtype=work.dtype)
+        feed = feed_of(batches, how, objective, context, 0)
         history = train_steps(work.begun(seed), [], feed, context)
-        found = adapted(model, work.adapter())
-        work.check(found, context)
+        adapter = work.adapter()
+        work.check(adapted(own, adapter), context)
+        found = adapted(model, adapter)
     record = found.__dict__[ATTRIBUTE]
     told, seconds = (*base.notes, *notes.texts), time.perf_counter() - started
     found.__dict__[ATTRIBUTE] = replace(record, history=history, notes=told, seconds=seconds)

@@ -73,7 +73,7 @@ INSIDE = {
     ),
     "refine": (
         ("block_inputs", "draws", "refinement"),
-        ("judge", "trainable_layer"),
+        ("judge", "trainable_layer", "task_factors"),
         ("trainable_model",),
         ("features", "blocks"),
         ("loop",),
@@ -103,11 +103,11 @@ INSIDE = {
     ),
     "quantization": (("template", "float_parts"), ("request",), ("to_size",), ("encode",), ("to_rate",)),
     "verbs": (
-        ("arguments", "class_head", "jobs", "labelled", "training_data", "tuning_data"),
+        ("adapter_ranks", "arguments", "class_head", "jobs", "labelled", "training_data", "tuning_data"),
         ("exemplars", "opening", "scoring", "stored_recipe"),
-        ("finishing", "training_run"),
+        ("adapting_run", "finishing", "training_run"),
         ("training_size",),
-        ("train", "supernet", "pruning_run", "analyse"),
+        ("adapt", "train", "supernet", "pruning_run", "analyse"),
         ("prune", "train_classes", "subnet_search"),
         ("fewer_channels",),
         ("quantize",),
@@ -151,6 +151,7 @@ PUBLIC_CALLS = {
     ("hub/repository.py", "from_pretrained"),
     ("hub/repository.py", "push_to_hub"),
     ("runtime.py", "session"),
+    ("verbs/adapt.py", "adapt"),
     ("verbs/analyse.py", "analyse"),
     ("verbs/compare.py", "compare"),
     ("verbs/prune.py", "prune"),
@@ -167,7 +168,7 @@ PUBLIC_CALLS = {
         (f"cli/{name}.py", name)
         for name in (
             *("compare", "diff", "evaluate", "export", "import_peft", "inspect", "pack", "predict", "prune"),
-            *("quantize", "train", "tune", "analyse"),
+            *("adapt", "quantize", "train", "tune", "analyse"),
         )
     ),
     *(("cli/supernet.py", name) for name in ("train", "search", "extract")),

@@ -27,9 +27,11 @@ from corank.pruning.narrowing import Narrowing
 from corank.refine import BlockReconstruction, Refinement
 from corank.rounding import Gptq, Nearest, Rounder
 from corank.search import CoRa, Greedy, Joint, Search, UniformRanks
+from corank.storage.adapter_file import load_adapter, save_adapter
 from corank.storage.artifact import load, save
 from corank.storage.supernet_file import load_supernet, save_supernet
 from corank.training import Recipe
+from corank.verbs.adapt import adapt
 from corank.verbs.analyse import analyse
 from corank.verbs.class_head import align_classes
 from corank.verbs.compare import Case, cases, compare
@@ -77,6 +79,7 @@ __all__ = [
     "Tuned",
     "Uniform",
     "UniformRanks",
+    "adapt",
     "align_classes",
     "analyse",
     "cases",
@@ -89,6 +92,7 @@ __all__ = [
     "from_pretrained",
     "inspect",
     "load",
+    "load_adapter",
     "load_supernet",
     "prune",
     "push_to_hub",
@@ -98,6 +102,7 @@ __all__ = [
     "recipe_of",
     "register_codec",
     "save",
+    "save_adapter",
     "save_pretrained",
     "save_supernet",
     "search_subnets",

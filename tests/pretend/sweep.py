@@ -227,6 +227,7 @@ def verbs() -> Iterator[tuple[str, Case]]:
     yield "norms estimated anew", norms
     yield "hub", hub
     yield "supernet", supernet
+    yield "adapt", adapted
     yield "language model", partial(spoken, bits=4, budget=0.5)
     yield "language model, masked", masked
     yield "language model, refined", partial(spoken, bits=3, preset=BEST, refinement=FEW)
@@ -246,6 +247,16 @@ def supernet() -> None:
     ]
     corank.save_supernet(three, SCRATCH / "supernet.safetensors")
     assert devices(corank.load_supernet(SCRATCH / "supernet.safetensors")) == {torch.device("cpu")}
+
+
+def adapted() -> None:
+    base, asked = small_model(), {"iterations": 2, "batch_size": 8}
+    here = corank.adapt(base, (IMAGES, LABELS % 2), 1, classes=2, device="cpu", **asked)
+    found = corank.adapt(base, (IMAGES, LABELS % 2), 1, classes=2, device=PRETEND, **asked)
+    assert devices(found) == devices(here) == devices(base) == {PRETEND}, devices(found)
+    close(outputs(found, IMAGES), outputs(here, IMAGES), 1e-2)  # a factor's code may turn
+    corank.save_adapter(found, SCRATCH / "task.safetensors")
+    close(outputs(corank.load_adapter(base, SCRATCH / "task.safetensors"), IMAGES), outputs(found, IMAGES), 1e-6)
 
 
 def small_model(**asked: Any) -> nn.Module:

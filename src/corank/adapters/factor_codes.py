@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from corank.adapters.low_rank import LowRank
@@ -43,6 +44,47 @@ class CodedLowRank:
         left = self.left.decode().reshape(self.groups, self.rank, -1)
         right = self.right.decode().reshape(self.groups, self.rank, -1)
         return (left.transpose(1, 2) @ right).flatten(0, 1)
+
+    @property
+    def bits(self) -> int:
+        """Of each code."""
+        return self.left.codebook.code_bits
+
+    def to(self, device: torch.device) -> CodedLowRank:
+        """The same there."""
+        left, right = (_placed(side, device) for side in (self.left, self.right))
+        return CodedLowRank(left, right, self.groups)
+
+    def behind(self, other: CodedLowRank | None) -> CodedLowRank:
+        """One adapter of the directions of ``other`` and, behind them, these: codes and scales as they are.
+
+        Raises:
+            ConfigError: for an adapter of codes of another width.
+        """
+        if other is None:
+            return self
+        if other.bits != self.bits:
+            raise ConfigError(f"adapters of {other.bits} and {self.bits} bits; one layer has factors of one width")
+        sides = ((other.left, self.left), (other.right, self.right))
+        left, right = (_stacked(first, second, self.groups) for first, second in sides)
+        return CodedLowRank(left, right, self.groups)
+
+
+def _placed(side: CodedWeight, device: torch.device) -> CodedWeight:
+    codes, scale = side.codes.to(device), side.codebook.tensors()["scale"].float().to(device)
+    return CodedWeight(codes, factor_codec(side.codebook.code_bits).codebook({"scale": scale}, *codes.shape))
+
+
+def _stacked(first: CodedWeight, second: CodedWeight, groups: int) -> CodedWeight:
+    """The rows of both, group by group."""
+
+    def both(one: Tensor, other: Tensor) -> Tensor:
+        return torch.cat([one.unflatten(0, (groups, -1)), other.unflatten(0, (groups, -1))], 1).flatten(0, 1)
+
+    codes = both(first.codes, second.codes)
+    scales = [part.codebook.tensors()["scale"].float().reshape(len(part.codes), 1) for part in (first, second)]
+    book = factor_codec(first.codebook.code_bits).codebook({"scale": both(*scales)}, *codes.shape)
+    return CodedWeight(codes, book)
 
 
 def code_factors(adapter: LowRank, bits: int) -> CodedLowRank:

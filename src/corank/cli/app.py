@@ -10,6 +10,7 @@ from typing import Annotated, TextIO
 import typer
 
 from corank import __version__
+from corank.cli.adapt import adapt
 from corank.cli.analyse import analyse
 from corank.cli.compare import compare
 from corank.cli.demo import demo
@@ -60,6 +61,7 @@ def _options(
 COMMANDS = (
     quantize,
     train,
+    adapt,
     tune,
     prune,
     recipes,

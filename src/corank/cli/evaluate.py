@@ -10,12 +10,13 @@ import typer
 import corank
 import corank.cli.options as options
 from corank.attacks import Attack
+from corank.cli.adapter import AdapterFile, loaded
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, write_all
 from corank.cli.progress import progress_bar, renamed
 from corank.cli.record import Made, Scores, record_of, score, speeds
 from corank.cli.screen import results_console, show_json, show_lines, summary_table
-from corank.cli.sources import InputOptions, ModelOptions, chosen_device, own_dtype, warn_if_random
+from corank.cli.sources import InputOptions, ModelOptions, chosen_device, warn_if_random
 from corank.models import resolve
 from corank.reports import write_record
 
@@ -40,6 +41,7 @@ def evaluate(
             help="Also score images changed so that the network errs: fgsm:2/255 or pgd:2/255,10; repeat it.",
         ),
     ] = None,
+    adapter: AdapterFile = None,
     packed: options.Packed = False,
     speed: options.Speed = False,
     device: options.Device = "auto",
@@ -52,14 +54,14 @@ def evaluate(
     MODEL gives the network's code; what the file says of its origin is never run. The weights come from the
     file: --weights and --pretrained only matter with --reference.
     """
-    check_distinct((record,), (file, network.weights, model, data))
+    check_distinct((record,), (file, adapter, network.weights, model, data))
     check_file(record, "--record", ".json")
     attacks = [Attack.of(one) for one in attack or ()]
     where = chosen_device(device)
     seed = corank.inspect(file)["seed"]
     source = resolve(model, pretrained=network.pretrained, weights=network.weights, seed=seed)
     (images,) = view.read(source, data)
-    quantized = corank.load(file, source.model, where, dtype=own_dtype(source.model), packed=packed)
+    quantized = loaded(file, source, where, adapter, packed)
     if reference:
         warn_if_random(source)
         source.model.to(where)
@@ -69,7 +71,7 @@ def evaluate(
         else:
             found = corank.evaluate(quantized, images, attacks=attacks, progress=renamed(progress, "scoring"))
             scores = Scores.of(found)
-    about = corank.inspect(file)
+    about = corank.inspect(file if adapter is None or packed else quantized)
     result = record_of(Made("evaluate", command_line(context)), about, scores, source)
     if speed:
         result["speed"] = speeds(quantized, source.model if reference else None, images)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 import corank
 import corank.cli.options as options
+from corank.cli.adapter import adapter_facts
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, write_all
 from corank.cli.record import Made, Scores, record_of
@@ -22,13 +23,14 @@ from corank.cli.screen import facts_table, results_console, show_json, show_line
 from corank.reports import layer_table, write_record
 from corank.reports.cells import show_bits, show_bytes
 from corank.reports.fields import file_bits, layer_name
+from corank.storage.adapter_file import is_adapter, read_adapter
 
 __all__ = ["inspect"]
 
 
 def inspect(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Written by corank quantize.")],
+    file: Annotated[Path, typer.Argument(help="Written by corank quantize, train or adapt.")],
     layers: Annotated[bool, typer.Option("--layers", help="One row per layer.")] = False,
     as_json: options.AsJson = False,
     record: options.RecordFile = None,
@@ -37,6 +39,9 @@ def inspect(
     """Check a quantized file (format, SHA-256) and say what it holds; no model is built."""
     check_distinct((record,), (file,))
     check_file(record, "--record", ".json")
+    if is_adapter(file):
+        _show_adapter(file, record, as_json, quiet)
+        return
     about = corank.inspect(file, codes=layers or as_json or record is not None)
     result = record_of(Made("inspect", command_line(context)), about, Scores(), None)
     written = write_all((record, lambda path: write_record(path, result)))
@@ -44,6 +49,17 @@ def inspect(
         show_json(result)
     elif not quiet:
         _show(results_console(), result, layers)
+        show_lines(results_console(), [f"wrote {path}" for path in written])
+
+
+def _show_adapter(file: Path, record: Path | None, as_json: bool, quiet: bool) -> None:
+    """The same of a task's adapter."""
+    result = {"adapter": read_adapter(file).about(), "adapter_bytes": file.stat().st_size}
+    written = write_all((record, lambda path: write_record(path, result)))
+    if as_json:
+        show_json(result)
+    elif not quiet:
+        results_console().print(facts_table(adapter_facts(result["adapter"], result["adapter_bytes"])))
         show_lines(results_console(), [f"wrote {path}" for path in written])
 
 

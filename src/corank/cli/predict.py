@@ -17,8 +17,9 @@ from torch import Tensor
 
 import corank
 import corank.cli.options as options
+from corank.cli.adapter import AdapterFile, loaded
 from corank.cli.screen import results_console
-from corank.cli.sources import InputOptions, chosen_device, own_dtype
+from corank.cli.sources import InputOptions, chosen_device
 from corank.data import ImageSet
 from corank.data.archive import ArchiveSource
 from corank.data.folder import FolderSource
@@ -62,6 +63,7 @@ def predict(
             rich_help_panel=options.INPUT,
         ),
     ] = None,
+    adapter: AdapterFile = None,
     top: Annotated[int, typer.Option(min=1, help="Classes shown of each sample, the likeliest first.")] = 3,
     device: options.Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout, instead of a table.")] = False,
@@ -74,7 +76,7 @@ def predict(
     where = chosen_device(device)
     source = resolve(model, seed=corank.inspect(file)["seed"])
     given = [(reference, one) for reference in samples for one in view.read(source, reference)]
-    network = corank.load(file, source.model, where, dtype=own_dtype(source.model))
+    network = loaded(file, source, where, adapter)
     found: list[tuple[str, list[Guess]]] = []
     for reference, one in given:
         if not isinstance(one, ImageSet):

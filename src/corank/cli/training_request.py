@@ -23,7 +23,7 @@ from corank.training.recipes import chosen_recipe
 from corank.training.state import TrainingState
 from corank.verbs.training_size import asked_recipe
 
-__all__ = ["TrainingRequest"]
+__all__ = ["TrainingRequest", "teacher_of"]
 
 _USUAL, _RATED = "stats-2bit", "rate"
 
@@ -119,29 +119,31 @@ class TrainingRequest:
         self, source: ResolvedModel, data: ImageSet | TokenSet | BatchSet, work: Work, progress: Progress
     ) -> tuple[nn.Module, list[dict[str, float]]]:
         """Does it; also gives the course of the training, one entry a step."""
-        course = _Course()
+        course, teacher = _Course(), teacher_of(self.teacher, self.teacher_weights, work)
         trained = corank.train(
             source.model.to(work.place), data, self.chosen(), rate=self.rate, size=self.size,
-            layers=exceptions_of(self.layer or ()), all_layers=self.all_layers, teacher=self._taught_by(work),
+            layers=exceptions_of(self.layer or ()), all_layers=self.all_layers, teacher=teacher,
             samples=self.samples, parts=self.parts, workers=self.workers, recompute=self.recompute,
             callbacks=(course,), seed=work.seed, device=work.place, reference=source.reference,
             checkpoint=self.checkpoint, progress=progress,
         )  # fmt: skip
         return trained, course.steps
 
-    def _taught_by(self, work: Work) -> nn.Module | None:
-        """The teacher, trained, where it is to be trained.
 
-        Raises:
-            ModelError: for one whose weights are random.
-        """
-        if self.teacher is None:
-            return None
-        published = self.teacher_weights is None
-        found = resolve(self.teacher, pretrained=published, weights=self.teacher_weights, seed=work.seed)
-        if found.random:
-            raise ModelError(f"the teacher {self.teacher} has random weights; give its own by --teacher-weights FILE")
-        return found.model.to(work.place)
+def teacher_of(teacher: str | None, weights: str | Path | None, work: Work) -> nn.Module | None:
+    """The teacher, trained, where it is to be trained; None for none.
+
+    Raises:
+        ModelError: for one whose weights are random. ConfigError: for weights of none.
+    """
+    if teacher is None:
+        if weights is not None:
+            raise ConfigError("--teacher-weights are those of --teacher, which is missing: --teacher timm:NAME")
+        return None
+    found = resolve(teacher, pretrained=weights is None, weights=weights, seed=work.seed)
+    if found.random:
+        raise ModelError(f"the teacher {teacher} has random weights; give its own by --teacher-weights FILE")
+    return found.model.to(work.place)
 
 
 def _read(recipe: str) -> corank.Recipe:

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from corank.layers import CodedLayer, InputRounder, names_of
+from corank.layers import CodedLayer, CodedLayerState, InputRounder, names_of
 from corank.refine.refinement import Refinement
 from corank.refine.trainable_layer import TrainableLayer
 
-__all__ = ["TrainableModel", "coded_layers"]
+__all__ = ["Latent", "TrainableModel", "coded_layers"]
+
+
+class Latent(Protocol):
+    """What of a coded layer trains, such as :class:`~corank.refine.trainable_layer.TrainableLayer`."""
+
+    def trained(self) -> Iterator[tuple[str, Tensor, float]]:
+        """Kind, parameter and learning rate of what trains."""
+        ...
+
+    def weight(self) -> Tensor:
+        """The weight in the layer's own shape, differentiable in everything that trains."""
+        ...
+
+    def inputs(self) -> InputRounder | None:
+        """What rounds the layer's inputs."""
+        ...
+
+    def harden(self) -> CodedLayerState:
+        """What ships."""
+        ...
 
 
 def coded_layers(model: nn.Module) -> dict[str, CodedLayer]:
@@ -29,26 +49,39 @@ class TrainableModel(nn.Module):
     Its parameters, and its state, are what trains alone: the copy itself is no submodule, so that a checkpoint holds
     nothing that stays as it was.
 
+    Args:
+        model: holds :class:`~corank.layers.CodedLayer` modules; it is not changed.
+        refinement: says how fast biases and norms train, and all else where there are no ``latents``.
+        latents: of the coded layers that train, by name; None: what a refinement trains, of each.
+        vectors: names of the biases and norms that train; None for all.
+
     Attributes:
         network: the copy.
         layers: its coded layers by name.
-        latents: what of each of them trains.
+        latents: what of them trains.
         vectors: biases and what norms multiply and add, by name, in float32 or wider.
     """
 
     network: nn.Module
 
-    def __init__(self, model: nn.Module, refinement: Refinement) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        refinement: Refinement,
+        latents: Mapping[str, Latent] | None = None,
+        vectors: Collection[str] | None = None,
+    ) -> None:
         super().__init__()
         object.__setattr__(self, "network", copy.deepcopy(model).eval().requires_grad_(False))
         self.layers = coded_layers(self.network)
-        self.latents = {name: TrainableLayer(layer, refinement) for name, layer in self.layers.items()}
+        if latents is None:
+            latents = {name: TrainableLayer(layer, refinement) for name, layer in self.layers.items()}
+        self.latents = latents
         self._rates = refinement
-        vectors = {
-            name: one for name, one in self.network.named_parameters() if one.is_floating_point() and one.dim() == 1
-        }
-        self.vectors = {name: one if one.dtype.itemsize > 2 else _widened(one) for name, one in vectors.items()}
-        self._cast = _taken_out(self.network, {id(vectors[name]): one for name, one in self.vectors.items()})
+        named = [(name, one) for name, one in self.network.named_parameters() if vectors is None or name in vectors]
+        own = {name: one for name, one in named if one.is_floating_point() and one.dim() == 1}
+        self.vectors = {name: one if one.dtype.itemsize > 2 else _widened(one) for name, one in own.items()}
+        self._cast = _taken_out(self.network, {id(own[name]): one for name, one in self.vectors.items()})
         for parameter in self.vectors.values():
             parameter.requires_grad_(True)
         for name, parameter, _ in self.trained():
@@ -68,9 +101,8 @@ class TrainableModel(nn.Module):
         for module, name, vector, dtype in self._cast:
             module.__dict__[name] = vector.to(dtype)
         with ExitStack() as lent:
-            for name, layer in self.layers.items():
-                latent = self.latents[name]
-                lent.enter_context(layer.computing_with(latent.weight(), self._fed(latent.inputs())))
+            for name, latent in self.latents.items():
+                lent.enter_context(self.layers[name].computing_with(latent.weight(), self._fed(latent.inputs())))
             return self.network(*given, **named)
 
     def _fed(self, inputs: InputRounder | None) -> Callable[[Tensor], Tensor] | None:

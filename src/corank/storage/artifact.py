@@ -35,7 +35,7 @@ from corank.storage.header import DTYPES, read_run, read_tensors
 from corank.storage.model_record import ATTRIBUTE, ModelRecord, run_of
 from corank.storage.older_formats import older_header
 from corank.storage.placement import blob_sizes
-from corank.storage.pruned import load_pruned, pruned_in
+from corank.storage.pruned import load_pruned, other_kind, pruned_in
 from corank.storage.stored_layers import slot_tensors
 
 __all__ = ["LARGE", "load", "opened", "read", "read_coded", "save", "serialized"]
@@ -183,10 +183,8 @@ def opened(path: str | Path) -> tuple[ModelRecord, ArtifactContents]:
         if "corank" in metadata:
             header = older_header(metadata, blobs)
             return read_run(header), ArtifactContents(header, blobs)
-        if names != [TENSOR] and pruned_in(path) is not None:
-            raise ArtifactError("a pruned network in float: corank.load(path, model) and --weights take it")
         if names != [TENSOR]:
-            raise ArtifactError("a safetensors file but not a corank artifact; write one with corank.save(model, path)")
+            raise ArtifactError(other_kind(path, names))
         header, data = header_in(blobs[TENSOR])
         run = read_run(header)
         return run, ArtifactContents(header, numbers_in(data, header, run))

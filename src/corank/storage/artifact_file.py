@@ -22,12 +22,14 @@ from corank.storage.packed_header import pack_header, unpack_header
 from corank.storage.placement import blob_sizes
 
 __all__ = [
+    "ADAPTER_TENSOR",
     "FORMAT",
     "FORMAT_OF_CODED_NUMBERS",
     "TENSOR",
     "blob_order",
     "coded_sizes",
     "file_bytes",
+    "framed",
     "header_in",
     "numbers_in",
     "written",
@@ -36,6 +38,8 @@ __all__ = [
 FORMAT, FORMAT_OF_CODED_NUMBERS = 3, 4
 TENSOR = "corank"
 """The name of the one tensor."""
+ADAPTER_TENSOR = "corank-adapter"
+"""That of a task's adapter."""
 
 _HASH_BYTES = 32
 _END_BYTES = 5 + _HASH_BYTES  # the length of the header, the format, the hash
@@ -53,6 +57,11 @@ def written(header: Mapping[str, Any], blobs: Mapping[str, Tensor]) -> bytes:
         total.update(part)
     size = sum(part.nbytes for part in parts) + _HASH_BYTES
     return b"".join([_frame(size), *parts, total.digest()])
+
+
+def framed(name: str, content: bytes) -> bytes:
+    """A safetensors file of one tensor of bytes of that name."""
+    return _frame(len(content), name) + content
 
 
 def file_bytes(header: Mapping[str, Any], number_bytes: int) -> int:
@@ -136,9 +145,9 @@ def _as_dtype(part: Tensor, dtype: torch.dtype) -> Tensor:
     return (part if aligned else part.clone()).view(dtype)
 
 
-def _frame(size: int) -> bytes:
+def _frame(size: int, name: str = TENSOR) -> bytes:
     """What stands in front of a safetensors file of one tensor of so many bytes."""
     entry = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
-    text = json.dumps({TENSOR: entry}, separators=(",", ":")).encode()
+    text = json.dumps({name: entry}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

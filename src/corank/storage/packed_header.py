@@ -19,7 +19,7 @@ from corank.storage.header_dictionary import DICTIONARY
 from corank.storage.number_columns import ColumnReader, column
 from corank.storage.relative_names import BesideLayers, chained, unchained
 
-__all__ = ["pack_header", "unpack_header"]
+__all__ = ["deflated", "inflated", "pack_header", "unpack_header"]
 
 _RAW = -15  # no frame of zlib's around the stream
 _SMALL_BYTES, _MOST_EXPANDED = 1 << 20, 64  # a text longer than both that and that many times its bytes is refused
@@ -51,7 +51,7 @@ def pack_header(header: Mapping[str, Any]) -> bytes:
         sizes = [entry[1] for entry in header["coded"] if entry]
     mantissas, exponents = _decimals([layer[3] for layer in layers.values()])
     columns = (mantissas, exponents, [rank % _HUGE_RANK for rank in ranks], thousandths, sizes)
-    return _deflated(json.dumps(text, separators=(",", ":")).encode()) + b"".join(map(column, columns))
+    return deflated(json.dumps(text, separators=(",", ":")).encode()) + b"".join(map(column, columns))
 
 
 def unpack_header(block: bytes) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def unpack_header(block: bytes) -> dict[str, Any]:
     Raises:
         ArtifactError: for bytes that are no header.
     """
-    text, rest = _inflated(block)
+    text, rest = inflated(block)
     header, columns = parse_object(text), ColumnReader(rest)
     missing = {"plan", "layers", "shapes", "folded", "tensors"} - set(header)
     if missing or "format" in header:
@@ -80,7 +80,8 @@ def unpack_header(block: bytes) -> dict[str, Any]:
     return header
 
 
-def _deflated(text: bytes) -> bytes:
+def deflated(text: bytes) -> bytes:
+    """A text in few bytes, by the dictionary of headers' words."""
     packed = _squeezed(text, 9)
     # A text that compresses further than a reader allows is stored as it is.
     return packed if len(text) <= max(_SMALL_BYTES, _MOST_EXPANDED * len(packed)) else _squeezed(text, 0)
@@ -91,8 +92,12 @@ def _squeezed(text: bytes, level: int) -> bytes:
     return squeezer.compress(text) + squeezer.flush()
 
 
-def _inflated(block: bytes) -> tuple[str, bytes]:
-    """The text, and what stands behind its stream."""
+def inflated(block: bytes) -> tuple[str, bytes]:
+    """The text, and what stands behind its stream: the inverse of :func:`deflated`.
+
+    Raises:
+        ArtifactError: for bytes that are no such stream, or one of a text far longer than they are.
+    """
     most = max(_SMALL_BYTES, _MOST_EXPANDED * len(block))
     stream = zlib.decompressobj(_RAW, DICTIONARY)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from corank.layers.structure import STRUCTURE, Structure, apply_structure
 from corank.models.pruned_file import structure_in
 from corank.models.weights import load_weights
 from corank.models.weights_file import read_content
+from corank.storage.artifact_file import ADAPTER_TENSOR
 
-__all__ = ["load_pruned", "pruned_in"]
+__all__ = ["load_pruned", "other_kind", "pruned_in"]
 
 _LONGEST_MESSAGE = 1000
 
@@ -32,6 +34,15 @@ def pruned_in(path: str | Path) -> Structure | None:
         return structure_in(path)
     except ModelError as error:
         raise ArtifactError(str(error)[:_LONGEST_MESSAGE]) from error
+
+
+def other_kind(path: str | Path, names: Sequence[str]) -> str:
+    """What a safetensors file of tensors of these names is that is no artifact, and what takes it."""
+    if names == [ADAPTER_TENSOR]:
+        return "a task's adapter, no network: corank.load_adapter(base, path) and --adapter take it"
+    if pruned_in(path) is not None:
+        return "a pruned network in float: corank.load(path, model) and --weights take it"
+    return "a safetensors file but not a corank artifact; write one with corank.save(model, path)"
 
 
 def load_pruned(path: str | Path, structure: Structure, model: nn.Module, dtype: torch.dtype | None) -> nn.Module:

@@ -23,7 +23,7 @@ from corank.training.state import TrainedLayer, TrainingState
 from corank.training.weights import TrainableWeight
 from corank.watching import input_of
 
-__all__ = ["convert", "settle"]
+__all__ = ["check_alike", "convert", "settle"]
 
 _PROBED = 32  # samples that both forms are compared on
 _PROBED_ROUNDED = 2  # samples that each layer is compared on, where inputs are rounded
@@ -75,9 +75,9 @@ def convert(state: TrainingState, norms: Sequence[NormAfter], context: Context) 
             remove_norm(state.model, norm.norm)
         replace_module(state.model, layer.module, coded_module(layer.plain(layer.latent), results[name]))
     if not rounded:
-        _compare("network", before, run(state.model, probe, device), _APART)
+        check_alike("network", before, run(state.model, probe, device))
     for name, (fed, expected) in shown.items():
-        _compare(f"layer {name!r}", expected, module_named(state.model, name)(fed), _APART_ROUNDED)
+        check_alike(f"layer {name!r}", expected, module_named(state.model, name)(fed), _APART_ROUNDED)
     if not results:
         give_back_float(state.model)
     state.model.requires_grad_(False)
@@ -141,7 +141,9 @@ def _shown(state: TrainingState, after: Mapping[int, NormAfter], context: Contex
     return {name: (fed[name], given[name]) for name in fed if name in given}
 
 
-def _compare(what: str, expected: Any, given: Any, allowed: float) -> None:
+def check_alike(what: str, expected: Any, given: Any, allowed: float = _APART) -> None:
+    """Raises TrainingError where a coded network (or layer) gives other outputs than the one that trained, by more than
+    that share of their norm."""
     for one, other in zip(tree_leaves(expected), tree_leaves(given), strict=True):
         if isinstance(one, Tensor) and one.is_floating_point():
             apart = float((one - other).norm() / one.norm().clamp(min=1e-12))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from corank.layers import CodedLayerState
-from corank.storage.artifact import read_coded
+from corank.storage.artifact import opened, read_coded
 from corank.storage.artifact_file import FORMAT
 from corank.storage.coders import entropy
 from corank.storage.contents import ArtifactContents, contents_of, input_codes
@@ -55,16 +56,17 @@ def inspect(model: nn.Module | str | Path, codes: bool = False, coder: str = "au
     if isinstance(model, nn.Module):
         run = run_of(model)
         contents = contents_of(model, run)
-        coded, runs = encode_contents(run, contents, coder)
-        stored = coded.size_bytes
+        held, runs = encode_contents(run, contents, coder)
+        stored = held.size_bytes
     else:
         run, contents, runs = read_coded(model)
-        stored = Path(model).stat().st_size
+        held, stored = opened(model)[1], Path(model).stat().st_size
     saved = sum(part.fixed_bytes - part.size_bytes for part in runs)
-    fixed = contents.size_bytes if contents.header["format"] == FORMAT else stored + saved
-    sizes = {"stored_bytes": stored, "fixed_bytes": fixed, "stored_parts": _parts(run, contents, runs, stored)}
+    fixed = contents.size_bytes if contents.header["format"] >= FORMAT else stored + saved
+    sizes = {"stored_bytes": stored, "fixed_bytes": fixed, "stored_parts": _parts(run, held, runs, stored)}
     record = {**run_record(run, contents), **sizes}
-    coding = _coding(run, runs)
+    plain = contents.blobs["scales"].numel() * 2
+    coding = _coding(run, runs, 1 - _bytes_of(held)["scales"] / max(1, plain))
     if codes:
         relative = {name: entropy(symbols, 1 << bits) for name, symbols, bits in relative_codes(run, contents)}
         for name, slots in slot_tensors(run, contents).items():
@@ -109,24 +111,35 @@ def _inputs(name: str, run: ModelRecord, contents: ArtifactContents) -> dict[str
 def _parts(
     run: ModelRecord, contents: ArtifactContents, runs: Sequence[CodeStream], stored_bytes: int
 ) -> dict[str, int]:
-    """The file's bytes by what they are for; they add up to its size."""
-    parts = dict.fromkeys(PARTS, 0)
+    """The file's bytes by what they are for; they add up to its size. Coded scales count by how many they are."""
+    parts, scales = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    sizes = _bytes_of(contents)
     for part in runs:
         parts[part_of(part.slot)] += part.size_bytes
     for tensor in placed_tensors(run):
-        parts[part_of(tensor.slot)] += 2 * tensor.spec.count if tensor.spec.scale else 0
-    coded = ("codes", "scales")
-    others = sum(blob.numel() * blob.element_size() for name, blob in contents.blobs.items() if name not in coded)
+        scales[part_of(tensor.slot)] += tensor.spec.count if tensor.spec.scale else 0
+    bounds = [sizes["scales"] * one // max(1, sum(scales.values())) for one in (0, *accumulate(scales.values()))]
+    for name, (begin, end) in zip(PARTS, pairwise(bounds), strict=True):
+        parts[name] += end - begin
+    others = sum(size for name, size in sizes.items() if name not in ("codes", "scales"))
     return {**parts, "other tensors": others, "header": stored_bytes - others - sum(parts.values())}
 
 
-def _coding(run: ModelRecord, runs: Sequence[CodeStream]) -> dict[str, dict[str, Any]]:
-    """How each layer's codes are coded, and all its bits per weight before and after."""
-    found: dict[str, dict[str, Any]] = {}
+def _bytes_of(contents: ArtifactContents) -> dict[str, int]:
+    """Of each blob."""
+    return {"scales": 0, **{name: blob.numel() * blob.element_size() for name, blob in contents.blobs.items()}}
+
+
+def _coding(run: ModelRecord, runs: Sequence[CodeStream], less: float) -> dict[str, dict[str, Any]]:
+    """How each layer's codes are coded, and all its bits per weight before and after; scales take ``less``, a share of
+    their bytes."""
+    found, scales = dict[str, dict[str, Any]](), dict.fromkeys(run.layers, 0)
+    for tensor in placed_tensors(run):
+        scales[tensor.layer] += 16 * tensor.spec.count if tensor.spec.scale else 0
     for name, layer in run.layers.items():
         own = [part for part in runs if part.layer == name]
         stored = layer.stored_bits(run.plan.layers[name])
-        saved = 8 * sum(part.fixed_bytes - part.size_bytes for part in own)
+        saved = 8 * sum(part.fixed_bytes - part.size_bytes for part in own) + less * scales[name]
         found[name] = {
             "coder": next(part.coder for part in own if part.slot == "codes"),
             "bits_per_weight": stored / layer.weights,

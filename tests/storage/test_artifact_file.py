@@ -94,7 +94,7 @@ def test_fewer_numbers_than_the_header_needs(data: bytes) -> None:
         (torch.zeros(2, 40, dtype=torch.uint8), "not a row of 37 bytes or more"),
         (torch.zeros(80), "not a row of 37 bytes or more"),
         (torch.zeros((), dtype=torch.uint8), "not a row of 37 bytes or more"),
-        (torch.zeros(40, dtype=torch.uint8), "of format 0; this version reads formats 1 to 3; upgrade corank"),
+        (torch.zeros(40, dtype=torch.uint8), "of format 0; this version reads formats 1 to 4; upgrade corank"),
         (torch.full((40,), 3, dtype=torch.uint8), "SHA-256 does not match"),
     ],
 )
@@ -109,7 +109,7 @@ def test_tensors_that_are_no_artifact(tensor: Tensor, said: str) -> None:
         ((38).to_bytes(4, "little") + b"\3", "longer than the file"),
         (b"\xff\xff\xff\xff\3", "longer than the file"),
         (b"\0\0\0\0\3", "not sound"),
-        (b"\0\0\0\0\4", "it is of format 4"),
+        (b"\0\0\0\0\5", "it is of format 5"),
     ],
 )
 def test_signed_files_whose_end_lies(end: bytes, said: str, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_golden_files_are_of_their_format(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 4}, "it is of format 4; this version reads formats 1 to 3; upgrade corank"),
+        ({"format": 5}, "it is of format 5; this version reads formats 1 to 4; upgrade corank"),
         ({"format": -1}, "upgrade corank"),
         ({"format": True}, "it has no format"),
         ({"format": 1.0}, "it has no format"),

@@ -89,8 +89,8 @@ def encode_contents(
     """
     check_coder(coder)
     fixed = tuple(_fixed_runs(run))
-    many = sum(part.shape[0] * part.shape[1] for part in fixed) > _MANY
-    names = (AUTO[:-1] if many else AUTO) if coder == "auto" else (coder,)
+    usual = AUTO if sum(part.shape[0] * part.shape[1] for part in fixed) <= _MANY else AUTO[:-1]
+    names = usual if coder == "auto" else (coder,)
     if coder == "fixed":
         return contents, fixed
     parts, runs, learned = list[Tensor](), list[CodeStream](), LearnedCodes()
@@ -238,11 +238,10 @@ def _smallest(
         # Where others are tried as well, what reads slowly has to be worth it.
         slow = len(names) > 1 and name in _SLOW_CODERS and symbols.numel() > _LONG
         most = _SLOW * least.numel() if slow else least.numel() - _NAMED_BYTES * (best == "fixed")
-        coder, trial = CODERS[name](), learned
+        coder, trial = CODERS[name](), learned.copy()
         if _is_hopeless(coder, symbols, 1 << part.bits, most if slow else least.numel()):
             continue
         if isinstance(coder, Carried):
-            trial = learned.copy()
             data = coder.encode_after(trial, symbols, 1 << part.bits)
         else:
             data = coder.encode(symbols, 1 << part.bits)

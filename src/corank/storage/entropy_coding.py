@@ -29,9 +29,8 @@ __all__ = ["CodeStream", "check_coder", "decode_contents", "encode_contents", "r
 
 # What "auto" tries: those that need no further package, the fastest to read first.
 AUTO = ("deflate", "sham", "rans", "adaptive", "carried")
-_MANY = 1 << 22  # codes of a file, of which one by one takes minutes where there is no compiler: "carried" is left out
 _BY_PYTHON = 1 << 16  # codes that "auto" has coded one by one where no kernel does it
-_LONG, _SLOW = 1 << 22, 0.97  # codes of a run whose reading takes half a second, and what it must come to then
+_LONG, _SLOW = 1 << 22, 0.97  # codes: a run takes half a second then, a file minutes without a compiler; share it keeps
 _SLOW_CODERS = ("rans", "adaptive", "carried")
 _NAMED_BYTES = 3  # about what a coded run, or one more coder, adds to the header
 _MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
@@ -89,8 +88,8 @@ def encode_contents(
     """
     check_coder(coder)
     fixed = tuple(_fixed_runs(run))
-    usual = AUTO if sum(part.shape[0] * part.shape[1] for part in fixed) <= _MANY else AUTO[:-1]
-    names = usual if coder == "auto" else (coder,)
+    many = sum(part.shape[0] * part.shape[1] for part in fixed) > _LONG
+    names = (coder,) if coder != "auto" else AUTO[:-1] if many else AUTO
     if coder == "fixed":
         return contents, fixed
     parts, runs, learned = list[Tensor](), list[CodeStream](), LearnedCodes()
@@ -245,9 +244,8 @@ def _smallest(
             data = coder.encode_after(trial, symbols, 1 << part.bits)
         else:
             data = coder.encode(symbols, 1 << part.bits)
-        # A reader refuses such runs, whoever wrote them.
-        expanded = len(data) * _MOST_EXPANDED < part.fixed_bytes
-        if not expanded and 0 < len(data) < most:
+        # A reader refuses runs that are longer still, whoever wrote them.
+        if 0 < len(data) < most and len(data) * _MOST_EXPANDED >= part.fixed_bytes:
             best, least, after = name, torch.frombuffer(bytearray(data), dtype=torch.uint8), trial
     return best, least, after
 

@@ -59,7 +59,9 @@ class _Coarse(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         (inputs, step), gradient = ctx.saved_tensors, grad_outputs[0]
         sides = [_of_side(gradient, inputs, step, most) for most in ctx.range if most]
-        passed, moved = (sum(found[1:], found[0]) for found in zip(*sides, strict=True))
+        (passed, moved), *others = sides
+        for other in others:
+            passed, moved = passed + other[0], moved + other[1]
         return passed, moved.mul(_SHRINK).clamp(-_LARGEST, _LARGEST), None, None
 
 

@@ -79,8 +79,9 @@ def export(
 
     MODEL gives the network's code; what the file says of its origin is never run.
     """
-    target = _target(to, past, out)
+    target = _target(to, past)
     check_distinct((out, record), (file, model, data))
+    _check_out(out, target)
     check_file(record, "--record", ".json")
     source = resolve(model, seed=corank.inspect(file)["seed"])
     samples = None if data is None else view.read(source, data)[0]
@@ -98,13 +99,12 @@ def export(
         _show(result, written)
 
 
-def _target(name: str, past: bool, out: Path) -> Target:
+def _target(name: str, past: bool) -> Target:
     if name not in TARGETS:
         raise ConfigError(f"--to {name}: give one of {', '.join(TARGETS)}")
     if past and not TARGETS[name].takes_past:
         able = ", ".join(known for known, one in TARGETS.items() if one.takes_past)
         raise ConfigError(f"--past goes with --to {able}; {name} has no inputs for keys and values")
-    _check_out(out, TARGETS[name])
     return TARGETS[name]
 
 

@@ -79,14 +79,12 @@ def export(
 
     MODEL gives the network's code; what the file says of its origin is never run.
     """
-    target = _target(to, past)
+    target = _target(to, past, data)
     check_distinct((out, record), (file, model, data))
     _check_out(out, target)
     check_file(record, "--record", ".json")
     source = resolve(model, seed=corank.inspect(file)["seed"])
     samples = None if data is None else view.read(source, data)[0]
-    if samples is None and target.needs_images:
-        raise ConfigError(f"--to {to} measures activations: give --data with some hundred samples")
     example = _example(shape, samples, source, view)
     quantized = corank.load(file, source.model, dtype=own_dtype(source.model))
     result = target.export(ExportRequest(quantized, out, example, samples, _axes(dynamic, example), past))
@@ -99,12 +97,14 @@ def export(
         _show(result, written)
 
 
-def _target(name: str, past: bool) -> Target:
+def _target(name: str, past: bool, data: str | None) -> Target:
     if name not in TARGETS:
         raise ConfigError(f"--to {name}: give one of {', '.join(TARGETS)}")
     if past and not TARGETS[name].takes_past:
         able = ", ".join(known for known, one in TARGETS.items() if one.takes_past)
         raise ConfigError(f"--past goes with --to {able}; {name} has no inputs for keys and values")
+    if data is None and TARGETS[name].needs_images:
+        raise ConfigError(f"--to {name} measures activations: give --data with some hundred samples")
     return TARGETS[name]
 
 

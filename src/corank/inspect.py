@@ -32,7 +32,7 @@ def inspect(model: nn.Module | str | Path, codes: bool = False, coder: str = "au
     stored_parts, iterations, layers`` (each with ``name, shape, bits, rank, max_rank, bytes, stored_bits,
     relative_output_error, inputs, input_step, input_offset, coder, bits_per_weight, file_bits_per_weight``),
     ``folded, skipped, float_tensors, plan, recipe``. ``float_tensors`` are what the file holds beside the codes, the
-    largest first (each with ``name, shape, bytes, reason``). ``recipe`` is that of a training, as
+    largest first (each with ``name, shape, bytes, reason``; bytes as in memory). ``recipe`` is that of a training, as
     :meth:`corank.Recipe.to_json` writes it, or None; ``candidates``, where channels were weighed against bits, the
     networks that were tried. ``inputs`` are the bits of a layer's inputs; None, and so are step
     and offset, where they are float. ``stored_bytes`` is the file's size (of a model: that of

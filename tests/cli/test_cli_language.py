@@ -203,5 +203,3 @@ def test_rotations_and_groups(invoke: Any, folder: Path) -> None:
     assert {plan.codec for plan in run.plan.coded().values()} == {Uniform(3, range="mse", group=8)}
     result = invoke("quantize", model, *words, "--rotate", "both")
     assert result.exit_code == 2 and "rotate='both'" in result.output, result.output
-    result = invoke("quantize", model, *words, "--codec", "kmeans/8")
-    assert result.exit_code == 2 and "NAME/COLUMNS" in result.output, result.output

@@ -126,8 +126,11 @@ RELU, SHORT, PRODUCT = (
 LISTS: list[tuple[Any, str]] = [
     (3, "a structure is a list of at most 10000 entries, not '3'"),
     ([RELU] * 10_001, "a list of at most 10000 entries"),
-    ([3], "its kind is one of products, query-key, rprelu, shortcut"),
-    ([{"kind": "exec", "module": "2"}], "its kind is one of products, query-key, rprelu, shortcut"),
+    ([3], "its kind is one of products, query-key, rotated-stream, rotation, rprelu, shortcut"),
+    (
+        [{"kind": "exec", "module": "2"}],
+        "its kind is one of products, query-key, rotated-stream, rotation, rprelu, shortcut",
+    ),
     ([{"kind": ["rprelu"], "module": "2"}], "its kind is one of"),
     ([{**RELU, "more": 1}], "a structure's rprelu has the fields channels, kind, module"),
     ([{"kind": "shortcut", "module": "2.conv2"}], "a structure's shortcut has the fields kind, module, norm"),

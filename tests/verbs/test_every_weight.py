@@ -107,7 +107,8 @@ def round_trip(kind: Callable[[], nn.Module], tmp_path: Path, **options: Any) ->
     assert corank.diff(small, path)["equal"]
     found = corank.inspect(path)
     assert found["stored_bytes"] == corank.inspect(again)["stored_bytes"] == path.stat().st_size
-    assert sum(one["bytes"] for one in found["float_tensors"]) == found["stored_parts"]["other tensors"]
+    plain = sum(one["bytes"] for one in found["float_tensors"])
+    assert 0.5 * plain < found["stored_parts"]["other tensors"] <= plain  # some are coded
     return small, found
 
 

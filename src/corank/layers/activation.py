@@ -90,7 +90,7 @@ class _StraightThrough(torch.autograd.Function):
         moved = None
         if ctx.needs_input_grad[1]:
             # d(s q) / ds with q = round(x / s): q - x / s inside the range, straight through the rounding, q outside.
-            error = (values - inputs.clamp(*ends)).mul_(passed).addcmul_(gradient - passed, values)
+            error = (values.detach() - inputs.clamp(*ends)).mul_(passed).addcmul_(gradient - passed, values)
             # One number over all inputs: in half precision the sum would stop growing.
             moved = error.sum(dtype=torch.float32) / step
         return passed, moved, None, None

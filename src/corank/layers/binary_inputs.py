@@ -99,7 +99,7 @@ class _Sign(torch.autograd.Function):
         moved = shifted = None
         if ctx.needs_input_grad[1]:
             # One number over all inputs: in half precision the sum would stop growing.
-            moved = (given * values.sign()).sum(dtype=torch.float32)
+            moved = (given * values.detach().sign()).sum(dtype=torch.float32)
         if ctx.needs_input_grad[2]:
             shifted = -through.to(shift.dtype).sum_to_size(shift.shape)
         return through.to(given.dtype), moved, shifted, None

@@ -16,7 +16,7 @@ def ends_of(step: Tensor, low: float, high: float) -> Ends:
     """``low`` and ``high`` steps; scalars on ``step``'s device, as one that works ahead is not waited for."""
     if step.device.type != "cpu":
         return low * step, high * step
-    size = float(step)
+    size = float(step.detach())
     return low * size, high * size
 
 

@@ -57,5 +57,5 @@ class _Clip(torch.autograd.Function):
         moved = None
         if ctx.needs_input_grad[1]:
             # One number over all inputs: in half precision the sum would stop growing.
-            moved = (gradient - passed).mul_(values).sum(dtype=torch.float32) / step
+            moved = (gradient - passed).mul_(values.detach()).sum(dtype=torch.float32) / step
         return passed, moved, None

@@ -30,7 +30,7 @@ __all__ = ["CodeStream", "check_coder", "decode_contents", "encode_contents", "r
 # What "auto" tries: those that need no further package, the fastest to read first.
 AUTO = ("deflate", "sham", "rans", "adaptive", "carried")
 _BY_PYTHON = 1 << 16  # codes that "auto" has coded one by one where no kernel does it
-_LONG, _SLOW = 1 << 22, 0.97  # codes: a run takes half a second then, a file minutes without a compiler; share it keeps
+_LONG, _SLOW = 1 << 22, 0.97  # codes of a run whose reading takes half a second, and what it must come to then
 _SLOW_CODERS = ("rans", "adaptive", "carried")
 _NAMED_BYTES = 3  # about what a coded run, or one more coder, adds to the header
 _MOST_EXPANDED = 1024  # times that a run may be longer than its coded bytes; bounds what a file can make a reader hold
@@ -87,9 +87,7 @@ def encode_contents(
         ConfigError: for an unknown coder, or one whose library is missing.
     """
     check_coder(coder)
-    fixed = tuple(_fixed_runs(run))
-    many = sum(part.shape[0] * part.shape[1] for part in fixed) > _LONG
-    names = (coder,) if coder != "auto" else AUTO[:-1] if many else AUTO
+    names, fixed = AUTO if coder == "auto" else (coder,), tuple(_fixed_runs(run))
     if coder == "fixed":
         return contents, fixed
     parts, runs, learned = list[Tensor](), list[CodeStream](), LearnedCodes()
@@ -256,7 +254,7 @@ def _worth_trying(names: Sequence[str], symbols: Tensor, levels: int) -> Sequenc
         return names
     path, fast = Adaptive.knows_path(symbols, levels), has_kernel()
     # Others know no grids; those that do are alike, and which is smaller is not known before.
-    left_out = {"rans"} if path or (fast and "carried" in names) else set[str]()
+    left_out = {"rans"} if path or fast else set[str]()
     left_out |= set() if path else {"adaptive"}
     left_out |= set() if fast or symbols.numel() <= _BY_PYTHON else {"carried"} if path else {"adaptive", "carried"}
     return [name for name in names if name not in left_out]

@@ -79,9 +79,11 @@ def export(
 
     MODEL gives the network's code; what the file says of its origin is never run.
     """
-    target = _target(to, past, data)
+    target = _target(to, past)
     check_distinct((out, record), (file, model, data))
     _check_out(out, target)
+    if data is None and target.needs_images:
+        raise ConfigError(f"--to {to} measures activations: give --data with some hundred samples")
     check_file(record, "--record", ".json")
     source = resolve(model, seed=corank.inspect(file)["seed"])
     samples = None if data is None else view.read(source, data)[0]
@@ -97,14 +99,12 @@ def export(
         _show(result, written)
 
 
-def _target(name: str, past: bool, data: str | None) -> Target:
+def _target(name: str, past: bool) -> Target:
     if name not in TARGETS:
         raise ConfigError(f"--to {name}: give one of {', '.join(TARGETS)}")
     if past and not TARGETS[name].takes_past:
         able = ", ".join(known for known, one in TARGETS.items() if one.takes_past)
         raise ConfigError(f"--past goes with --to {able}; {name} has no inputs for keys and values")
-    if data is None and TARGETS[name].needs_images:
-        raise ConfigError(f"--to {name} measures activations: give --data with some hundred samples")
     return TARGETS[name]
 
 

@@ -182,3 +182,27 @@ def test_nor_are_the_errors_that_hooks_raise_on_purpose() -> None:
 def test_hints_where_the_models_words_do_not_tell(model: nn.Module, batch: torch.Tensor, said: str) -> None:
     with pytest.raises(DataError, match=said):
         run(model, batch)
+
+
+def test_keys_and_values_for_tokens_to_come_are_not_kept() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+    )
+    torch.manual_seed(0)
+    llama, ids = transformers.LlamaForCausalLM(config).eval(), torch.randint(40, (2, 8))
+    assert config.use_cache
+    with torch.no_grad():
+        whole = llama(ids)
+        for batch in (ids, {"input_ids": ids}):
+            found = run(llama, batch)
+            assert found.past_key_values is None and torch.equal(found.logits, whole.logits)
+    assert config.use_cache and whole.past_key_values is not None
+
+
+def test_a_use_cache_of_ones_own_is_left_alone() -> None:
+    class Own(nn.Module):
+        def forward(self, x: Tensor, use_cache: bool = True) -> Tensor:
+            return x + 1 if use_cache else x
+
+    assert torch.equal(run(Own(), torch.ones(2)), torch.full((2,), 2.0))

@@ -140,7 +140,7 @@ def test_a_network_with_other_layers(tmp_path: Path) -> None:
     small = corank.quantize(network, x, bits=4, budget=0, preset="nearest")
     result = export_onnx_matmulnbits(small, tmp_path / "small.onnx", x)
     assert result.relative_difference is not None and result.relative_difference < 1e-5 and result.options == {}
-    assert result.notes == ("2 layers stay packed in memory", "composed as floats when the file is opened: 0")
+    assert result.notes == ("packed in memory: 2 of 3 layers", "composed as floats when the file is opened: 0")
     with pytest.raises(corank.ConfigError, match="accuracy_level=1: 0 for float32, or 4"):
         export_onnx_matmulnbits(small, tmp_path / "other.onnx", x, accuracy_level=1)
     convolution = corank.quantize(network[:2], x, bits=4, budget=0, preset="nearest")

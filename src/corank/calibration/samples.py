@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -153,13 +154,17 @@ class _Loader:
 def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any:
     """Calls the model on a batch: positionally for a tensor, by keyword for a mapping.
 
+    A network of transformers keeps no keys and values for tokens to come: those of all samples, layer after layer,
+    would outweigh the network.
+
     Raises:
         DataError: when the model cannot take the batch, with the model's own words. What a hook raised that watches the
             model is raised as it is: it is none of the model's.
     """
     batch = tree_map(lambda leaf: sent(leaf, device), batch)
+    more = {"use_cache": False} if _keeps_keys(model) else {}
     try:
-        return model(**batch) if isinstance(batch, dict) else model(batch)
+        return model(**batch, **more) if isinstance(batch, dict) else model(batch, **more)
     except HookError as failed:
         raise failed.error from failed.error.__cause__
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -170,6 +175,12 @@ def run(model: nn.Module, batch: Any, device: torch.device | str = "cpu") -> Any
         raise DataError(
             f"the model could not run on a batch of shape {shapes}: {first}{_hint(model, batch, first)}"
         ) from error
+
+
+def _keeps_keys(model: nn.Module) -> bool:
+    """Whether it keeps what attention saw of earlier tokens, as transformers' decoders do by their configuration."""
+    asked = getattr(getattr(model, "config", None), "use_cache", False)
+    return asked is True and "use_cache" in inspect.signature(model.forward).parameters
 
 
 def _hint(model: nn.Module, batch: Any, said: str) -> str:

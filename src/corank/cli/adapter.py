@@ -39,10 +39,11 @@ def adapter_facts(about: Mapping[str, Any], size: int) -> dict[str, str]:
     """What an adapter holds, from :meth:`corank.storage.task_adapter.TaskAdapter.about`."""
     ranks, vectors, head = about["ranks"].values(), about["vectors"], about["head"]
     bits = " and ".join(map(str, about["bits"]))
+    shown = f"rank {max(ranks)}" if len(set(ranks)) == 1 else f"ranks {min(ranks)} to {max(ranks)}" if ranks else ""
     found = {
         "a task's adapter": f"{show_bytes(size)}, SHA-256 sound",
         "of the base": f"with the codes {about['base'][:12]}...",
-        "factors": f"{len(ranks)} layers, ranks {min(ranks)} to {max(ranks)}, of {bits} bits: "
+        "factors": f"{len(ranks)} layers, {shown}, of {bits} bits: "
         f"{show_bytes(about['factor_bytes'])}" if ranks else "none",
         "biases and norms": f"{len(vectors)}, {show_bytes(2 * sum(vectors.values()))}" if vectors else "the base's",
         "last layer": "the base's" if head is None else f"{head['name']!r} of its own, {head['shape'][0]} classes",

@@ -71,7 +71,8 @@ Budget = Annotated[
 Size = Annotated[
     str | None,
     typer.Option(
-        help="Of the file, such as 1.2MB: sets the budget, or with --rate auto the rate.", rich_help_panel=HOW
+        help="Of the file, such as 1.2MB: finds the rate that fits; with --bits, --codec or --search the budget.",
+        rich_help_panel=HOW,
     ),
 ]
 Prune = Annotated[
@@ -135,7 +136,7 @@ Coder = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Of the codes: auto, fixed, ans, ...",
+        help="Of the codes: auto; fixed or rans for readers without a C++ compiler; ...",
         rich_help_panel=OUTPUT,
         autocompletion=names(("auto", *CODERS)),
     ),

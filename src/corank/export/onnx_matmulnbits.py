@@ -101,7 +101,7 @@ def _made(what: Exported, level: int) -> tuple[bytes, int, tuple[str, ...]]:
         )
     replace_weights(graph.graph, {name: layers[name] for name in left}, DENSE_KINDS, dense=True)
     graph.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    notes = (f"{len(layers) - len(left)} layers stay packed in memory",)
+    notes = (f"packed in memory: {len(layers) - len(left)} of {len(layers)} layers",)
     if left:
         notes += (f"composed as floats when the file is opened: {', '.join(left)}",)
     return finished(graph, _OPSET), float_bytes, notes

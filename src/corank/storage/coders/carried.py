@@ -8,17 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corank.errors import ArtifactError
-from corank.kernels.adaptive_tables import Layout
 from corank.kernels.carried import LearnedCodes
-from corank.kernels.trellis import MACHINES
-from corank.storage.coders.adaptive import trellises
+from corank.storage.coders.adaptive import behind_head, trellises, with_head
 from corank.storage.coders.base import SymbolCoder
-from corank.storage.coders.range_ans import PLACES, best_places, signed_distances
 
 __all__ = ["Carried"]
-
-_STATES = (0, *MACHINES)
 
 
 @dataclass(frozen=True)
@@ -38,34 +32,16 @@ class Carried(SymbolCoder):
 
     def decode_after(self, learned: LearnedCodes, data: bytes, shape: tuple[int, int], levels: int) -> Tensor:
         """The inverse, as :meth:`decode`; it raises what that raises."""
-        values = self._read(learned, data, shape, levels)
+        values = behind_head(data, shape, levels, learned.read)
         return torch.from_numpy(values.astype(np.uint8 if levels <= 256 else np.int32))
 
     def _encode(self, values: np.ndarray, levels: int) -> bytes:
         return self._written(LearnedCodes(), values, levels)
 
     def _decode(self, data: bytes, shape: tuple[int, int], levels: int) -> np.ndarray:
-        return self._read(LearnedCodes(), data, shape, levels)
+        return behind_head(data, shape, levels, LearnedCodes().read)
 
     def _written(self, learned: LearnedCodes, values: np.ndarray, levels: int) -> bytes:
         # A path of a machine is always better told its grids.
         machine = max(trellises(values, levels)) if (values != levels // 2 - 1).any() else 0
-        zero = levels // 2 - 1 if machine else int(np.bincount(values.reshape(-1), minlength=levels).argmax())
-        signed = values.astype(np.int32) - zero if machine else signed_distances(values, zero, levels)
-        places = best_places(signed)
-        head = bytes([16 * PLACES.index(places) + machine])
-        head += b"" if machine else zero.to_bytes(1 if levels <= 256 else 2, "little")
-        return head + learned.write(signed, Layout(places, levels // 2, _STATES[machine]))
-
-    def _read(self, learned: LearnedCodes, data: bytes, shape: tuple[int, int], levels: int) -> np.ndarray:
-        if not data or data[0] >> 4 >= len(PLACES) or data[0] & 15 >= len(_STATES):
-            raise ArtifactError("the head of a carried code is cut off or not sound")
-        places, machine = PLACES[data[0] >> 4], data[0] & 15
-        begin = 1 if machine else 2 if levels <= 256 else 3
-        zero = levels // 2 - 1 if machine else int.from_bytes(data[1:begin], "little")
-        if shape[1] % places or len(data) < begin or not 0 <= zero < levels:
-            raise ArtifactError(f"a carried code of {places} places in {shape[1]} columns, around {zero}")
-        found = learned.read(data[begin:], shape, Layout(places, levels // 2, _STATES[machine])) + zero
-        if machine and (int(found.min()) < 0 or int(found.max()) >= levels):
-            raise ArtifactError(f"a coded symbol of {int(found.min())} to {int(found.max())} where {levels} levels are")
-        return found if machine else found % levels
+        return with_head(values, levels, machine, learned.write)

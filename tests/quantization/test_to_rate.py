@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import corank
 from corank import BlockReconstruction, BudgetError, ConfigError, Refinement
 from corank.checkpoint import Checkpoint
-from corank.codecs import RateUniform
+from corank.codecs import RateUniform, Trellis
 from corank.data import load as load_images
 from corank.models.digits import digits_net
 from corank.storage.artifact import serialized
@@ -64,6 +64,17 @@ def test_a_size_alone_is_met_by_a_rate() -> None:
     for fixed in others:
         plan = run_of(corank.quantize(model, images, size=2600, **fixed)).plan
         assert {type(layer.codec) for layer in plan.coded().values()} == {corank.Uniform}, fixed
+
+
+def test_a_size_with_a_codec_that_has_a_rate_is_met_by_its_rate() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 5)
+    ).eval()
+    small = corank.quantize(model, torch.randn(24, 3, 8, 8), size=1950, codec="trellis")
+    assert len(serialized(small)) <= 1950
+    kinds = [type(plan.codec) for plan in run_of(small).plan.coded().values()]
+    assert kinds == [RateUniform, Trellis, Trellis, RateUniform]
 
 
 def test_refined_files_fit_as_well_and_the_record_counts_the_steps(images: Tensor) -> None:

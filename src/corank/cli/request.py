@@ -129,7 +129,8 @@ class Request:
     @property
     def _usual_rate(self) -> float | str | None:
         """The rate that was asked for, if only by a size."""
-        fixed = (self.bits, self.budget, self.plan, self.codec, self.search, self.adapter_bits, self.activations)
+        codec = None if keeps_to_rate(self.codec) else self.codec
+        fixed = (self.bits, self.budget, self.plan, codec, self.search, self.adapter_bits, self.activations)
         return usual_rate(_rate(self.rate), self.size, self.preset or "fast", None, fixed)
 
     def source(self, model: str, network: ModelOptions, seed: int) -> ResolvedModel:

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from corank.calibration import Context, run
 from corank.calibration.norms import reestimate_norms
+from corank.codecs import ScalarCodebook
 from corank.coded_weight import CodedWeight
 from corank.coding.install import coded_module
 from corank.coding.layer import LayerResult
@@ -19,8 +20,10 @@ from corank.errors import TrainingError
 from corank.layers import CodedLayerState, HalfModule, give_back_float, module_named, replace_module
 from corank.layers.folding import remove_norm
 from corank.training.norms import NormAfter, scaled_rows, takes_row_scales
+from corank.training.short_numbers import are_short, in_steps, with_digits
 from corank.training.state import TrainedLayer, TrainingState
 from corank.training.weights import TrainableWeight
+from corank.training.weights.learned_step import LearnedStepWeight
 from corank.watching import input_of
 
 __all__ = ["check_alike", "convert", "settle"]
@@ -70,7 +73,7 @@ def convert(state: TrainingState, norms: Sequence[NormAfter], context: Context) 
             continue
         coded = _coded(name, layer, layer.weight)
         norm = after.get(id(layer.module))
-        results[name] = _result(layer, coded, norm)
+        results[name] = _result(layer, coded, norm, are_short(state))
         if norm is not None and takes_row_scales(layer.weight.codec):
             remove_norm(state.model, norm.norm)
         replace_module(state.model, layer.module, coded_module(layer.plain(layer.latent), results[name]))
@@ -95,13 +98,18 @@ def _coded(name: str, layer: TrainedLayer, weight: TrainableWeight) -> CodedWeig
     return coded
 
 
-def _result(layer: TrainedLayer, coded: CodedWeight, norm: NormAfter | None) -> LayerResult:
+def _result(layer: TrainedLayer, coded: CodedWeight, norm: NormAfter | None, short: bool) -> LayerResult:
     assert layer.weight is not None and layer.weight.codec is not None
     codec, bias = layer.weight.codec, layer.module._parameters.get("bias")
     found = None if bias is None else bias.detach().float()
     if norm is not None and takes_row_scales(codec):
         found = norm.offset
         coded = CodedWeight(coded.codes, scaled_rows(coded.codebook, norm.gain))
+    if short and isinstance(layer.weight, LearnedStepWeight):  # they are, but for the last digits of what was folded
+        book = coded.codebook
+        assert isinstance(book, ScalarCodebook)
+        coded = CodedWeight(coded.codes, replace(book, scale=with_digits(book.scale)))
+        found = None if found is None else in_steps(found)
     inputs = None if layer.inputs is None else layer.inputs.quantizer()
     if inputs is not None:
         inputs = replace(inputs, step=inputs.step.to(torch.float16).float())

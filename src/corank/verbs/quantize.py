@@ -23,7 +23,7 @@ from corank.layers import check_rotation
 from corank.losses import Loss
 from corank.plan import Plan
 from corank.precision import exact_float32
-from corank.presets import Preset, chosen_preset, chosen_search
+from corank.presets import Preset, chosen_preset, chosen_search, keeps_to_rate
 from corank.processes import init_processes
 from corank.progress import Progress
 from corank.pruning.narrowing import Narrowing
@@ -95,8 +95,8 @@ def quantize(
         budget: extra bits per quantized weight that all adapters together may store; None: the preset's (0.25, or 0
             where that is less than any adapter takes), 0 with ``rate``, or what ``size`` leaves.
         size: of the saved file: bytes or "1.2MB" (1 KB is 1000 bytes). Alone, or with "fast" or "best", it is met by
-            ``rate="auto"``; with bits, a codec, a search, ``adapter_bits`` or ``activations``, or another preset, by
-            codes of fixed width and adapters of what is left.
+            ``rate="auto"``; with bits, a codec that has no rate, a search, ``adapter_bits`` or ``activations``, or
+            another preset, by codes of fixed width and adapters of what is left.
         plan: carries this plan out; nothing is searched.
         layers: exceptions by name pattern, later ones winning: bits, "float", a codec, its name or a
             :class:`~corank.plan.LayerPlan`, e.g. ``{"conv1": 8, "*.downsample.*": "float"}``.
@@ -145,7 +145,8 @@ def quantize(
     check_rotation(rotate)
     check_progress(progress)
     init_processes()
-    fixed = (bits, budget, plan, codec, search, adapter_bits, activations)
+    other = None if keeps_to_rate(codec) else codec
+    fixed = (bits, budget, plan, other, search, adapter_bits, activations)
     rate = usual_rate(rate, size, preset, refinement, fixed)
     target = Asked(bits, rate, budget, size, plan, codec, activations).target()
     if prune is not None:

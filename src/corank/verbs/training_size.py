@@ -23,6 +23,7 @@ from corank.training.penalties.rate import WANTED, prices
 from corank.training.recipe import Recipe
 from corank.training.recipes import chosen_recipe
 from corank.training.recipes.rate import rate as rate_recipe
+from corank.training.short_numbers import shorten_numbers
 from corank.training.state import TrainingState
 from corank.verbs.training_run import TrainingRun
 
@@ -156,6 +157,7 @@ def _bytes(work: TrainingRun, state: TrainingState, context: Context) -> int:
     quiet = replace(state, optimizer=None, teacher=None, batch=None, labels=None, output=None, reference=None)
     twin: tuple[TrainingState, list[NormAfter]] = copy.deepcopy((quiet, work.norms))
     twin[0].model.eval()
+    shorten_numbers(*twin)
     results = convert(twin[0], twin[1], context)
     twin[0].model.__dict__[ATTRIBUTE] = work.recorded(results, (), ())
     return len(serialized(twin[0].model.to(work.dtype)))

@@ -78,7 +78,7 @@ class Rate(Penalty):
 
     @staticmethod
     def priced(state: TrainingState) -> Iterator[tuple[TrainedLayer, ScalarCodebook]]:
-        """The layers whose codes have a price, and their codebooks: learned steps of whole levels, edges left out."""
+        """The layers whose codes have a price, and their codebooks: learned steps of whole levels."""
         for _, layer, weight in state.weights():
             if isinstance(weight, LearnedStepWeight) and isinstance(weight.codec, RateUniform):
                 yield layer, weight.book()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from training.tiny_state import images, small_network, state_of
 
 from corank.codecs import RateUniform
@@ -15,6 +15,7 @@ from corank.training.recipe import Recipe
 from corank.training.short_numbers import shorten_numbers
 from corank.training.state import TrainingState
 from corank.training.weights import LearnedStep
+from corank.training.weights.learned_step import LearnedStepWeight
 
 WAY = LearnedStep(RateUniform(5, 1.0, group=0), spread=0.3)
 
@@ -22,26 +23,42 @@ WAY = LearnedStep(RateUniform(5, 1.0, group=0), spread=0.3)
 def trained(recipe: Recipe) -> tuple[TrainingState, list[NormAfter]]:
     torch.manual_seed(0)
     network = small_network().eval()
-    network[1].running_var.uniform_(0.5, 3.0)
-    torch.nn.init.normal_(network[1].bias)
+    norm = network[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.get_buffer("running_var").uniform_(0.5, 3.0)
+    nn.init.normal_(norm.bias)
     state = state_of(network, recipe)
+    for layer, book in Rate.priced(state):  # weights close to thresholds, as those that train mostly are
+        near = layer.matrix.detach().div(book.scale).floor() + 0.5 + 0.002 * torch.randn(layer.matrix.shape)
+        layer.rewrite(near * book.scale)
     return state, [NormAfter("1", network[1], network[0])]
+
+
+def _plain(bias: Tensor | None) -> Tensor:
+    return torch.zeros(1) if bias is None else bias.detach()
 
 
 def stored(state: TrainingState, norms: list[NormAfter]) -> list[tuple[Tensor, Tensor]]:
     """Scales and biases of each layer as a file would hold them."""
     found = []
     for layer in state.layers.values():
-        scale, bias = layer.weight.book().scale.detach(), layer.module.bias  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+        weight, bias = layer.weight, layer.module._parameters["bias"]
+        assert isinstance(weight, LearnedStepWeight)
+        scale = weight.book().scale.detach()
         own = [norm for norm in norms if norm.layer is layer.module]
-        found.append((scale * own[0].gain[:, None], own[0].offset) if own else (scale, bias.detach()))
+        found.append((scale * own[0].gain[:, None], own[0].offset) if own else (scale, _plain(bias)))
     return found
+
+
+def codes_of(state: TrainingState) -> list[Tensor]:
+    return [book.nearest(layer.matrix.detach()) for layer, book in Rate.priced(state)]
 
 
 def test_scales_have_five_digits_and_biases_are_few_steps() -> None:
     state, norms = trained(Recipe(WAY, penalties=(Rate(1.0),)))
-    before = stored(state, norms)
+    before, codes = stored(state, norms), codes_of(state)
     shorten_numbers(state, norms)
+    assert all(torch.equal(one, other) for one, other in zip(codes_of(state), codes, strict=True))
     for (scale, bias), (old, old_bias) in zip(stored(state, norms), before, strict=True):
         digits = torch.frexp(scale.half().float()).mantissa * 2**5
         assert torch.equal(digits, digits.round())

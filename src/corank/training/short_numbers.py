@@ -45,7 +45,10 @@ def shorten_numbers(state: TrainingState, norms: Sequence[NormAfter]) -> None:
         folded = norm if norm is not None and takes_row_scales(weight.codec) else None
         scale = weight.book().scale
         stored = scale if folded is None else scale * folded.gain[:, None].to(scale)
-        weight.growth += torch.where(stored > 0, with_digits(stored) / stored, 1.0).log()
+        ratio = torch.where(stored > 0, with_digits(stored) / stored, 1.0)
+        weight.growth.add_(ratio.log())
+        # Codes stay: weights that train rest on thresholds, which any other step would move to their other side.
+        layer.rewrite(layer.matrix * weight.book().spread(ratio, layer.matrix.shape[1]))
         bias = layer.module._parameters.get("bias") if folded is None else folded.offset
         if bias is not None:
             moved = in_steps(bias.float()) - bias.float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corank.codecs import RateUniform
+from corank.codecs import RateUniform, Uniform
 from corank.training.inputs import LearnedStepInputs
 from corank.training.penalties import Rate
 from corank.training.recipe import Optimizer, Recipe
@@ -14,8 +14,7 @@ __all__ = ["rate"]
 def rate(bits: float, inputs: int | None = None) -> Recipe:
     """Learned steps and the price of every code in the loss, for entropy-coded files: ours.
 
-    From the float weights, with steps of 1.2 standard deviations of their rows; of 0.15 in the first and the last
-    layer, whose codes have the same price.
+    From the float weights, with steps of 1.2 standard deviations of their rows; the first and last layer have 8 bits.
 
     Args:
         bits: mean bits a weight of the codes at the end.
@@ -24,7 +23,7 @@ def rate(bits: float, inputs: int | None = None) -> Recipe:
     return Recipe(
         LearnedStep(RateUniform(5, float(min(3.0, max(0.1, bits))), group=0), spread=1.2),
         None if inputs is None else LearnedStepInputs(inputs),
-        edge=LearnedStep(RateUniform(7, 5.0, group=0), spread=0.15),
+        edge=LearnedStep(Uniform(8, range="mse")),
         penalties=(Rate(bits),),
         start="float",
         optimizer=Optimizer(rate=4e-3),

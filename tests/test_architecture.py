@@ -96,7 +96,7 @@ INSIDE = {
         ("subnets",),
         ("recipe",),
         ("recipes", "state", "checks"),
-        ("failures", "methods", "objective", "optimizers", "recompute", "restored", "start"),
+        ("failures", "methods", "objective", "optimizers", "recompute", "restored", "short_numbers", "start"),
         ("feed", "finish", "supernet"),
         ("ahead",),
         ("loop",),

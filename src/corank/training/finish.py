@@ -20,7 +20,7 @@ from corank.errors import TrainingError
 from corank.layers import CodedLayerState, HalfModule, give_back_float, module_named, replace_module
 from corank.layers.folding import remove_norm
 from corank.training.norms import NormAfter, scaled_rows, takes_row_scales
-from corank.training.short_numbers import are_short, in_steps, with_digits
+from corank.training.short_numbers import are_short, in_steps, shorten_numbers, with_digits
 from corank.training.state import TrainedLayer, TrainingState
 from corank.training.weights import TrainableWeight
 from corank.training.weights.learned_step import LearnedStepWeight
@@ -34,15 +34,16 @@ _APART, _APART_ROUNDED = 2e-2, 5e-2  # relative difference of outputs: scales, b
 
 
 @torch.no_grad()
-def settle(state: TrainingState, context: Context) -> None:
+def settle(state: TrainingState, norms: Sequence[NormAfter], context: Context) -> None:
     """Puts the network into evaluation mode, batch statistics estimated anew where they adapted, and gives new
-    parts of the structure the numbers that a file holds."""
+    parts of the structure, and numbers of files of a rate, what a file holds; ``norms`` are those to fold."""
     state.model.eval()
     for module in state.model.modules():
         if isinstance(module, HalfModule):
             module.settle()
     if state.recipe.norms == "adapt" and state.recipe.iterations:
         reestimate_norms(state.model, list(context.samples.batches), len(context.samples))
+    shorten_numbers(state, norms)
 
 
 @torch.no_grad()

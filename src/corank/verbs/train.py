@@ -36,7 +36,6 @@ from corank.training.loop import train_steps
 from corank.training.objective import Objective, OwnLoss
 from corank.training.recipe import Recipe
 from corank.training.recompute import check_recomputed, recomputing
-from corank.training.short_numbers import shorten_numbers
 from corank.training.state import TrainingState
 from corank.verbs.arguments import check_kinds, check_numbers
 from corank.verbs.opening import ContextOptions, with_checkpoint
@@ -144,8 +143,7 @@ def train(
             work.rest()
         with recomputing(state) if recompute else nullcontext():
             history = train_steps(state, work.norms, feed, context)
-        settle(state, context)
-        shorten_numbers(state, work.norms)
+        settle(state, work.norms, context)
         sized.keep_within(work, state, context)
         results = convert(state, work.norms, context)
     if not work.ends_in_float:

@@ -19,7 +19,7 @@ from corank.training.checks import stored_recipe
 from corank.training.finish import convert
 from corank.training.norms import NormAfter
 from corank.training.penalties import Rate
-from corank.training.penalties.rate import WANTED, Seen
+from corank.training.penalties.rate import WANTED, prices
 from corank.training.recipe import Recipe
 from corank.training.recipes import chosen_recipe
 from corank.training.recipes.rate import rate as rate_recipe
@@ -142,11 +142,13 @@ class _Measured(Callback):
 
 
 def _priced(state: TrainingState) -> tuple[int, float]:
-    """Weights whose codes have a price, and what those codes take in bits."""
+    """Weights whose codes have a price, and the entropy of those codes in bits."""
     count, bits = 0, 0.0
     for layer, book in Rate.priced(state):
-        bits += Seen.of(layer, book).bits()
-        count += layer.matrix.numel()
+        codes = book.nearest(layer.matrix.detach())
+        share = torch.bincount(codes.flatten().long(), minlength=book.size).float() / codes.numel()
+        bits += float((share * prices(share)).sum()) * codes.numel()
+        count += codes.numel()
     return count, bits
 
 

@@ -19,12 +19,10 @@ from corank.training.weights.learned_step import LearnedStepWeight, summed_by_gr
 if TYPE_CHECKING:
     from corank.training.state import TrainedLayer, TrainingState
 
-__all__ = ["WANTED", "Rate", "Seen", "prices", "slope", "within"]
+__all__ = ["WANTED", "Rate", "prices", "slope"]
 
 WANTED = "rate:wanted"  # what is kept of a training whose bits were set anew on its way
 _SLACK = 0.03  # of the rate, below its way down, at which its weight is zero
-_MOST_AROUND = 3
-_LITTLE = 1e-4
 _RAREST = 2.0**-16  # share that a code which never occurs is priced at
 
 
@@ -32,11 +30,10 @@ _RAREST = 2.0**-16  # share that a code which never occurs is priced at
 class Rate(Penalty):
     """``weight * bits``: the mean price of a weight's code, steered so that ``bits`` are met at the end.
 
-    A code of share ``p`` costs ``-log2 p``, which an entropy coder keeps to within a hundredth; ``p`` is its share
-    among the codes whose kernel has as many others that are not zero (0, 1, 2 or more): zeros come together, and coders
-    see that. Its price does not change between thresholds; its gradient is that of the prices drawn as straight lines
-    from level to level, in ``w / step``. Shares are averaged over the steps. The idea is that of entropy-penalized
-    training (arXiv 1906.06624) and of EC2T; estimator and steering are ours.
+    A code of share ``p`` costs ``-log2 p``, which an entropy coder keeps to within a hundredth. Its price does not
+    change between thresholds; its gradient is that of the prices drawn as straight lines from level to level, in
+    ``w / step``. Shares are averaged over the steps. The idea is that of entropy-penalized training (arXiv 1906.06624)
+    and of EC2T; estimator and steering are ours.
 
     Args:
         bits: mean bits a weight at the end, over the layers that train by learned steps of a RateUniform codec.
@@ -65,12 +62,10 @@ class Rate(Penalty):
         bits, count = torch.zeros_like(total), 0
         for number, (layer, book) in enumerate(self.priced(state)):
             matrix = layer.matrix
-            seen = Seen.of(layer, book)
-            counts = seen.counts()
-            price = self._price(state, f"rate:{number}", counts)
-            fixed = replace(book, scale=book.scale.detach())
-            total = total + _Prices.apply(matrix, book.scale, fixed, price, seen.around)
-            bits += (price * counts).sum()
+            codes = book.nearest(matrix.detach())
+            price = self._price(state, f"rate:{number}", codes, book.size)
+            total = total + _Prices.apply(matrix, book.scale, replace(book, scale=book.scale.detach()), price)
+            bits += price[codes.long()].sum()
             count += matrix.numel()
         if not count:
             raise ConfigError(
@@ -83,7 +78,7 @@ class Rate(Penalty):
 
     @staticmethod
     def priced(state: TrainingState) -> Iterator[tuple[TrainedLayer, ScalarCodebook]]:
-        """The layers whose codes have a price, and their codebooks: learned steps of whole levels."""
+        """The layers whose codes have a price, and their codebooks: learned steps of whole levels, edges left out."""
         for _, layer, weight in state.weights():
             if isinstance(weight, LearnedStepWeight) and isinstance(weight.codec, RateUniform):
                 yield layer, weight.book()
@@ -94,14 +89,15 @@ class Rate(Penalty):
         level = in_levels(book, layer.matrix.detach())
         return level.round().abs() == 1, level.abs()
 
-    def _price(self, state: TrainingState, name: str, counts: Tensor) -> Tensor:
-        """``(4, L)`` bits; the running shares move on, once a step."""
+    def _price(self, state: TrainingState, name: str, codes: Tensor, size: int) -> Tensor:
+        """``(L,)`` bits; the running shares move on, once a step."""
         if not state.first:
-            return prices(within(state.kept[name]))
-        share, kept = counts / counts.sum(), state.kept.get(name)
+            return prices(state.kept[name])
+        share = torch.bincount(codes.flatten().long(), minlength=size).float() / codes.numel()
+        kept = state.kept.get(name)
         share = share if kept is None else self.decay * kept + (1 - self.decay) * share
         state.kept[name] = share
-        return prices(within(share))
+        return prices(share)
 
     def _factor(self, state: TrainingState, now: float) -> float:
         """The weight of a bit at this step; what is off from the way down adds to it."""
@@ -122,71 +118,31 @@ class Rate(Penalty):
         return factor
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A layer's codes as an entropy coder sees them.
-
-    Attributes:
-        codes: ``(R, C)``.
-        around: ``(R, C)`` int64: how many other codes of a code's kernel are not zero, 3 for more; 0 without a kernel.
-        size: levels.
-    """
-
-    codes: Tensor
-    around: Tensor
-    size: int
-
-    @classmethod
-    def of(cls, layer: TrainedLayer, book: ScalarCodebook) -> Seen:
-        codes = book.nearest(layer.matrix.detach())
-        some = (codes != round(-float(book.levels[0]))).reshape(len(codes), -1, math.prod(layer.geometry.kernel))
-        return cls(
-            codes, (some.sum(2, keepdim=True) - some.long()).clamp(max=_MOST_AROUND).view(codes.shape), book.size
-        )
-
-    def counts(self) -> Tensor:
-        """``(4, L)``: how often each code stands with so many around it."""
-        place = (self.around * self.size + self.codes.long()).flatten()
-        return torch.bincount(place, minlength=(_MOST_AROUND + 1) * self.size).float().view(-1, self.size)
-
-    def bits(self) -> float:
-        """What the codes take, all in all, by how often each comes with so many around it."""
-        counts = self.counts()
-        return float((counts * prices(within(counts / counts.sum()))).sum())
-
-
-def within(share: Tensor) -> Tensor:
-    """Shares ``(4, L)`` of codes among those with as many around them; of few, with a little of what all have."""
-    joint = share + _LITTLE * share.sum(0)
-    return joint / joint.sum(1, keepdim=True)
-
-
 def prices(share: Tensor) -> Tensor:
-    """Bits of codes of these shares."""
+    """Bits ``(L,)`` of codes of these shares ``(L,)``."""
     return -share.clamp(min=_RAREST).log2()
 
 
-def slope(price: Tensor, place: Tensor, around: Tensor) -> Tensor:
-    """The slope, in bits a level, of the prices ``(4, L)`` drawn as straight lines, at ``place`` in codes."""
-    below = place.floor().clamp(0, price.shape[1] - 2).long() + around * price.shape[1]
-    flat = price.flatten()
-    return flat[below + 1] - flat[below]
+def slope(price: Tensor, place: Tensor) -> Tensor:
+    """The slope, in bits a level, of the prices ``(L,)`` drawn as straight lines, at ``place`` in codes."""
+    below = place.floor().clamp(0, len(price) - 2).long()
+    return price[below + 1] - price[below]
 
 
 class _Prices(torch.autograd.Function):
     """Zero, whose gradient is that of all prices; nothing but the weight is kept for it."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, book: ScalarCodebook, price: Tensor, around: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, scale, price, around)
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, book: ScalarCodebook, price: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, scale, price)
         ctx.book = book
         return torch.zeros((), dtype=torch.float32, device=weight.device)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        (weight, scale, price, around), book = ctx.saved_tensors, ctx.book
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (weight, scale, price), book = ctx.saved_tensors, ctx.book
         place = in_levels(book, weight) - book.levels[0]  # in codes: levels are whole
         inside = (place >= 0) & (place <= book.size - 1)
-        own = grad_outputs[0] * slope(price, place, around) * inside / book.spread(book.scale, weight.shape[1])
+        own = grad_outputs[0] * slope(price, place) * inside / book.spread(book.scale, weight.shape[1])
         moved = -own * weight / book.spread(book.scale, weight.shape[1])
-        return own, summed_by_group(moved, scale, book.group_size), None, None, None
+        return own, summed_by_group(moved, scale, book.group_size), None, None

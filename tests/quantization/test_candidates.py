@@ -100,9 +100,10 @@ def test_it_comes_nearer_to_the_float_network_than_ranks_alone(images: Tensor) -
     held = load_images("digits:train").tensor()[160:460]
     errors = {}
     for name, search in (("greedy", Greedy()), ("joint", SEARCH)):
-        quantized = corank.quantize(digits_net(), images, bits=2, budget=0.3, search=search)
+        # Rounded to nearest, where both are far from the float network: behind GPTQ here they are level with it.
+        quantized = corank.quantize(digits_net(), images, bits=2, budget=0.3, search=search, preset="nearest")
         errors[name] = distance(quantized, held)
-    assert errors["joint"] < errors["greedy"]
+    assert errors["joint"] < 0.75 * errors["greedy"]
 
 
 def test_layers_are_compared_with_the_quick_form_of_the_rounder(images: Tensor) -> None:

@@ -61,7 +61,8 @@ def test_there_and_back(invoke: Invoke, made: Path, exported: Path, tmp_path: Pa
     assert record["stored_bytes"] < before["stored_bytes"]
     shown = json.loads(invoke(*words, "--json").stdout)
     assert shown["bytes"] == out.stat().st_size
-    assert all(0 < layer["relative_error"] < 0.05 for layer in shown["layers"].values())
+    errors = [layer["relative_error"] for layer in shown["layers"].values()]
+    assert 0 < max(errors) < 0.05 and min(errors) >= 0  # scales of one direction may take the factor exactly
     assert invoke(*words, "--quiet").output == ""
 
 

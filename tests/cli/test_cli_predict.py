@@ -67,7 +67,7 @@ def test_single_recordings_are_told_with_probabilities(small: Path, words: Path,
         assert chances == sorted(chances, reverse=True) and abs(sum(chances) - 1) < 1e-5
         assert all(guess["name"] == ("high", "low")[guess["index"]] for guess in one["classes"])
     shown = invoke("predict", small, first, "--model", NET, "--top", "1")
-    assert shown.exit_code == 0 and "%" in shown.stdout and first.name in shown.stdout.replace("\n", "")
+    assert shown.exit_code == 0 and "%" in shown.stdout and first.name in "".join(shown.stdout.split())
 
 
 def test_a_folder_brings_its_names(small: Path, words: Path, invoke: Invoke) -> None:

@@ -65,15 +65,15 @@ def _show_adapter(file: Path, record: Path | None, as_json: bool, quiet: bool) -
 
 def _show(console: Console, result: Mapping[str, Any], layers: bool) -> None:
     coded = result["layers"]
-    budget, bits = result["budget"], result["bits"]
+    budget, bits, coded_bits = result["budget"], result["bits"], _coded(result)
     facts = {
         "model": result["model"],
         "made by": ", ".join(filter(None, (result["preset"], result["search"]))),
         "bits": None
         if bits is None
         else show_bits(bits, result["activations"]) + (f" + {budget:.4g}" if budget else ""),
-        "bits per weight, all counted": f"{result['equivalent_bits']:.3f}",
-        "as the file codes them": _coded(result),
+        f"bits per weight, {'before coding' if coded_bits else 'all counted'}": f"{result['equivalent_bits']:.3f}",
+        "as the file codes them": coded_bits,
         "file": f"{show_bytes(result['stored_bytes'])}, SHA-256 sound",
         "layers": f"{len(coded)} quantized, {len(result['skipped'])} left in float",
         "in float": _in_float(result["float_tensors"]),

@@ -168,9 +168,10 @@ def _rows(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     activations = number(record, "activations")
     if activations is not None:
         rows.append(("weights and inputs", "", show_bits(number(record, "bits"), activations)))
-    if bits is not None:
-        rows.append(("bits per weight, all counted", "", f"{bits:.3f}"))
     coded = file_bits(record)
+    if bits is not None:
+        counted = "all counted" if coded is None else "before coding"
+        rows.append((f"bits per weight, {counted}", "", f"{bits:.3f}"))
     if coded is not None:
         rows.append(("as the file codes them", "", f"{coded:.3f}"))
     rows = [*_scores(record), *rows]

@@ -191,13 +191,13 @@ def _attacked(run: Record) -> list[tuple[str, str]]:
 
 def _facts(run: Record) -> list[tuple[str, str]]:
     texts = [(name, text(run, name)) for name in ("model", "command", "version", "preset", "search")]
-    bits = number(run, "bits")
+    bits, coded = number(run, "bits"), file_bits(run)
     found = [
         *texts,
         ("bits", None if bits is None else show_bits(bits, number(run, "activations"))),
         ("budget", text(run, "budget", 60) or _shown(number(run, "budget"), "g")),
-        ("bits per weight", _shown(number(run, "equivalent_bits"), ".3f")),
-        ("as the file codes them", _shown(file_bits(run), ".3f")),
+        (f"bits per weight{'' if coded is None else ' before coding'}", _shown(number(run, "equivalent_bits"), ".3f")),
+        ("as the file codes them", _shown(coded, ".3f")),
         *_attacked(run),
         (
             "same next token as float" if is_nats(run) else "same class as float",

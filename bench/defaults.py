@@ -13,6 +13,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,9 +30,12 @@ from corank.refine import Refinement
 WIDTHS = (2, 3, 4)
 
 
-def cases() -> dict[str, dict[str, object]]:
-    """What is compared, by name: at every width plain codes, the searches with adapters, and codes of a rate."""
+def cases(sizes: Sequence[str]) -> dict[str, dict[str, object]]:
+    """What is compared, by name: at every width plain codes, the searches with adapters, and codes of a rate; then
+    ``fast`` and ``best`` in files of these sizes."""
     found: dict[str, dict[str, object]] = {}
+    for size in sizes:
+        found |= {f"{name} in {size}": {"size": size, "preset": name} for name in ("fast", "best")}
     for bits in WIDTHS:
         found |= {
             f"rate {bits}": {"rate": float(bits)},
@@ -95,6 +99,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--network", choices=tuple(TASKS), action="append", help="repeatable; all of them otherwise")
     parser.add_argument("--only", action="append", help='cases, as patterns such as "rate *"')
+    parser.add_argument("--size", action="append", default=[], help='also files of it, e.g. "185KB"; repeatable')
     parser.add_argument("--samples", type=int, help="to calibrate with; the library's own number otherwise")
     parser.add_argument("--scored", type=int, help="test images; all of them otherwise")
     parser.add_argument("--seed", type=int, default=0)
@@ -105,7 +110,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     results: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
     wanted = {
-        name: case for name, case in cases().items() if any(fnmatchcase(name, one) for one in options.only or ["*"])
+        name: case
+        for name, case in cases(options.size).items()
+        if any(fnmatchcase(name, one) for one in options.only or ["*"])
     }
     for network in [] if options.table else options.network or list(TASKS):
         missing = {name: case for name, case in wanted.items() if f"{network}/{name}/{options.seed}" not in results}

@@ -27,7 +27,7 @@ from corank.reports.cells import (
     show_ratio,
     show_value,
 )
-from corank.reports.fields import Record, clean, entries, file_bits, layer_name, number, numbers, run_label, text
+from corank.reports.fields import Record, clean, entries, file_bits, is_rated, layer_name, number, numbers, run_label, text
 from corank.reports.pictures import Picture, accuracy_picture, analysis_pictures, run_pictures
 from corank.reports.plots.errors import fragile_layers
 
@@ -37,7 +37,7 @@ Row = tuple[str, ...]
 LONG_PLAN = 400_000
 MOST_FRAGILE = 6
 MOST_FLOATS = 8
-FRAGILE_COLUMNS = ("layer", "output error", "of the median", "bits", "8 bits would add", "option of corank quantize")
+FRAGILE_COLUMNS = ("layer", "output error", "of the median", "bits", "option of corank quantize", "which would add")
 
 
 @dataclass(frozen=True)
@@ -164,12 +164,13 @@ def _run_view(run: Record, place: int, alone: bool) -> RunView:
         return _told_view(run, place)
     beside_float = accuracy_picture([run]) if alone else None
     value, size = show_value(run, "quantized_value"), show_bytes(number(run, "stored_bytes"))
+    rated = is_rated(run)
     return RunView(
         label=run_label(run),
         summary=f"{value}, {size}",
         facts=_facts(run),
         pictures=[*([beside_float] if beside_float else []), *run_pictures(run, place)],
-        fragile=[_fragile_cells(layer, times) for layer, times in fragile_layers(run)[:MOST_FRAGILE]],
+        fragile=[_fragile_cells(layer, times, rated) for layer, times in fragile_layers(run)[:MOST_FRAGILE]],
         layers=[layer_cells(layer) for layer in entries(run, "layers")],
         skipped=_skipped(run),
         floats=_floats(run),
@@ -215,18 +216,23 @@ def _facts(run: Record) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if value is not None]
 
 
-def _fragile_cells(layer: Record, times: float) -> Row:
-    bits, error = number(layer, "bits"), 100 * (number(layer, "relative_output_error") or 0.0)
-    shape = numbers(layer, "shape")
-    more = None if bits is None or not shape else max(0.0, math.prod(shape) * (8 - bits) / 8)
-    name = layer_name(layer)
+def _fragile_cells(layer: Record, times: float, rated: bool) -> Row:
+    """Eight bits for a layer of fixed width; for one whose codes have a rate, a bit or two more than it takes."""
+    error, coded = 100 * (number(layer, "relative_output_error") or 0.0), number(layer, "file_bits_per_weight")
+    takes = number(layer, "bits") if coded is None else coded
+    shape, name = numbers(layer, "shape"), layer_name(layer)
+    wanted, said = 8.0, "8"
+    if rated and takes is not None and 0 <= takes <= 6:
+        wanted = float(math.ceil(takes) + 1)
+        said = f"rate-uniform:{wanted + 2:g}:rate={wanted:g}" if wanted < 7 else "8"
+    more = None if takes is None or not shape else max(0.0, math.prod(shape) * (wanted - takes) / 8)
     return (
         name,
         f"{error:.3g} %",
         f"{times:.1f}×" if math.isfinite(times) else NOTHING,
-        "float" if bits is None else f"{bits:g}",
+        "float" if takes is None else f"{takes:.3g}",
+        "--layer " + shlex.quote(f"{name}={said}"),
         NOTHING if more is None or not math.isfinite(more) else show_bytes(more),
-        "--layer " + shlex.quote(f"{name}=8"),
     )
 
 

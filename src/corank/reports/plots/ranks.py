@@ -28,8 +28,8 @@ MOST_NOTED_LAYERS = 60
 
 
 def can_draw(run: Record) -> bool:
-    """Whether a layer of the run has a rank."""
-    return any(number(layer, "rank") is not None for layer in entries(run, "layers"))
+    """Whether a layer of the run has an adapter."""
+    return any((number(layer, "rank") or 0) > 0 for layer in entries(run, "layers"))
 
 
 def describe(run: Record) -> str:

@@ -32,10 +32,14 @@ WIDTHS = (2, 3, 4)
 
 def cases(sizes: Sequence[str]) -> dict[str, dict[str, object]]:
     """What is compared, by name: at every width plain codes, the searches with adapters, and codes of a rate; then
-    ``fast`` and ``best`` in files of these sizes."""
+    ``fast`` and ``best`` in files of these sizes, by steps and by trellises."""
     found: dict[str, dict[str, object]] = {}
     for size in sizes:
-        found |= {f"{name} in {size}": {"size": size, "preset": name} for name in ("fast", "best")}
+        for name in ("fast", "best"):
+            found |= {
+                f"{name} in {size}": {"size": size, "preset": name},
+                f"{name} trellis in {size}": {"size": size, "preset": name, "codec": "trellis"},
+            }
     for bits in WIDTHS:
         found |= {
             f"rate {bits}": {"rate": float(bits)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from torch import nn
 
 import corank
 from corank.errors import BudgetError, ConfigError
+from corank.training.callbacks import Callback
 from corank.training.penalties import Rate
 from corank.training.recipe import Optimizer
 from corank.training.recipes.rate import rate as RECIPE
+from corank.training.state import TrainingState
 
 
 def network() -> nn.Module:
@@ -58,3 +61,18 @@ def test_what_cannot_be_is_said_before_the_first_step() -> None:
         corank.train(network(), images(), "rate")
     with pytest.raises(ConfigError, match="whole levels"):
         corank.train(network(), images(), "stats-2bit", size=4000, iterations=2)
+
+
+@dataclass(frozen=True)
+class _KeepsOutputs(Callback):
+    kept: list[torch.Tensor] = field(default_factory=list)
+
+    def loss_ready(self, state: TrainingState, loss: torch.Tensor) -> torch.Tensor:
+        self.kept[:] = [state.output]  # with its graph, which nothing can copy
+        return loss
+
+
+def test_callbacks_of_one_s_own_may_hold_what_cannot_be_copied(tmp_path: Path) -> None:
+    own = _KeepsOutputs()
+    model = corank.train(network(), images(), size=2500, iterations=8, batch_size=32, callbacks=[own])
+    assert corank.save(model, tmp_path / "m.safetensors") <= 2500 and own.kept[0].grad_fn is not None

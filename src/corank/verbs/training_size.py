@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -155,7 +156,9 @@ def _priced(state: TrainingState) -> tuple[int, float]:
 def _bytes(work: TrainingRun, state: TrainingState, context: Context) -> int:
     """What the file takes that the network would be saved in now."""
     quiet = replace(state, optimizer=None, teacher=None, batch=None, labels=None, output=None, reference=None)
-    twin: tuple[TrainingState, list[NormAfter]] = copy.deepcopy((quiet, work.norms))
+    quiet = replace(quiet, outputs={}, closing=ExitStack())
+    shared = {id(state.recipe): state.recipe}  # its callbacks may hold what cannot be copied
+    twin: tuple[TrainingState, list[NormAfter]] = copy.deepcopy((quiet, work.norms), shared)
     twin[0].model.eval()
     shorten_numbers(*twin)
     results = convert(twin[0], twin[1], context)

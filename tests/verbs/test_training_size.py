@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from corank.training.penalties import Rate
 from corank.training.recipe import Optimizer
 from corank.training.recipes.rate import rate as RECIPE
 from corank.training.state import TrainingState
+from corank.verbs import training_size
 
 
 def network() -> nn.Module:
@@ -76,3 +78,18 @@ def test_callbacks_of_one_s_own_may_hold_what_cannot_be_copied(tmp_path: Path) -
     own = _KeepsOutputs()
     model = corank.train(network(), images(), size=2500, iterations=8, batch_size=32, callbacks=[own])
     assert corank.save(model, tmp_path / "m.safetensors") <= 2500 and own.kept[0].grad_fn is not None
+
+
+def test_what_the_file_will_take_is_known_but_for_a_few_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors of layers are only known when all is done; the file has them, and is no larger for it."""
+    expected: list[int] = []
+    measured = training_size._bytes
+
+    def watched(*given: Any) -> int:
+        expected.append(measured(*given))
+        return expected[-1]
+
+    monkeypatch.setattr(training_size, "_bytes", watched)
+    model = corank.train(network(), images(), size=2500, iterations=8, batch_size=32)
+    stored = corank.save(model, tmp_path / "m.safetensors")
+    assert stored <= expected[-1] <= stored + 8

@@ -27,7 +27,18 @@ from corank.reports.cells import (
     show_ratio,
     show_value,
 )
-from corank.reports.fields import Record, clean, entries, file_bits, is_rated, layer_name, number, numbers, run_label, text
+from corank.reports.fields import (
+    Record,
+    clean,
+    entries,
+    file_bits,
+    is_rated,
+    layer_name,
+    number,
+    numbers,
+    run_label,
+    text,
+)
 from corank.reports.pictures import Picture, accuracy_picture, analysis_pictures, run_pictures
 from corank.reports.plots.errors import fragile_layers
 

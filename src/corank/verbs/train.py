@@ -122,11 +122,11 @@ def train(
     init_processes()
     how, sized = asked_recipe(recipe, rate, size)
     how = _checked(_taught(_counted(how, iterations, batch_size), teacher), recompute)
-    how = replace(how, callbacks=of_pixels(how.callbacks, data))
     check_numbers(samples, how.batch_size, seed)
     options = ContextOptions(samples, 32, seed, device, True, None, progress)
     with collected_notes() as notes:
         batches = read_labelled(data, how.batch_size, seed)
+        how = replace(sized.suited(how, batches), callbacks=of_pixels(how.callbacks, data))
         batches.check_labels(how.loss)
         threads = reading_threads(batches, workers)
         asked = TrainingAsked(how, layers or {}, all_layers, reference, teacher, loss is not None)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from corank.calibration import Context
+from corank.calibration import Batches, Context
+from corank.calibration.samples import token_ids
 from corank.errors import BudgetError, ConfigError
 from corank.sizes import parse_size
 from corank.storage.artifact import serialized
@@ -57,7 +58,7 @@ def asked_recipe(recipe: str | Recipe | None, rate: float | None, size: int | st
         return chosen_recipe("stats-2bit" if recipe is None else recipe), Sized(None)
     bits = 1.0 if rate is None else float(rate)
     if recipe is None or recipe == _NAME:
-        return rate_recipe(bits), Sized(wanted)
+        return rate_recipe(bits), Sized(wanted, True)
     found = chosen_recipe(recipe)
     others = tuple(one for one in found.penalties if not isinstance(one, Rate))
     own = next((one for one in found.penalties if isinstance(one, Rate)), Rate())
@@ -70,9 +71,16 @@ class Sized:
 
     Attributes:
         size: in bytes; None for no such thing.
+        own: whether the recipe is this library's, which then minds what it trains.
     """
 
     size: int | None
+    own: bool = False
+
+    def suited(self, recipe: Recipe, batches: Batches) -> Recipe:
+        """The recipe for what the batches hold: of sequences of tokens, the outputs as they are are learned."""
+        tokens = self.own and token_ids(batches.first(1)) is not None
+        return replace(recipe, temperature=1.0) if tokens else recipe
 
     def steered(self, work: TrainingRun, state: TrainingState, context: Context) -> TrainingRun:
         """The run with the rate whose file has the size, by what its file takes beside the priced codes at the start.
@@ -99,7 +107,8 @@ class Sized:
         penalties = tuple(
             replace(one, bits=min(bits, _MOST)) if isinstance(one, Rate) else one for one in work.recipe.penalties
         )
-        recipe = replace(work.recipe, penalties=penalties)
+        optimizer = rate_recipe(min(bits, _MOST)).optimizer if self.own else work.recipe.optimizer
+        recipe = replace(work.recipe, penalties=penalties, optimizer=optimizer)
         return replace(work, recipe=recipe, draft=replace(work.draft, recipe=stored_recipe(recipe)))
 
     def watching(self, work: TrainingRun, context: Context) -> tuple[Callback, ...]:

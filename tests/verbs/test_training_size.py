@@ -37,7 +37,7 @@ def test_the_file_has_at_most_the_size(size: int | str, tmp_path: Path) -> None:
     model = corank.train(network(), images(), size=size, iterations=8, batch_size=32)
     stored = corank.save(model, tmp_path / "m.safetensors")
     wanted = 2500 if size == 2500 else 1900
-    assert 0.5 * wanted < stored <= wanted
+    assert 0.93 * wanted < stored <= wanted
     recipe = corank.recipe_of(tmp_path / "m.safetensors")
     assert isinstance(recipe.penalties[0], Rate)
     loaded = corank.load(tmp_path / "m.safetensors", network())

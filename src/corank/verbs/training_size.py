@@ -34,7 +34,7 @@ __all__ = ["Sized", "asked_recipe"]
 _NAME = "rate"
 _SPARED = 0.995  # of the codes' bytes that the steps aim at
 _LEAST, _MOST = 0.05, 6.0
-_TURNS = 12
+_TURNS = 20
 _ERRORS = (9.99e-7, 1.01)
 _MEASURED_AT = (0.4, 0.6, 0.75, 0.85, 0.93)  # shares of the steps
 
@@ -121,14 +121,15 @@ class Sized:
         """Sets the weights that are closest to the threshold of zero to zero until the file has the size."""
         if self.size is None:
             return
-        share, over = 0.0, _bytes(work, state, context) - self.size
+        weights, _ = _priced(state)
+        over, bytes_each = _bytes(work, state, context) - self.size, 3 * weights / 8  # that all of them would save
         for _ in range(_TURNS):
             if over <= 0:
                 return
-            weights, _ = _priced(state)
-            share = min(0.5, max(2 * share, 8 * over / weights / 3))
+            share = min(0.5, 1.05 * over / bytes_each)
             _nearest_to_zero(state, share)
-            over = _bytes(work, state, context) - self.size
+            before, over = over, _bytes(work, state, context) - self.size
+            bytes_each = max((before - over) / share, bytes_each / 4)
         raise BudgetError(f"the file has {over + self.size} bytes and not {self.size}; train more steps, or for more")
 
 

@@ -44,6 +44,9 @@ def test_base_with_adapter_scores_as_both_in_one_file(invoke: Invoke, made: Path
     assert one.exit_code == both.exit_code == packed.exit_code == 0, one.output + packed.output
     values = [json.loads(result.stdout)["quantized_value"] for result in (one, both, packed)]
     assert values[0] == values[1] == values[2]
+    lying = sum(path.stat().st_size for path in (made / "model.safetensors", task / "task.safetensors"))
+    for said in (json.loads(one.stdout), json.loads(packed.stdout)):
+        assert said["stored_bytes"] == lying == sum(said["stored_parts"].values())
     merged = invoke("predict", task / "merged.safetensors", "digits:test[:2]", *NET, "--json")
     guessed = invoke(
         "predict", made / "model.safetensors", "digits:test[:2]", *NET, "--json", "--adapter", task / "task.safetensors"

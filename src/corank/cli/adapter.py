@@ -16,7 +16,7 @@ from corank.cli.sources import own_dtype
 from corank.models import ResolvedModel
 from corank.reports.cells import show_bytes
 
-__all__ = ["AdapterFile", "adapter_facts", "loaded"]
+__all__ = ["AdapterFile", "adapter_facts", "in_two_files", "loaded"]
 
 AdapterFile = Annotated[
     Path | None,
@@ -33,6 +33,13 @@ def loaded(
         return corank.load(file, source.model, where, dtype=dtype, packed=packed)
     found = corank.load_adapter(corank.load(file, source.model, where, dtype=dtype), adapter)
     return corank.to_packed(found) if packed else found
+
+
+def in_two_files(both: Mapping[str, Any], base: Path, adapter: Path) -> dict[str, Any]:
+    """What :func:`corank.inspect` says of a base with its adapter, with the bytes that the two files take."""
+    own, added = corank.inspect(base), adapter.stat().st_size
+    parts = {**own["stored_parts"], "adapter": own["stored_parts"].get("adapter", 0) + added}
+    return {**both, "stored_bytes": own["stored_bytes"] + added, "stored_parts": parts}
 
 
 def adapter_facts(about: Mapping[str, Any], size: int) -> dict[str, str]:

@@ -10,7 +10,7 @@ import typer
 import corank
 import corank.cli.options as options
 from corank.attacks import Attack
-from corank.cli.adapter import AdapterFile, loaded
+from corank.cli.adapter import AdapterFile, in_two_files, loaded
 from corank.cli.invocation import command_line
 from corank.cli.outputs import check_distinct, check_file, write_all
 from corank.cli.progress import progress_bar, renamed
@@ -72,6 +72,8 @@ def evaluate(
             found = corank.evaluate(quantized, images, attacks=attacks, progress=renamed(progress, "scoring"))
             scores = Scores.of(found)
     about = corank.inspect(file if adapter is None or packed else quantized)
+    if adapter is not None:
+        about = in_two_files(about, file, adapter)
     result = record_of(Made("evaluate", command_line(context)), about, scores, source)
     if speed:
         result["speed"] = speeds(quantized, source.model if reference else None, images)

@@ -142,9 +142,14 @@ def test_labels(train: Invoke, tmp_path: Path, loss: str) -> None:
 
 def test_a_rate_and_a_size(train: Invoke, tmp_path: Path) -> None:
     record = done(train("--rate", "1.5"), tmp_path)
-    assert record["label"] == "rate 1.5" and record["recipe"]["penalties"] == [{"kind": "rate", "bits": 1.5}]
+    assert record["label"] == "rate 1.5" and record["recipe"]["penalties"] == [
+        {"kind": "rate", "bits": 1.5, "reached": 0.35}
+    ]
     record = done(train("--recipe", "rate", "--bits-per-weight", "1.5", "--loss", "labels", data="labelled"), tmp_path)
-    assert record["recipe"]["penalties"] == [{"kind": "rate", "bits": 1.5}] and record["recipe"]["loss"] == "labels"
+    assert (
+        record["recipe"]["penalties"] == [{"kind": "rate", "bits": 1.5, "reached": 0.35}]
+        and record["recipe"]["loss"] == "labels"
+    )
     record = done(train("--size", "2600"), tmp_path)
     assert record["label"] == "rate 2600" and (tmp_path / "model.safetensors").stat().st_size <= 2600
 

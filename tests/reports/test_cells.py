@@ -50,6 +50,8 @@ def test_a_record_that_says_nothing_has_dashes(bare: dict[str, Any]) -> None:
 
 def test_one_row_of_the_layers(run: dict[str, Any]) -> None:
     assert layer_cells(run["layers"][1]) == ("layer1.0.conv1", "16 × 144", "3", "2.75", "1 of 16", "200 B", "2 %")
+    coded = {**run["layers"][1], "file_bits_per_weight": 0.5}  # what the file takes, where it is known
+    assert layer_cells(coded)[5] == "144 B"
 
 
 @pytest.mark.parametrize(

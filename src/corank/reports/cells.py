@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from corank.reports.fields import Record, file_bits, is_rated, layer_name, number, numbers, run_label, text
@@ -146,16 +147,18 @@ def comparison_cells(run: Record) -> tuple[str, ...]:
 
 
 def layer_cells(layer: Record) -> tuple[str, ...]:
-    """One row of the layers' table, in the order of `LAYER_COLUMNS`."""
+    """One row of the layers' table, in the order of `LAYER_COLUMNS`; the size is that in the file where it is known."""
     bits, rank, limit = number(layer, "bits"), number(layer, "rank"), number(layer, "max_rank")
-    error = number(layer, "relative_output_error")
+    error, shape = number(layer, "relative_output_error"), numbers(layer, "shape")
+    coded = number(layer, "file_bits_per_weight")
+    takes = number(layer, "bytes") if coded is None or not shape else coded * math.prod(shape) / 8
     return (
         layer_name(layer),
-        " × ".join(f"{size:.0f}" for size in numbers(layer, "shape")) or NOTHING,
+        " × ".join(f"{size:.0f}" for size in shape) or NOTHING,
         "float" if bits is None else show_bits(bits, number(layer, "inputs")),
         _show(number(layer, "code_entropy"), ".2f"),
         _show(rank, ".0f") if rank is None or limit is None else f"{rank:.0f} of {limit:.0f}",
-        show_bytes(number(layer, "bytes")),
+        show_bytes(takes),
         NOTHING if error is None else f"{100 * error:.3g} %",
     )
 

@@ -112,3 +112,10 @@ def test_the_library_s_recipe_minds_what_it_trains(tmp_path: Path) -> None:
         small = corank.train(words, TokenSet(tokens), recipe, rate=1.0, iterations=2, batch_size=8)
         corank.save(small, tmp_path / "w.safetensors")
         assert corank.recipe_of(tmp_path / "w.safetensors").temperature == temperature
+
+
+def test_too_few_steps_for_a_size_are_told() -> None:
+    few = corank.train(network(), images(), size=1500, iterations=2, batch_size=32)
+    enough = corank.train(network(), images(), size=2500, iterations=8, batch_size=32)
+    assert any("train more steps" in note for note in few.__dict__["corank_run"].notes)
+    assert not any("train more steps" in note for note in enough.__dict__["corank_run"].notes)

@@ -13,6 +13,7 @@ import torch
 from corank.calibration import Batches, Context
 from corank.calibration.samples import token_ids
 from corank.errors import BudgetError, ConfigError
+from corank.notes import note
 from corank.sizes import parse_size
 from corank.storage.artifact import serialized
 from corank.storage.model_record import ATTRIBUTE
@@ -36,6 +37,7 @@ _SPARED = 0.995  # of the codes' bytes that the steps aim at
 _LEAST, _MOST = 0.05, 6.0
 _TURNS = 20
 _ERRORS = (9.99e-7, 1.01)
+_FAR = 0.05  # of the size, by which a file is too large to be made smaller without a word
 _MEASURED_AT = (0.4, 0.6, 0.75, 0.85, 0.93)  # shares of the steps
 
 
@@ -123,6 +125,12 @@ class Sized:
             return
         weights, _ = _priced(state)
         over, bytes_each = _bytes(work, state, context) - self.size, 3 * weights / 8  # that all of them would save
+        if over > _FAR * self.size:
+            note(
+                f"after {state.recipe.iterations} steps the file would have {over + self.size} bytes, not {self.size}: "
+                "weights near zero were set to zero until it fits, which costs accuracy; train more steps, 400 or so, "
+                "or for a larger file"
+            )
         for _ in range(_TURNS):
             if over <= 0:
                 return
@@ -183,12 +191,12 @@ def _bytes(work: TrainingRun, state: TrainingState, context: Context) -> int:
 
 @torch.no_grad()
 def _nearest_to_zero(state: TrainingState, share: float) -> None:
-    """Sets that share of the weights, those of a code next to zero that are closest to it, to zero."""
-    found = [(layer, *Rate.beside_zero(layer, book)) for layer, book in Rate.priced(state)]
-    sizes = torch.cat([size[next_to] for _, next_to, size in found])
+    """Sets that share of the weights, those of other codes than zero that are closest to it, to zero."""
+    found = [(layer, *Rate.not_zero(layer, book)) for layer, book in Rate.priced(state)]
+    sizes = torch.cat([size[others] for _, others, size in found])
     count = min(len(sizes), math.ceil(share * sum(size.numel() for _, _, size in found)))
     if not count:
         return
     limit = sizes.kthvalue(count).values
-    for layer, next_to, size in found:
-        layer.rewrite(torch.where(next_to & (size <= limit), torch.zeros_like(size), layer.matrix))
+    for layer, others, size in found:
+        layer.rewrite(torch.where(others & (size <= limit), torch.zeros_like(size), layer.matrix))

@@ -84,10 +84,10 @@ class Rate(Penalty):
                 yield layer, weight.book()
 
     @staticmethod
-    def beside_zero(layer: TrainedLayer, book: ScalarCodebook) -> tuple[Tensor, Tensor]:
-        """Which weights ``(R, C)`` have a code next to zero's, and all magnitudes in levels."""
+    def not_zero(layer: TrainedLayer, book: ScalarCodebook) -> tuple[Tensor, Tensor]:
+        """Which weights ``(R, C)`` have another code than zero's, and all magnitudes in levels."""
         level = in_levels(book, layer.matrix.detach())
-        return level.round().abs() == 1, level.abs()
+        return level.round() != 0, level.abs()
 
     def _price(self, state: TrainingState, name: str, codes: Tensor, size: int) -> Tensor:
         """``(L,)`` bits; the running shares move on, once a step."""

@@ -15,9 +15,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="reports need the extra `report`")
 pytest.importorskip("jinja2", reason="reports need the extra `report`")
 
-from corank.codecs import RateUniform, Uniform
 from corank.errors import ConfigError, DataError, OutputError
-from corank.presets import chosen_codec
 from corank.reports import write_report
 from corank.reports.plots.style import COLOUR_NAMES
 
@@ -88,12 +86,14 @@ def test_a_single_run(tmp_path: Path, run: dict[str, Any]) -> None:
 
 
 def test_what_a_layer_of_a_rate_is_advised_costs_what_the_page_says(tmp_path: Path, run: dict[str, Any]) -> None:
-    """Eight bits would more than double a small file; the option is one that the command takes."""
+    """Eight bits would more than double a small file."""
     layers = [{**layer, "rank": 0, "file_bits_per_weight": 0.4} for layer in run["layers"]]
     plan = {"default": {"codec": {"kind": "rate-uniform", "bits": 4, "rate": 0.5}}}
-    page = Page(write_report(tmp_path, [{**run, "layers": layers, "plan": plan}]))
-    option = "--layer layer2.1.conv2=rate-uniform:4:rate=2"
-    assert option in page.words and chosen_codec(option.partition("=")[2], Uniform()) == RateUniform(4, 2.0)
+    rated = {**run, "layers": layers, "plan": plan}
+    page = Page(write_report(tmp_path, [rated]))
+    assert "--layer layer2.1.conv2=2" in page.words
+    trained = Page(write_report(tmp_path / "trained", [{**rated, "command": "train"}]))
+    assert "--layer layer2.1.conv2=uniform:2" in trained.words  # whose codes have no price
     fragile = next(layer for layer in layers if layer["name"] == "layer2.1.conv2")
     rows, columns = fragile["shape"]
     assert f"{rows * columns * 1.6 / 8000:.2f} KB" in page.words

@@ -96,22 +96,17 @@ def test_what_the_file_will_take_is_known_but_for_a_few_bytes(tmp_path: Path, mo
     assert stored <= expected[-1] <= stored + 8
 
 
-def test_the_library_s_recipe_minds_what_it_trains(tmp_path: Path) -> None:
-    """Fewer bits are learned faster, and sequences of tokens at their own temperature; another's recipe is kept to."""
-    found = []
-    for size in (1500, 2500):
-        corank.save(corank.train(network(), images(), size=size, iterations=2), tmp_path / "m.safetensors")
-        found.append(corank.recipe_of(tmp_path / "m.safetensors"))
-    assert found[0].optimizer.rate > found[1].optimizer.rate and found[0].temperature == 4.0
-
+def test_sequences_of_tokens_are_learned_in_their_own_way(tmp_path: Path) -> None:
+    """Where the recipe is the library's; one that somebody wrote down is kept to."""
     tokens = torch.randint(50, (24, 12), generator=torch.Generator().manual_seed(0))
     words = nn.Sequential(
         nn.Embedding(50, 16), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.Linear(32, 50)
     ).eval()
-    for recipe, temperature in ((None, 1.0), (RECIPE(1.0), 4.0)):
+    for recipe, temperature, rate in ((None, 1.0, 4e-3), (RECIPE(1.0), 4.0, RECIPE(1.0).optimizer.rate)):
         small = corank.train(words, TokenSet(tokens), recipe, rate=1.0, iterations=2, batch_size=8)
         corank.save(small, tmp_path / "w.safetensors")
-        assert corank.recipe_of(tmp_path / "w.safetensors").temperature == temperature
+        found = corank.recipe_of(tmp_path / "w.safetensors")
+        assert (found.temperature, found.optimizer.rate) == (temperature, rate)
 
 
 def test_too_few_steps_for_a_size_are_told() -> None:

@@ -48,7 +48,7 @@ Row = tuple[str, ...]
 LONG_PLAN = 400_000
 MOST_FRAGILE = 6
 MOST_FLOATS = 8
-FRAGILE_COLUMNS = ("layer", "output error", "of the median", "bits", "option of corank quantize", "which would add")
+FRAGILE_COLUMNS = ("layer", "output error", "of the median", "bits", "option for more bits", "adds at most")
 
 
 @dataclass(frozen=True)
@@ -175,13 +175,12 @@ def _run_view(run: Record, place: int, alone: bool) -> RunView:
         return _told_view(run, place)
     beside_float = accuracy_picture([run]) if alone else None
     value, size = show_value(run, "quantized_value"), show_bytes(number(run, "stored_bytes"))
-    rated = is_rated(run)
     return RunView(
         label=run_label(run),
         summary=f"{value}, {size}",
         facts=_facts(run),
         pictures=[*([beside_float] if beside_float else []), *run_pictures(run, place)],
-        fragile=[_fragile_cells(layer, times, rated) for layer, times in fragile_layers(run)[:MOST_FRAGILE]],
+        fragile=[_fragile_cells(run, layer, times) for layer, times in fragile_layers(run)[:MOST_FRAGILE]],
         layers=[layer_cells(layer) for layer in entries(run, "layers")],
         skipped=_skipped(run),
         floats=_floats(run),
@@ -227,22 +226,22 @@ def _facts(run: Record) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if value is not None]
 
 
-def _fragile_cells(layer: Record, times: float, rated: bool) -> Row:
-    """Eight bits for a layer of fixed width; for one whose codes have a rate, a bit or two more than it takes."""
+def _fragile_cells(run: Record, layer: Record, times: float) -> Row:
+    """Eight bits for a layer of fixed width; where codes have a rate, a bit or two more than the layer takes."""
     error, coded = 100 * (number(layer, "relative_output_error") or 0.0), number(layer, "file_bits_per_weight")
     takes = number(layer, "bits") if coded is None else coded
     shape, name = numbers(layer, "shape"), layer_name(layer)
-    wanted, said = 8.0, "8"
-    if rated and takes is not None and 0 <= takes <= 6:
-        wanted = float(math.ceil(takes) + 1)
-        said = f"rate-uniform:{wanted + 2:g}:rate={wanted:g}" if wanted < 7 else "8"
+    rated = is_rated(run) and takes is not None and 0 <= takes <= 8
+    wanted = min(8, math.ceil(takes) + 1) if rated and takes is not None else 8
+    # Where the price of codes is in the loss, a codec with a rate keeps to it whatever its width.
+    codec = "uniform:" if rated and text(run, "command") == "train" else ""
     more = None if takes is None or not shape else max(0.0, math.prod(shape) * (wanted - takes) / 8)
     return (
         name,
         f"{error:.3g} %",
         f"{times:.1f}×" if math.isfinite(times) else NOTHING,
         "float" if takes is None else f"{takes:.3g}",
-        "--layer " + shlex.quote(f"{name}={said}"),
+        "--layer " + shlex.quote(f"{name}={codec}{wanted}"),
         NOTHING if more is None or not math.isfinite(more) else show_bytes(more),
     )
 

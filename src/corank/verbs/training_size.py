@@ -73,16 +73,17 @@ class Sized:
 
     Attributes:
         size: in bytes; None for no such thing.
-        own: whether the recipe is this library's, which then minds what it trains.
+        own: whether the recipe is this library's "rate" and not one that somebody wrote down.
     """
 
     size: int | None
     own: bool = False
 
     def suited(self, recipe: Recipe, batches: Batches) -> Recipe:
-        """The recipe for what the batches hold: of sequences of tokens, the outputs as they are are learned."""
-        tokens = self.own and token_ids(batches.first(1)) is not None
-        return replace(recipe, temperature=1.0) if tokens else recipe
+        """The recipe for what the batches hold: sequences of tokens are learned more slowly, at a temperature of 1."""
+        if not self.own or token_ids(batches.first(1)) is None:
+            return recipe
+        return replace(recipe, temperature=1.0, optimizer=replace(recipe.optimizer, rate=4e-3))
 
     def steered(self, work: TrainingRun, state: TrainingState, context: Context) -> TrainingRun:
         """The run with the rate whose file has the size, by what its file takes beside the priced codes at the start.
@@ -109,8 +110,7 @@ class Sized:
         penalties = tuple(
             replace(one, bits=min(bits, _MOST)) if isinstance(one, Rate) else one for one in work.recipe.penalties
         )
-        optimizer = rate_recipe(min(bits, _MOST)).optimizer if self.own else work.recipe.optimizer
-        recipe = replace(work.recipe, penalties=penalties, optimizer=optimizer)
+        recipe = replace(work.recipe, penalties=penalties)
         return replace(work, recipe=recipe, draft=replace(work.draft, recipe=stored_recipe(recipe)))
 
     def watching(self, work: TrainingRun, context: Context) -> tuple[Callback, ...]:
@@ -120,7 +120,7 @@ class Sized:
         return (_Measured(self.size, lambda state: _bytes(work, state, context)),)
 
     def keep_within(self, work: TrainingRun, state: TrainingState, context: Context) -> None:
-        """Sets the weights that are closest to the threshold of zero to zero until the file has the size."""
+        """Sets the weights that are closest to zero to zero until the file has the size."""
         if self.size is None:
             return
         weights, _ = _priced(state)

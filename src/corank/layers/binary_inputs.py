@@ -78,8 +78,10 @@ def fit_binary(values: Tensor, low: float) -> BinaryInputs:
 
 def _signs(inputs: Tensor, step: Tensor, shift: Tensor) -> Tensor:
     # x >= shift is sign(x - shift) with sign(0) = +1, without rounding the difference.
-    high = step.to(inputs.dtype)
-    return torch.where(inputs >= shift, high, -high)
+    above, high = inputs >= shift, step.to(inputs.dtype)
+    if torch.compiler.is_compiling():
+        return torch.where(above, high, -high)
+    return above.to(inputs.dtype).mul_(2).sub_(1).mul_(high)  # as exact; where() decides number by number
 
 
 class _Sign(torch.autograd.Function):
@@ -93,13 +95,13 @@ class _Sign(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         (inputs, step, shift, values), given = ctx.saved_tensors, grad_outputs[0]
-        away = ((inputs - shift) / step).abs_()
-        slope = away.mul_(-2).add_(2).clamp_(min=0) if ctx.gradient == "polynomial" else away <= 1
+        away = (inputs - shift).div_(step).abs_()
+        slope = away.mul_(-2).add_(2).relu_() if ctx.gradient == "polynomial" else away <= 1
         through = given * slope
         moved = shifted = None
         if ctx.needs_input_grad[1]:
             # One number over all inputs: in half precision the sum would stop growing.
-            moved = (given * values.detach().sign()).sum(dtype=torch.float32)
+            moved = (given * values.detach()).sum(dtype=torch.float32) / step
         if ctx.needs_input_grad[2]:
             shifted = -through.to(shift.dtype).sum_to_size(shift.shape)
         return through.to(given.dtype), moved, shifted, None

@@ -51,9 +51,27 @@ class RPReLU(HalfParameters):
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs ``(N, channels, ...)``."""
         shape = (-1, *(1 for _ in inputs.shape[2:]))
-        shift, slope, lift = map(half, (self.shift, self.slope, self.lift))
-        shifted = inputs - shift.reshape(shape)
-        return F.prelu(shifted, slope.to(shifted.dtype)) + lift.reshape(shape)
+        shift, slope, lift = (half(one).reshape(shape) for one in (self.shift, self.slope, self.lift))
+        shifted = inputs - shift
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return _PReLU.apply(shifted, slope.to(shifted.dtype)) + lift
+        return F.prelu(shifted, slope.to(shifted.dtype).reshape(-1)) + lift
+
+
+class _PReLU(torch.autograd.Function):
+    """PReLU, whose own backward pass chooses number by number, at five times the time."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs, slope)
+        return F.prelu(inputs, slope.reshape(-1))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        (inputs, slope), given = ctx.saved_tensors, grad_outputs[0]
+        above = torch.ops.aten.threshold_backward(given, inputs, 0)
+        below = given - above
+        return torch.addcmul(above, below, slope), (below * inputs).sum_to_size(slope.shape)
 
 
 def replace_relus(module: nn.Module, channels: Sequence[int], like: Tensor) -> None:

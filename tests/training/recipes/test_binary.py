@@ -32,17 +32,19 @@ from corank.plan import LayerPlan, Plan
 from corank.storage.artifact import serialized
 from corank.storage.model_record import ATTRIBUTE, LayerRecord, ModelRecord, run_of
 from corank.training import finish
+from corank.training.callbacks import Relax
 from corank.training.inputs import InputStart, LearnedStepInputs, SignInputs, TrainableInputs
 from corank.training.recipe import Recipe
 from corank.training.recipes import RECIPES
 from corank.training.state import TrainedLayer, parametrized
-from corank.training.weights import StraightThrough, WeightStart
+from corank.training.weights import Relaxed, StraightThrough, WeightStart
 from corank.verbs.train import train
 
 
 def test_the_recipe_is_the_published_parts() -> None:
     recipe = RECIPES["binary"](1, 1)
-    assert recipe.weights == StraightThrough(Binary()) and recipe.inputs == SignInputs()
+    assert recipe.weights == Relaxed(StraightThrough(Binary())) and recipe.inputs == SignInputs()
+    assert recipe.callbacks == (Relax(),)  # without it the blend would stay as it starts
     assert recipe.structure == ("rprelu", "shortcut") and recipe.edge_inputs == LearnedStepInputs(8)
     for one in (recipe, RECIPES["binary"](1, 4), RECIPES["binary"](1, None)):
         assert Recipe.from_json(one.to_json()) == one

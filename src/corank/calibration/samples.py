@@ -19,7 +19,18 @@ from corank.padding import output_mask
 from corank.transfer import sent
 from corank.watching import HookError, watched
 
-__all__ = ["LABELS", "Samples", "inputs_of", "live_numbers", "plain", "real_samples", "run", "sequences", "token_ids"]
+__all__ = [
+    "LABELS",
+    "Samples",
+    "cut",
+    "inputs_of",
+    "live_numbers",
+    "plain",
+    "real_samples",
+    "run",
+    "sequences",
+    "token_ids",
+]
 
 _CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")  # of a convolution
 LABELS = ("labels", "label", "target")  # under which a mapping holds what is no input
@@ -43,12 +54,12 @@ class Samples:
         """Reads at most ``limit`` samples.
 
         Args:
-            data: a tensor ``(N, ...)``, or an iterable of batches: tensors, ``(inputs, labels)`` pairs (labels are
-                not used), or mappings of keyword arguments, of which samples that are padding alone are left out. Whole
-                numbers ``(N, T)`` are token ids.
+            data: a tensor ``(N, ...)``, or a mapping of such by the names of the model's arguments; or an iterable of
+                batches: tensors, ``(inputs, labels)`` pairs (labels are not used), or mappings, of which samples that
+                are padding alone are left out. Whole numbers ``(N, T)`` are token ids.
             limit: samples to take, from the front.
-            batch_size: of the batches a tensor is cut into; token sequences into such as hold ``64 * batch_size``
-                tokens.
+            batch_size: of the batches that a tensor or a mapping is cut into; token sequences into such as hold
+                ``64 * batch_size`` tokens.
 
         Raises:
             DataError: for empty data, other types, or values that are not finite.
@@ -62,6 +73,8 @@ class Samples:
                 )
             data = plain(data[:limit])
             data = data.split(sequences(batch_size, data))
+        if isinstance(data, Mapping):
+            data = cut(inputs_of(data), batch_size)
         if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
             raise DataError(
                 f"calibration data is a tensor (N, ...) or an iterable of batches, not {type(data).__name__}; "
@@ -116,10 +129,7 @@ class Samples:
         """The same samples in batches of ``size`` (or ``64 * size`` tokens), where they can be stacked."""
         if not self.stacked:
             return self
-        size = sequences(size, self.batches[0])
-        whole = _concatenate(self.batches)
-        starts = range(0, len(self), size)
-        return Samples(tuple(tree_map(lambda leaf, at=at: leaf[at : at + size], whole) for at in starts), True)
+        return Samples(tuple(cut(_concatenate(self.batches), size)), True)
 
     def draws(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Endless shuffled draws for :meth:`loader`: sample indices ``(size,)``, or one batch's number.
@@ -275,8 +285,6 @@ def _described(batch: Any) -> str:
     kind = type(batch).__name__
     if type(batch).__module__ == "numpy":
         return f"a numpy {kind}; torch.from_numpy(array) makes a tensor of it"
-    if isinstance(batch, str):
-        return f"{kind}; one mapping alone goes into a list: [mapping]"
     if isinstance(batch, Mapping):
         odd = [key for key, value in batch.items() if not isinstance(value, Tensor) or value.dim() == 0]
         return f"a {kind} whose {odd[0]!r} is none; leave it out" if odd else f"an empty {kind}"
@@ -291,6 +299,12 @@ def _check_finite(batches: list[Any]) -> None:
 
 def _count(batch: Any) -> int:
     return int(tree_leaves(batch)[0].shape[0])
+
+
+def cut(whole: Any, size: int) -> list[Any]:
+    """Batches of ``size`` of the samples that are given whole, or of token sequences that hold ``64 * size`` tokens."""
+    size = sequences(size, whole)
+    return [tree_map(lambda leaf, at=at: leaf[at : at + size], whole) for at in range(0, _count(whole), size)]
 
 
 def _concatenate(batches: tuple[Any, ...]) -> Any:

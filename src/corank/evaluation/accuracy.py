@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from corank.attacks import Attack
 from corank.calibration import run, token_ids
+from corank.calibration.labels import labels_of
+from corank.calibration.samples import LABELS, cut, inputs_of
 from corank.config import check_progress
 from corank.data import ImageSet, TokenSet
 from corank.devices import device_of
@@ -80,9 +82,10 @@ def evaluate(
     Args:
         model: gives logits ``(N, classes)``, alone or under "logits"; or, for token ids ``(N, T)``, logits
             ``(N, T, vocabulary)``, whose position t predicts token t + 1. Left in the mode it was in.
-        data: an :class:`~corank.data.ImageSet` or :class:`~corank.data.TokenSet`, token ids ``(N, T)``, or an iterable
-            of ``(inputs, labels)`` batches or of inputs alone. Labels ``(N, T)`` say what position t predicts,
-            -100 nothing. Where a batch has an "attention_mask", what it masks counts nowhere: neither what masked
+        data: an :class:`~corank.data.ImageSet` or :class:`~corank.data.TokenSet`, token ids ``(N, T)``, a mapping of
+            tensors by the names of the model's arguments, or an iterable of ``(inputs, labels)`` batches, of inputs
+            alone, or of mappings, in which labels are called "labels", "label" or "target". Labels ``(N, T)`` say what
+            position t predicts, -100 nothing; in a mapping they may also repeat the tokens, as transformers' do. Where a batch has an "attention_mask", what it masks counts nowhere: neither what masked
             positions predict nor masked tokens that are predicted, at whichever side they stand and with labels, too.
         reference: usually the float model; adds agreement and KL.
         attacks: also score images that were changed so that the model errs: "fgsm:2/255" (one gradient step, of pixels
@@ -192,9 +195,15 @@ def _batches(data: ImageSet | TokenSet | Iterable[Any], batch_size: int) -> Iter
     if isinstance(data, Tensor):
         yield from ((part, None) for part in data.split(batch_size))
         return
+    if isinstance(data, Mapping):
+        inputs_of(data)  # says what is wrong with it
+        data = cut(dict(data), batch_size)
     for batch in data:
         if isinstance(batch, (tuple, list)) and len(batch) == 2:
             yield batch[0], batch[1]
+        elif isinstance(batch, Mapping):
+            inputs = {name: value for name, value in batch.items() if name not in LABELS}
+            yield inputs, labels_of(batch, inputs)
         else:
             yield batch, None
 

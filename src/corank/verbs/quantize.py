@@ -83,8 +83,8 @@ def quantize(
     Args:
         model: the trained float network; it is not changed.
         data: unlabelled calibration samples: an :class:`~corank.data.ImageSet` or :class:`~corank.data.TokenSet`, a
-            tensor ``(N, ...)`` (token ids are whole numbers ``(N, T)``), or an iterable of batches (tensors,
-            ``(inputs, labels)`` pairs, or mappings of keyword arguments).
+            tensor ``(N, ...)`` (token ids are whole numbers ``(N, T)``), a mapping of tensors by the names of the
+            model's arguments, or an iterable of batches (tensors, ``(inputs, labels)`` pairs, or such mappings).
         bits: of each weight's code, 1 to 8; the codec's own (4) unless ``size`` is given, then the most that fit.
         rate: instead of ``bits``: bits a weight that codes take after entropy coding, such as 1.9. Their steps are
             equal, as wide as the rate needs (:class:`~corank.codecs.RateUniform`; smaller files at equal error:

@@ -76,7 +76,7 @@ def _show(console: Console, result: Mapping[str, Any], layers: bool) -> None:
         "as the file codes them": coded_bits,
         "file": f"{show_bytes(result['stored_bytes'])}, SHA-256 sound",
         "layers": f"{len(coded)} quantized, {len(result['skipped'])} left in float",
-        "in float": _in_float(result["float_tensors"]),
+        "in float": _in_float(result["float_tensors"], result["stored_parts"]["other tensors"]),
         "adapters": f"{sum(layer['rank'] > 0 for layer in coded)} of {len(coded)} layers, "
         f"ranks {sum(layer['rank'] for layer in coded)} in all",
         "seed": result["seed"],
@@ -90,13 +90,14 @@ def _show(console: Console, result: Mapping[str, Any], layers: bool) -> None:
     show_skipped(console, result["skipped"])
 
 
-def _in_float(tensors: Sequence[Mapping[str, Any]]) -> str:
-    """Bytes of what is no code, and the largest of it."""
-    total = show_bytes(sum(one["bytes"] for one in tensors))
+def _in_float(tensors: Sequence[Mapping[str, Any]], stored: int) -> str:
+    """Bytes of what is no code, before and after they are coded, and the largest of it."""
+    size = sum(one["bytes"] for one in tensors)
+    total = show_bytes(size) + (f", {show_bytes(stored)} in the file" if stored < size else "")
     if not tensors:
         return total
     largest = tensors[0]
-    return f"{total}, most of it {largest['name'][:60]!r} ({show_bytes(largest['bytes'])}: {largest['reason'][:80]})"
+    return f"{total}; the largest {largest['name'][:60]!r} ({show_bytes(largest['bytes'])}: {largest['reason'][:80]})"
 
 
 def _recipe(told: Mapping[str, Any] | None) -> str | None:

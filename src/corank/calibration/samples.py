@@ -66,15 +66,12 @@ class Samples:
         """
         if limit < 1:
             raise DataError(f"{limit} calibration samples are asked for; at least 1 is needed")
-        if isinstance(data, Tensor):
-            if data.dim() < 2:
-                raise DataError(
-                    f"calibration data of shape {tuple(data.shape)}; expected (N, ...), e.g. (256, 3, 224, 224)"
-                )
-            data = plain(data[:limit])
-            data = data.split(sequences(batch_size, data))
-        if isinstance(data, Mapping):
-            data = cut(inputs_of(data), batch_size)
+        if isinstance(data, Tensor) and data.dim() < 2:
+            raise DataError(
+                f"calibration data of shape {tuple(data.shape)}; expected (N, ...), e.g. (256, 3, 224, 224)"
+            )
+        if isinstance(data, (Tensor, Mapping)):
+            data = cut(plain(data[:limit]) if isinstance(data, Tensor) else inputs_of(data), batch_size)
         if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
             raise DataError(
                 f"calibration data is a tensor (N, ...) or an iterable of batches, not {type(data).__name__}; "

@@ -85,8 +85,9 @@ def evaluate(
         data: an :class:`~corank.data.ImageSet` or :class:`~corank.data.TokenSet`, token ids ``(N, T)``, a mapping of
             tensors by the names of the model's arguments, or an iterable of ``(inputs, labels)`` batches, of inputs
             alone, or of mappings, in which labels are called "labels", "label" or "target". Labels ``(N, T)`` say what
-            position t predicts, -100 nothing; in a mapping they may also repeat the tokens, as transformers' do. Where a batch has an "attention_mask", what it masks counts nowhere: neither what masked
-            positions predict nor masked tokens that are predicted, at whichever side they stand and with labels, too.
+            position t predicts, -100 nothing; in a mapping they may also repeat the tokens, as transformers' do. Where
+            a batch has an "attention_mask", what it masks counts nowhere: neither what masked positions predict nor
+            masked tokens that are predicted, at whichever side they stand and with labels, too.
         reference: usually the float model; adds agreement and KL.
         attacks: also score images that were changed so that the model errs: "fgsm:2/255" (one gradient step, of pixels
             from 0 to 1), "pgd:2/255,10" (ten steps from a random start), or :class:`~corank.attacks.Attack`. Needs

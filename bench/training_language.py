@@ -2,10 +2,12 @@
 
     python bench/training_language.py --shared DIR [--seeds 3] [--iterations 600] [--out results.json]
     python bench/training_language.py --shared DIR --model shakespeare7m --iterations 300 --batch 32 --only lsq-2bit
+    python bench/training_language.py --shared DIR --drawn 2048 --only 'lsq-2bit, *rate 4e-3'
     python bench/training_language.py --out results.json --table
 
 Beside each width stands ``quantize`` alone, at the same codes and, by ``quantize(size=...)``, in at least the bytes of
-the trained file. First and last layer have 8 bits. Finished runs are kept and not run again.
+the trained file. First and last layer have 8 bits. ``--drawn`` adds sequences that the float network itself expects
+(``corank.draw_tokens``). Finished runs are kept and not run again.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import torch
 from torch import nn
 
 import corank
@@ -52,6 +55,8 @@ def cases(size: int | None = None) -> dict[str, Case]:
         found[name] = case
         slow = chosen_recipe(name)
         found[f"{name}, half the rate"] = Case(slow.replaced(optimizer=_halved(slow.optimizer)))
+    sharp = chosen_recipe("lsq-2bit").replaced(temperature=1.0, optimizer=Optimizer(rate=4e-3))
+    found["lsq-2bit, temperature 1, rate 4e-3"] = Case(sharp)
     return found
 
 
@@ -65,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--batch", type=int, default=128, help="in units of 64 tokens")
     parser.add_argument("--size", type=int, help="bytes for quantize alone: those of a trained file")
+    parser.add_argument("--drawn", type=int, default=0, help="sequences of the float network's own beside the data's")
     parser.add_argument("--sequences", type=int, help="of training and of test, to try the script")
     options = parser.parse_args(arguments)
     held: list[tuple[nn.Module, TokenSet, TokenSet]] = []
@@ -74,7 +80,12 @@ def main(arguments: list[str] | None = None) -> None:
             make, data, test = (shakespeare7m if options.model == "shakespeare7m" else stories260k)(options.shared)
             assert test is not None
             cut = slice(options.sequences)
-            held.append((make(), TokenSet(data.ids[cut]), TokenSet(test.ids[cut])))
+            model, ids = make(), data.ids[cut]
+            if options.drawn:
+                first = int(ids[0, 0])
+                more = corank.draw_tokens(model, options.drawn, ids.shape[1], first=first)
+                ids = torch.cat([ids, more.ids])
+            held.append((model, TokenSet(ids), TokenSet(test.ids[cut])))
         model, data, scored = held[0]
 
         def score(small: nn.Module) -> Record:
@@ -84,7 +95,8 @@ def main(arguments: list[str] | None = None) -> None:
         given = {"seed": seed, "iterations": options.iterations, "batch_size": options.batch}
         return run_case(case, model, data, score, given)
 
-    group = f"{options.model}, {options.iterations} x {64 * options.batch} tokens"
+    drawn = f", {options.drawn} drawn" if options.drawn else ""
+    group = f"{options.model}{drawn}, {options.iterations} x {64 * options.batch} tokens"
     run_all(options, cases(options.size), group, run)
 
 

@@ -104,7 +104,7 @@ INSIDE = {
     "quantization": (("template", "float_parts"), ("request",), ("to_size",), ("encode",), ("to_rate",)),
     "verbs": (
         ("adapter_ranks", "arguments", "class_head", "jobs", "labelled", "training_data", "tuning_data"),
-        ("exemplars", "opening", "scoring", "stored_recipe"),
+        ("draw_tokens", "exemplars", "opening", "scoring", "stored_recipe"),
         ("adapting_run", "finishing", "training_run"),
         ("training_size",),
         ("adapt", "train", "supernet", "pruning_run", "analyse"),
@@ -155,6 +155,7 @@ PUBLIC_CALLS = {
     ("verbs/analyse.py", "analyse"),
     ("verbs/compare.py", "compare"),
     ("verbs/prune.py", "prune"),
+    ("verbs/draw_tokens.py", "draw_tokens"),
     ("verbs/exemplars.py", "choose_exemplars"),
     ("verbs/quantize.py", "quantize"),
     ("verbs/quantize_streamed.py", "quantize_streamed"),

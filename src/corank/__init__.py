@@ -35,6 +35,7 @@ from corank.verbs.adapt import adapt
 from corank.verbs.analyse import analyse
 from corank.verbs.class_head import align_classes
 from corank.verbs.compare import Case, cases, compare
+from corank.verbs.draw_tokens import draw_tokens
 from corank.verbs.exemplars import choose_exemplars
 from corank.verbs.prune import prune
 from corank.verbs.quantize import quantize
@@ -86,6 +87,7 @@ __all__ = [
     "choose_exemplars",
     "compare",
     "diff",
+    "draw_tokens",
     "evaluate",
     "exact_float32",
     "extract_subnet",

@@ -162,7 +162,6 @@ def test_weights_that_are_no_layers_are_named() -> None:
     ("data", "said"),
     [
         ([np.zeros((4, 1, 8, 8), np.float32)], r"torch\.from_numpy\(array\)"),
-        ({"input": torch.zeros(4, 1, 8, 8)}, r"\[mapping\]"),
         ([{"input": torch.zeros(4, 1, 8, 8), "flag": True}], "whose 'flag' is none; leave it out"),
         ([{}], "an empty dict"),
         (torch.zeros(4, 1, 8, 8, dtype=torch.float64), r"data\.to\(torch\.float32\), or model\.float\(\)"),

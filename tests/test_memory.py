@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,14 @@ def test_something_is_free_and_something_is_taken() -> None:
     free = free_bytes()
     assert free is None or free > MEGABYTE
     assert peak_memory_bytes() > MEGABYTE
+
+
+def test_the_peak_is_this_process_own() -> None:
+    """Not that of a larger one which started it."""
+    inner = "from corank.memory import peak_memory_bytes; print(peak_memory_bytes())"
+    large = f"import subprocess, sys; held = bytearray(900 << 20); subprocess.run([sys.executable, '-c', {inner!r}])"
+    found = subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True, timeout=300)
+    assert MEGABYTE < int(found.stdout) < 900 * MEGABYTE
 
 
 def of_container(folder: Path, limit: str, used: int, copies: int, version: int) -> None:

@@ -159,3 +159,5 @@ def test_mappings_bring_their_labels(kind: Any) -> None:
         assert evaluate(Classifier(0), kind({"input_ids": IDS, name: classes}), batch_size=2).top1 == 80.0
     with pytest.raises(DataError, match="mapping of tensors"):
         evaluate(model, kind({"input_ids": "text"}))
+    with pytest.raises(DataError, match="no labels"):
+        evaluate(Classifier(0), kind({"input_ids": IDS, "labels": classes.tolist()}))

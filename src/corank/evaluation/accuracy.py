@@ -198,7 +198,7 @@ def _batches(data: ImageSet | TokenSet | Iterable[Any], batch_size: int) -> Iter
         return
     if isinstance(data, Mapping):
         inputs_of(data)  # says what is wrong with it
-        data = cut(dict(data), batch_size)
+        data = cut({name: value for name, value in data.items() if isinstance(value, Tensor)}, batch_size)
     for batch in data:
         if isinstance(batch, (tuple, list)) and len(batch) == 2:
             yield batch[0], batch[1]

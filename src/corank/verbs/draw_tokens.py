@@ -1,4 +1,4 @@
-"""Text of a language model's own, to calibrate and train with where there is none (LLM-QAT, arXiv 2305.17888)."""
+"""Text of a language model's own, to calibrate and train with where there is none: LLM-QAT's idea (arXiv 2305.17888)."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ def draw_tokens(
     """Token sequences drawn from what a language model itself expects, each token from the softmax of all logits.
 
     They stand for text of the kind that the model was trained on: as ``data`` of :func:`corank.quantize` and
-    :func:`corank.train`, alone, or beside the little text that there is. (LLM-QAT takes the likeliest token for the
-    first three to five places and draws from there on; here all are drawn.)
+    :func:`corank.train`, alone, or beside the little text that there is. How tokens are drawn is ours.
 
     Args:
         model: gives logits ``(N, T, vocabulary)`` of token ids ``(N, T)``, alone or under "logits". What attention saw

@@ -1,4 +1,4 @@
-"""Text of a language model's own, to calibrate and train with where there is none: LLM-QAT's idea (arXiv 2305.17888)."""
+"""Text of a language model's own, to calibrate and train with: the idea of LLM-QAT (arXiv 2305.17888)."""
 
 from __future__ import annotations
 

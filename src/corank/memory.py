@@ -111,12 +111,12 @@ def watched_growth() -> Iterator[Growth]:
     done = threading.Event()
 
     def look() -> None:
-        while True:
+        over = False
+        while not over:
+            over = done.wait(_EVERY_SECONDS)  # a last look once it is over: a short block may be, before the first
             size = _resident()
             if size is not None:
                 growth.most_bytes = max(growth.most_bytes or 0, size - before)
-            if done.wait(_EVERY_SECONDS):
-                return
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()

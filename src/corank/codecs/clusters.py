@@ -35,11 +35,13 @@ class SortedSets:
     def of(cls, sets: Tensor, weights: Tensor) -> SortedSets:
         # Sorted once, every cluster is a run of numbers, and its sums are differences of two sums from the front: in
         # float32 such differences of long sums would cancel.
-        ordered, order = sets.sort(1)
-        step = -(-sets.shape[1] // _LARGEST)
-        numbers, mass = ordered[:, ::step].double(), weights.gather(1, order)[:, ::step].double()
-        none = torch.zeros(len(sets), 1, dtype=torch.float64, device=sets.device)
-        sums = [torch.cat([none, part.cumsum(1)], 1) for part in (mass, mass * numbers, mass * numbers.square())]
+        # Sorted once, every cluster is a run of numbers, and its sums are differences of two sums from the front: in
+        # float32 such differences of long sums would cancel.
+        numbers, mass = _in_order(sets, weights)
+        part = mass.clone()  # one product at a time: a set in float64 is twice its own size
+        sums = [_running(part)]
+        sums.append(_running(torch.mul(mass, numbers, out=part)))
+        sums.append(_running(torch.square(numbers, out=part).mul_(mass)))
         return cls(numbers, *sums)
 
     def within(self, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,6 +61,21 @@ class SortedSets:
         first = torch.searchsorted(self.mass[:, 1:].contiguous(), torch.zeros_like(total), right=True)
         places = torch.searchsorted(self.mass[:, 1:].contiguous(), wanted.contiguous())
         return self.numbers.gather(1, torch.maximum(places, first).clamp(max=self.numbers.shape[1] - 1))
+
+
+def _in_order(sets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers ascending, and their weights, in float64; an even selection of many."""
+    ordered, order = sets.sort(1)
+    step = -(-sets.shape[1] // _LARGEST)
+    order = order[:, ::step].contiguous()
+    return ordered[:, ::step].double(), weights.gather(1, order).double()
+
+
+def _running(part: Tensor) -> Tensor:
+    """Sums ``(B, N + 1)`` of the first 0 to N numbers ``(B, N)``."""
+    found = part.new_zeros(len(part), part.shape[1] + 1)
+    found[:, 1:] = part.cumsum(1)
+    return found
 
 
 def kmeans(sets: SortedSets, count: int) -> Tensor:
@@ -117,9 +134,10 @@ def _grid_of(unit: Tensor, count: int) -> Tensor:
     steps = torch.arange(1e-4, 1.0 + 5e-4, 5e-4, dtype=unit.dtype, device=unit.device)
     few = unit[torch.linspace(0, len(unit) - 1, min(256, len(unit)), dtype=torch.float32, device=unit.device).long()]
     # In ascending order and one at a time: the first that is sound is the least.
-    for step in steps[_distinct(few, steps) <= count].split(1):  # the others are ruled out by a few numbers already
+    some = torch.cat([_distinct(few, part) for part in steps.split(256)])
+    for step in steps[some <= count].split(1):  # the others are ruled out by a few numbers already
         if int(_distinct(unit, step)) <= count:
-            levels = (unit / step).round().unique() * step
+            levels = (unit / step).round_().unique_consecutive() * step
             return torch.cat([levels, levels[-1:].expand(count - len(levels))])
     raise AssertionError("the step of the largest magnitude gives three multiples at most")
 
@@ -127,4 +145,4 @@ def _grid_of(unit: Tensor, count: int) -> Tensor:
 def _distinct(unit: Tensor, steps: Tensor) -> Tensor:
     """How many multiples of each step the numbers round to, ``(S,)``."""
     # Numbers ascend, so do their multiples: distinct ones are counted as changes, without sorting for each step.
-    return ((unit / steps[:, None]).round().diff(dim=1) != 0).sum(1) + 1
+    return ((unit / steps[:, None]).round_().diff(dim=1) != 0).sum(1) + 1

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from corank.codecs.base import Codebook, midway
+from corank.codecs.lookup import picked, places
 
 __all__ = ["EXPONENT_BITS", "LOWEST_EXPONENT", "ScalarCodebook"]
 
@@ -57,27 +58,22 @@ class ScalarCodebook(Codebook):
 
     def nearest(self, weight: Tensor) -> Tensor:
         # Weights are brought to the levels and not levels to the weights: one sorted list then serves all rows.
-        return torch.bucketize(self._in_levels(weight).contiguous(), self._middles, right=True).to(torch.uint8)
+        return places(self.in_levels(weight), self.middles).to(torch.uint8)
 
     def rounded(self, weight: Tensor) -> Tensor:
         # The same numbers as by way of the codes, in half as many operations: walks over columns call it most.
-        level = self.levels[torch.bucketize(self._in_levels(weight).contiguous(), self._middles, right=True)]
-        columns = weight.shape[1]
-        level = level if self._has_no_offset else level - self.spread(self.offset, columns)
-        return self.spread(self.scale, columns) * level
+        return self._of(places(self.in_levels(weight), self.middles), weight.shape[1])
 
     def neighbours(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         # From the left, and so the level itself where a weight is one; nearest goes from the right, up on a threshold.
-        above = torch.bucketize(self._in_levels(weight).contiguous(), self.levels)
+        above = torch.bucketize(self.in_levels(weight).contiguous(), self.levels)
         # Repeats of the last level are the same value under other codes.
         top = int((self.levels < self.levels[-1]).sum())
         below = (above - 1).clamp(0, top)
         return below.to(torch.uint8), above.clamp(0, top).to(torch.uint8)
 
     def values(self, codes: Tensor) -> Tensor:
-        columns = codes.shape[1]
-        level = self.levels[codes.long().clamp(max=len(self.levels) - 1)]  # a file may hold any code
-        return self.spread(self.scale, columns) * (level - self.spread(self.offset, columns))
+        return self._of(codes.clamp(max=len(self.levels) - 1), codes.shape[1])  # a file may hold any code
 
     def columns(self, index: Tensor) -> ScalarCodebook:
         if self.scale.shape[1] == 1:
@@ -103,13 +99,20 @@ class ScalarCodebook(Codebook):
     @property
     def _has_no_offset(self) -> bool:
         """By construction, so that nothing has to be looked at."""
-        return not self.offset_bits
+        return not (self.offset_bits or self.offset.requires_grad)
+
+    def _of(self, codes: Tensor, columns: int) -> Tensor:
+        level = picked(self.levels, codes)
+        level = level if self._has_no_offset else level - self.spread(self.offset, columns)
+        return self.spread(self.scale, columns) * level
 
     @cached_property
-    def _middles(self) -> Tensor:
+    def middles(self) -> Tensor:
+        """``(L - 1,)`` in units of a level: what a weight must reach to go to the next one."""
         return midway(self.levels) if self.thresholds is None else self.thresholds
 
-    def _in_levels(self, weight: Tensor) -> Tensor:
+    def in_levels(self, weight: Tensor) -> Tensor:
+        """The weight ``(R, C)`` in units of its levels."""
         columns = weight.shape[1]
         found = weight / self.spread(self.scale, columns)
         return found if self._has_no_offset else found + self.spread(self.offset, columns)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from corank.codecs.base import Codec, TensorSpec, as_stored, check_weight
+from corank.codecs.lookup import picked, places
 from corank.codecs.scalar import EXPONENT_BITS, LOWEST_EXPONENT, ScalarCodebook
 from corank.errors import ConfigError
 from corank.transfer import sent
@@ -118,7 +119,7 @@ def least_error_scale(rows: Tensor, levels: Tensor, power_of_two: bool = False) 
     best, least = largest, torch.full_like(largest, torch.inf)
 
     def closest(scale: Tensor) -> Tensor:
-        return levels[torch.bucketize(rows / scale, middles, right=True)]
+        return picked(levels, places(rows / scale, middles))
 
     for ratio in _OCTAVES if power_of_two else _RATIOS:
         scale = (largest * ratio).clamp(2.0**-24, 2.0**15) if power_of_two else as_stored(largest * ratio)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from corank.codecs import Binary, PowerOfTwo, ScalarCodebook, StatsQ, Ternary, Uniform
-from corank.training.weights.cells import in_levels, into_cells, with_scale
+from corank.training.weights.cells import into_cells, with_scale
 
 CODECS = [Uniform(3, range="mse", half=True), StatsQ(3), Ternary(), Binary(), PowerOfTwo(4, nearest="log")]
 
@@ -30,7 +30,7 @@ def test_a_weight_goes_where_its_code_is_and_no_farther(codec: Uniform) -> None:
 
 def test_levels_and_back() -> None:
     book = Uniform(4, range="mse").fit(weight())
-    level = in_levels(book, book.values(book.nearest(weight())))
+    level = book.in_levels(book.values(book.nearest(weight())))
     torch.testing.assert_close(level, level.round(), atol=1e-4, rtol=0)
 
 

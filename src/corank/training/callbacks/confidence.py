@@ -13,7 +13,6 @@ from corank.codecs import ScalarCodebook
 from corank.codecs.base import midway
 from corank.errors import ConfigError
 from corank.training.callbacks.base import Callback
-from corank.training.weights.cells import in_levels
 from corank.training.weights.learned_step import LearnedStepWeight
 from corank.training.weights.straight_through import StraightThroughWeight
 
@@ -80,7 +79,7 @@ def is_undecided(book: ScalarCodebook, weight: Tensor, band: float) -> Tensor:
         band: as a share of the distance between the two levels.
     """
     thresholds = midway(book.levels) if book.thresholds is None else book.thresholds
-    level, gaps = in_levels(book, weight), book.levels.diff()
+    level, gaps = book.in_levels(weight), book.levels.diff()
     above = torch.bucketize(level.contiguous(), thresholds).clamp(max=len(thresholds) - 1)
     found = torch.zeros_like(level, dtype=torch.bool)
     for index in ((above - 1).clamp(min=0), above):

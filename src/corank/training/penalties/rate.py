@@ -13,7 +13,6 @@ from torch import Tensor
 from corank.codecs import RateUniform, ScalarCodebook
 from corank.errors import ConfigError
 from corank.training.penalties.base import Penalty
-from corank.training.weights.cells import in_levels
 from corank.training.weights.learned_step import LearnedStepWeight, summed_by_group
 
 if TYPE_CHECKING:
@@ -63,9 +62,10 @@ class Rate(Penalty):
         for number, (layer, book) in enumerate(self.priced(state)):
             matrix = layer.matrix
             codes = book.nearest(matrix.detach())
-            price = self._price(state, f"rate:{number}", codes, book.size)
+            counts = torch.bincount(codes.flatten(), minlength=book.size).float()
+            price = self._price(state, f"rate:{number}", counts / codes.numel())
             total = total + _Prices.apply(matrix, book.scale, replace(book, scale=book.scale.detach()), price)
-            bits += price[codes.long()].sum()
+            bits += counts @ price
             count += matrix.numel()
         if not count:
             raise ConfigError(
@@ -86,14 +86,13 @@ class Rate(Penalty):
     @staticmethod
     def not_zero(layer: TrainedLayer, book: ScalarCodebook) -> tuple[Tensor, Tensor]:
         """Which weights ``(R, C)`` have another code than zero's, and all magnitudes in levels."""
-        level = in_levels(book, layer.matrix.detach())
+        level = book.in_levels(layer.matrix.detach())
         return level.round() != 0, level.abs()
 
-    def _price(self, state: TrainingState, name: str, codes: Tensor, size: int) -> Tensor:
-        """``(L,)`` bits; the running shares move on, once a step."""
+    def _price(self, state: TrainingState, name: str, share: Tensor) -> Tensor:
+        """``(L,)`` bits, of codes of now these shares; the running shares move on, once a step."""
         if not state.first:
             return prices(state.kept[name])
-        share = torch.bincount(codes.flatten().long(), minlength=size).float() / codes.numel()
         kept = state.kept.get(name)
         share = share if kept is None else self.decay * kept + (1 - self.decay) * share
         state.kept[name] = share
@@ -125,8 +124,8 @@ def prices(share: Tensor) -> Tensor:
 
 def slope(price: Tensor, place: Tensor) -> Tensor:
     """The slope, in bits a level, of the prices ``(L,)`` drawn as straight lines, at ``place`` in codes."""
-    below = place.floor().clamp(0, len(price) - 2).long()
-    return price[below + 1] - price[below]
+    below = place.floor().clamp_(0, len(price) - 2).int()  # half of long(): nothing here is small beside the weight
+    return price.diff().index_select(0, below.flatten()).view_as(place)
 
 
 class _Prices(torch.autograd.Function):
@@ -141,8 +140,8 @@ class _Prices(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (weight, scale, price), book = ctx.saved_tensors, ctx.book
-        place = in_levels(book, weight) - book.levels[0]  # in codes: levels are whole
+        place = book.in_levels(weight) - book.levels[0]  # in codes: levels are whole
         inside = (place >= 0) & (place <= book.size - 1)
-        own = grad_outputs[0] * slope(price, place) * inside / book.spread(book.scale, weight.shape[1])
-        moved = -own * weight / book.spread(book.scale, weight.shape[1])
+        own = slope(price, place).mul_(inside).mul_(grad_outputs[0]).div_(book.spread(book.scale, weight.shape[1]))
+        moved = (own * weight).neg_().div_(book.spread(book.scale, weight.shape[1]))
         return own, summed_by_group(moved, scale, book.group_size), None, None

@@ -42,11 +42,13 @@ class TrainableWeight(nn.Module, ABC):
 
     The float weight is a parameter of the layer and trains unless :attr:`trains_weight` is false. Parameters of this
     module train, too: as steps (at the recipe's rate for steps, without decay) unless they are named in
-    :attr:`latents`, which train as weights do.
+    :attr:`latents`, which train as weights do. Where :attr:`forgets` is true the backward pass runs :meth:`forward`
+    again, for forms whose graph would hold copies of the weight; it draws nothing.
     """
 
     trains_weight: ClassVar[bool] = True
     latents: ClassVar[tuple[str, ...]] = ()
+    forgets: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -8,19 +8,12 @@ import torch
 from torch import Tensor
 
 from corank.codecs import ScalarCodebook
-from corank.codecs.base import midway
 
-__all__ = ["in_levels", "into_cells", "with_scale"]
+__all__ = ["into_cells", "with_scale"]
 
 _MARGIN = 0.02  # of a cell's width, that a weight stays away from its ends
 _HALVINGS = 40
 _FARTHEST = 4.0  # times the outermost level
-
-
-def in_levels(book: ScalarCodebook, weight: Tensor) -> Tensor:
-    """The weight ``(R, C)`` in units of its levels."""
-    columns = weight.shape[1]
-    return weight / book.spread(book.scale, columns) + book.spread(book.offset, columns)
 
 
 def _of_levels(book: ScalarCodebook, level: Tensor) -> Tensor:
@@ -31,7 +24,7 @@ def _of_levels(book: ScalarCodebook, level: Tensor) -> Tensor:
 def _cells(book: ScalarCodebook, codes: Tensor) -> tuple[Tensor, Tensor]:
     """The ends of each code's cell in units of a level, a margin inside; outermost cells have none outward."""
     levels = book.levels
-    middles = midway(levels) if book.thresholds is None else book.thresholds
+    middles = book.middles
     low = torch.cat([levels.new_full((1,), -torch.inf), middles])
     high = torch.cat([middles, levels.new_full((1,), torch.inf)])
     inner = (high - low)[torch.isfinite(high - low)]
@@ -43,7 +36,7 @@ def _cells(book: ScalarCodebook, codes: Tensor) -> tuple[Tensor, Tensor]:
 def into_cells(book: ScalarCodebook, codes: Tensor, weight: Tensor) -> Tensor:
     """The weight ``(R, C)`` closest to ``weight``, less a margin, that ``book`` rounds to ``codes``."""
     low, high = _cells(book, codes)
-    return _of_levels(book, in_levels(book, weight).clamp(low, high))
+    return _of_levels(book, book.in_levels(weight).clamp(low, high))
 
 
 def with_scale(book: ScalarCodebook, codes: Tensor, weight: Tensor, scale_of: Callable[[Tensor], Tensor]) -> Tensor:
@@ -61,7 +54,7 @@ def with_scale(book: ScalarCodebook, codes: Tensor, weight: Tensor, scale_of: Ca
         That weight. Rows whose cells leave no room for the scale come as close as they can.
     """
     low, high = _cells(book, codes)
-    level = in_levels(book, weight).clamp(low, high)
+    level = book.in_levels(weight).clamp(low, high)
     positive = low >= 0
     outward = torch.where(positive, high, low).clamp(-_FARTHEST * book.levels[-1].abs(), _FARTHEST * book.levels[-1])
     inward = torch.where(positive, low, high)

@@ -49,6 +49,8 @@ class Compander(WeightTraining):
 class CompanderWeight(TrainableWeight):
     """See :class:`Compander`."""
 
+    forgets = True
+
     def __init__(self, size: Tensor) -> None:
         super().__init__()
         self.growth = nn.Parameter(torch.zeros(2, dtype=size.dtype, device=size.device))

@@ -70,6 +70,8 @@ class DoReFa(WeightTraining):
 class DoReFaWeight(TrainableWeight):
     """See :class:`DoReFa`; 2 bits and more."""
 
+    forgets = True
+
     def __init__(self, codec: Codec, book: ScalarCodebook, reach: Tensor) -> None:
         super().__init__()
         self._codec, self._book = codec, book

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from corank.codecs import Codec, ScalarCodebook, Uniform
+from corank.codecs.lookup import picked, places
 from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
 from corank.training.weights.base import TrainableWeight, WeightStart, WeightTraining
-from corank.training.weights.cells import in_levels, into_cells
+from corank.training.weights.cells import into_cells
 
 __all__ = ["LearnedStep", "LearnedStepWeight"]
 
@@ -101,11 +102,15 @@ class _Rounded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
         (weight, scale), book, gradient = ctx.saved_tensors, ctx.book, grad_outputs[0]
-        level, rounded = in_levels(book, weight), book.levels[book.nearest(weight).long()]
+        level = book.in_levels(weight)
         inside = (level >= book.levels[0]) & (level <= book.levels[-1])
         # d value / d scale: level - offset outside of the range; inside less w / scale
-        slope = torch.where(inside, rounded - level, rounded - book.spread(book.offset, weight.shape[1]))
-        return gradient * inside, summed_by_group(gradient * slope, scale, book.group_size), None
+        slope = picked(book.levels, places(level, book.middles))
+        slope -= torch.where(inside, level, book.spread(book.offset, weight.shape[1]))
+        del level
+        moved = summed_by_group(slope.mul_(gradient), scale, book.group_size)
+        del slope
+        return gradient * inside, moved, None
 
 
 def summed_by_group(values: Tensor, scale: Tensor, size: int) -> Tensor:

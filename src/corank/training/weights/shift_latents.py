@@ -26,6 +26,7 @@ class ShiftLatentsWeight(TrainableWeight):
     """Latents ``(R, C)``, or some of them stacked, give codes; no float weight trains behind them."""
 
     trains_weight = False
+    forgets = True
 
     def __init__(self, codec: Codec, book: ScalarCodebook, latents: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from corank.codecs.scaled import ScaledLevels
 from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
 from corank.training.weights.base import STARTS, TrainableWeight, WeightStart, WeightTraining, straight_through
-from corank.training.weights.cells import in_levels, into_cells, with_scale
+from corank.training.weights.cells import into_cells, with_scale
 
 __all__ = ["StraightThrough", "StraightThroughWeight", "exact_tensors"]
 
@@ -112,7 +112,7 @@ class StraightThroughWeight(TrainableWeight):
             book = self.book(weight)
             value = book.values(book.nearest(weight))
         if self._how.clip and isinstance(book, ScalarCodebook) and weight.requires_grad:
-            level = in_levels(book, weight.detach())
+            level = book.in_levels(weight.detach())
             inside = (level >= book.levels[0]) & (level <= book.levels[-1])
             weight = torch.where(inside, weight, weight.detach())
         return straight_through(value, weight)

@@ -1,6 +1,6 @@
 """Mutated artifacts, read one after another: each must load to a sound model, or be refused with ArtifactError.
 
-    python bench/fuzz.py [--count 100000] [--seed 0] [--state fuzz.json] [--faults DIR]
+    python bench/fuzz.py [--count 100000] [--seed 0] [--of 'trellis*'] [--state fuzz.json] [--faults DIR]
     python bench/fuzz.py --only 1234                # one of them again, with its traceback
 
 File number n of a seed is always the same, and what was done is kept in the state file: the same command goes on
@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from fuzzing.artifacts import LATER, SAMPLES, sample_inputs, sample_model
 from fuzzing.files import check_file
 from fuzzing.mutations import mutate
 
-CODERS = ("fixed", "deflate", "huffman", "ham", "sham", "ans", "rans", "adaptive")
+CODERS = ("fixed", "deflate", "huffman", "ham", "sham", "ans", "rans", "adaptive", "carried")
 EVERY = 500  # files between two notes of the state
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 FORBIDDEN = (
@@ -67,16 +68,16 @@ class Timeout(Exception):
     """One file took too long."""
 
 
-def sources() -> list[Source]:
+def sources(wanted: str = "*") -> list[Source]:
     """Every sample by every coder that makes its file another one, and the files of older formats."""
-    found = []
+    found: list[Source] = []
     for name, sample in {**SAMPLES, **LATER}.items():
         model, network = sample_model(sample), sample.network()
         files = {serialized(model, coder): coder for coder in reversed(CODERS)}
-        older = {path.read_bytes(): f"{path.parent.name} {path.stem}" for path in GOLDEN.glob(f"v[12]/{name}.*")}
+        older = {path.read_bytes(): f"{path.parent.name} {path.stem}" for path in GOLDEN.glob(f"v[1234]/{name}.*")}
         inputs = sample_inputs(sample)
         found += [Source(f"{name}, {kind}", data, network, inputs) for data, kind in {**files, **older}.items()]
-    return sorted(found, key=lambda source: source.name)
+    return sorted((one for one in found if fnmatchcase(one.name, wanted)), key=lambda source: source.name)
 
 
 def mutation(number: int, seed: int, known: list[Source]) -> tuple[Source, str, bytes]:
@@ -184,20 +185,21 @@ def note(path: Path, state: dict[str, Any]) -> None:
     os.replace(scratch, path)
 
 
-def known_state(path: Path, seed: int) -> dict[str, Any]:
-    """The state in that file, or that of a beginning."""
+def known_state(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The state in the file, or that of a beginning."""
+    path, seed, kinds = arguments.state, arguments.seed, arguments.of
     if path.exists():
         state = json.loads(path.read_text())
-        if state["seed"] != seed:
-            raise SystemExit(f"{path} is of seed {state['seed']}; give another --state")
+        if (state["seed"], state.get("of", "*")) != (seed, kinds):
+            raise SystemExit(f"{path} is of seed {state['seed']}, --of {state.get('of', '*')!r}; give another --state")
         return state
     counts: dict[str, Any] = {"outcomes": {}, "by mutation": {}, "faults": [], "peak bytes": 0}
-    return {"seed": seed, "next": 0, **counts, "peak bytes beyond rest": 0, "seconds": 0.0}
+    return {"seed": seed, "of": kinds, "next": 0, **counts, "peak bytes beyond rest": 0, "seconds": 0.0}
 
 
 def one(arguments: argparse.Namespace, folder: Path) -> None:
     """One file, as it is."""
-    source, name, data = mutation(arguments.only, arguments.seed, sources())
+    source, name, data = mutation(arguments.only, arguments.seed, sources(arguments.of))
     path = folder / "mutated.safetensors"
     path.write_bytes(data)
     print(f"{name} of {source.name}, {len(data)} bytes")
@@ -205,20 +207,20 @@ def one(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def worker(arguments: argparse.Namespace, folder: Path) -> None:
-    state = known_state(arguments.state, arguments.seed)
+    state = known_state(arguments)
     state["by mutation"] = {name: Counter(counts) for name, counts in state["by mutation"].items()}
-    read_some(arguments, sources(), state, folder)
+    read_some(arguments, sources(arguments.of), state, folder)
 
 
 def supervise(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Starts readers until every file was read; what one dies of is a fault."""
     marker = folder / "number"
     words = [sys.executable, __file__, *sys.argv[1:], "--marker", str(marker)]
-    while (state := known_state(arguments.state, arguments.seed))["next"] < arguments.count:
+    while (state := known_state(arguments))["next"] < arguments.count:
         started = time.perf_counter()
         marker.write_bytes(b"")
         code = subprocess.run(words, check=False).returncode
-        state = known_state(arguments.state, arguments.seed)
+        state = known_state(arguments)
         state["seconds"] += time.perf_counter() - started
         if code in (-signal.SIGINT, 130):
             raise KeyboardInterrupt
@@ -255,6 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--of", default="*", metavar="PATTERN", help="of what is mutated, e.g. 'trellis*'")
     parser.add_argument("--state", type=Path, default=Path("fuzz.json"))
     parser.add_argument("--faults", type=Path)
     parser.add_argument("--megabytes", type=int, default=128)

@@ -54,7 +54,10 @@ METHODS = {
 
 ENDING_IN_FLOAT = ("gradient-l1", "compander")
 WIDTHS = (8, 6, 5, 4, 3)
-SIZES = {20: (34_000, 21_000, 15_000, 13_500, 10_000), 56: (70_000, 40_000)}  # bytes of a file whose size is in the loss
+SIZES = {
+    20: (34_000, 21_000, 15_000, 13_500, 10_000),
+    56: (70_000, 40_000),
+}  # bytes of a file whose size is in the loss
 
 
 def cases(network: int = 20) -> dict[str, Case]:

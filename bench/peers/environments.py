@@ -49,7 +49,7 @@ TOOLS: dict[str, Tool] = {
     "quanto": Tool({"max": (4, 2), "hqq": (4, 2)}, ("optimum-quanto==0.2.7", "safetensors", "numpy")),
     "hqq": Tool({"hqq": (4, 3, 2)}, ("hqq==0.2.8.post1", "safetensors")),
     "torchao": Tool({"flat": (4, 3, 2), "conv": (4, 3, 2)}, ("torchao==0.18.0", "safetensors", "numpy")),
-    "nncodec": Tool({"dq": (4, 3, 2), "uniform": (4, 3, 2)}, ("nncodec==2.1.3", "safetensors")),
+    "nncodec": Tool({"dq": (6, 5, 4, 3, 2), "uniform": (4, 3, 2)}, ("nncodec==2.1.3", "safetensors")),
     "mct": Tool(
         {"gradient": (4, 3, 2)},
         ("model-compression-toolkit==2.6.1", "safetensors"),

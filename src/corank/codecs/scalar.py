@@ -62,7 +62,9 @@ class ScalarCodebook(Codebook):
 
     def rounded(self, weight: Tensor) -> Tensor:
         # The same numbers as by way of the codes, in half as many operations: walks over columns call it most.
-        return self._of(places(self.in_levels(weight), self.middles), weight.shape[1])
+        level, columns = picked(self.levels, places(self.in_levels(weight), self.middles)), weight.shape[1]
+        level = level if self._has_no_offset else level - self.spread(self.offset, columns)
+        return self.spread(self.scale, columns) * level
 
     def neighbours(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         # From the left, and so the level itself where a weight is one; nearest goes from the right, up on a threshold.
@@ -73,7 +75,9 @@ class ScalarCodebook(Codebook):
         return below.to(torch.uint8), above.clamp(0, top).to(torch.uint8)
 
     def values(self, codes: Tensor) -> Tensor:
-        return self._of(codes.clamp(max=len(self.levels) - 1), codes.shape[1])  # a file may hold any code
+        columns = codes.shape[1]
+        level = picked(self.levels, codes.clamp(max=len(self.levels) - 1))  # a file may hold any code
+        return self.spread(self.scale, columns) * (level - self.spread(self.offset, columns))
 
     def columns(self, index: Tensor) -> ScalarCodebook:
         if self.scale.shape[1] == 1:
@@ -99,12 +103,7 @@ class ScalarCodebook(Codebook):
     @property
     def _has_no_offset(self) -> bool:
         """By construction, so that nothing has to be looked at."""
-        return not (self.offset_bits or self.offset.requires_grad)
-
-    def _of(self, codes: Tensor, columns: int) -> Tensor:
-        level = picked(self.levels, codes)
-        level = level if self._has_no_offset else level - self.spread(self.offset, columns)
-        return self.spread(self.scale, columns) * level
+        return not self.offset_bits
 
     @cached_property
     def middles(self) -> Tensor:

@@ -56,7 +56,11 @@ def trained(results: dict[str, Any], steps: str) -> Points:
 def others(results: dict[str, Any]) -> tuple[Points, Points]:
     """NNCodec's files; the other tools' weights as they would pack, with what else the file holds."""
     runs = [run for key, run in results.items() if isinstance(run, dict) and key.startswith("resnet20/")]
-    coder = [(run["file_bytes"] / 1000, run["accuracy"]) for run in runs if run["tool"] == "nncodec"]
+    coder = [
+        (run["file_bytes"] / 1000, run["accuracy"])
+        for run in runs
+        if run["tool"] == "nncodec" and run["method"] == "dq"
+    ]
     packed = [
         ((run["stored_bits_per_weight"] * WEIGHTS / 8 + OTHER_BYTES) / 1000, run["accuracy"])
         for run in runs

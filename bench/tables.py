@@ -1,6 +1,6 @@
 """From the results of ``cifar.py`` and ``imagenet.py`` to the README's table and picture.
 
-python bench/tables.py cifar.json [more.json ...] [--imagenet imagenet.json] --picture docs/pictures/accuracy.png
+python bench/tables.py cifar.json [more.json ...] [--imagenet imagenet.json] --picture accuracy.png
 """
 
 from __future__ import annotations

@@ -43,7 +43,11 @@ def test_gradients_are_the_same(way: WeightTraining, twice: bool, monkeypatch: p
     wanted = gradients(model, twice)
     assert len(found) == len(wanted) > 0
     for one, other in zip(found, wanted, strict=True):
-        assert torch.equal(one, other) and bool(one.isfinite().all())
+        assert bool(one.isfinite().all())
+        if twice:  # sums are added up in another order
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * float(other.abs().max()))
+        else:
+            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: type(way).__name__)

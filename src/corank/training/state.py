@@ -10,11 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils.checkpoint import checkpoint
 
 from corank.matrix import Geometry
 from corank.training.inputs import TrainableInputs
 from corank.training.weights import TrainableWeight
+from corank.training.weights.forgetful import forgetful
 
 __all__ = ["TrainedLayer", "TrainingState", "parametrized"]
 
@@ -30,10 +30,8 @@ class _Weight(nn.Module):
         if not self.inner.rounds:
             return weight
         matrix = self._geometry.to_matrix(weight).flatten(0, 1)
-        if self.inner.forgets and torch.is_grad_enabled():
-            matrix = checkpoint(self.inner, matrix, use_reentrant=False, preserve_rng_state=False)
-            return self._geometry.from_matrix(cast(Tensor, matrix))
-        return self._geometry.from_matrix(self.inner(matrix))
+        used = forgetful(self.inner, matrix) if self.inner.forgets else self.inner(matrix)
+        return self._geometry.from_matrix(used)
 
 
 @dataclass

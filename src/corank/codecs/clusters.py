@@ -35,8 +35,6 @@ class SortedSets:
     def of(cls, sets: Tensor, weights: Tensor) -> SortedSets:
         # Sorted once, every cluster is a run of numbers, and its sums are differences of two sums from the front: in
         # float32 such differences of long sums would cancel.
-        # Sorted once, every cluster is a run of numbers, and its sums are differences of two sums from the front: in
-        # float32 such differences of long sums would cancel.
         numbers, mass = _in_order(sets, weights)
         part = mass.clone()  # one product at a time: a set in float64 is twice its own size
         sums = [_running(part)]

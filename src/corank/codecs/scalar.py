@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from corank.codecs.base import Codebook, midway
-from corank.codecs.lookup import picked, places
+from corank.codecs.places import picked, places
 
 __all__ = ["EXPONENT_BITS", "LOWEST_EXPONENT", "ScalarCodebook"]
 

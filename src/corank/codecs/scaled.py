@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from corank.codecs.base import Codec, TensorSpec, as_stored, check_weight
-from corank.codecs.lookup import picked, places
+from corank.codecs.places import picked, places
 from corank.codecs.scalar import EXPONENT_BITS, LOWEST_EXPONENT, ScalarCodebook
 from corank.errors import ConfigError
 from corank.transfer import sent

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from corank.codecs import ScalarCodebook
-from corank.codecs.base import midway
 from corank.errors import ConfigError
 from corank.training.callbacks.base import Callback
 from corank.training.weights.learned_step import LearnedStepWeight
@@ -78,7 +77,7 @@ def is_undecided(book: ScalarCodebook, weight: Tensor, band: float) -> Tensor:
         book: that rounds ``weight`` ``(R, C)``.
         band: as a share of the distance between the two levels.
     """
-    thresholds = midway(book.levels) if book.thresholds is None else book.thresholds
+    thresholds = book.middles
     level, gaps = book.in_levels(weight), book.levels.diff()
     above = torch.bucketize(level.contiguous(), thresholds).clamp(max=len(thresholds) - 1)
     found = torch.zeros_like(level, dtype=torch.bool)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from corank.codecs import Codec, ScalarCodebook, Uniform
-from corank.codecs.lookup import picked, places
+from corank.codecs.places import picked, places
 from corank.coded_weight import CodedWeight
 from corank.errors import ConfigError
 from corank.training.weights.base import TrainableWeight, WeightStart, WeightTraining

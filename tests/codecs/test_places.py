@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from corank.codecs.lookup import picked, places
+from corank.codecs.places import picked, places
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 15, 31, 32, 33, 255])

@@ -7,16 +7,19 @@ from torch import Tensor
 
 __all__ = ["picked", "places"]
 
+_SMALL = 1 << 10  # numbers up to which only the count of operations matters
 _FEW = 32  # thresholds up to which comparing with each is faster than a search for every number
 _WORTH = 512  # numbers for each threshold from which on it is
 _CHUNK = 1 << 16  # numbers compared at once: they stay in the processor's cache
 
 
 def places(numbers: Tensor, thresholds: Tensor) -> Tensor:
-    """How many ``thresholds`` ``(K,)``, ascending, each number reaches: uint8 or int32, in the numbers' shape.
+    """How many ``thresholds`` ``(K,)``, ascending, each number reaches: of a whole type, in the numbers' shape.
 
     A number on a threshold has reached it; one that is not a number has reached all or none.
     """
+    if numbers.numel() <= _SMALL:
+        return torch.bucketize(numbers.contiguous(), thresholds, right=True)
     few = len(thresholds) <= _FEW and len(thresholds) * _WORTH <= numbers.numel()
     if not (few and numbers.device.type == "cpu"):
         return torch.bucketize(numbers.contiguous(), thresholds, right=True, out_int32=True)
@@ -34,5 +37,7 @@ def places(numbers: Tensor, thresholds: Tensor) -> Tensor:
 
 def picked(levels: Tensor, codes: Tensor) -> Tensor:
     """``levels[codes]``, of levels ``(L,)`` and codes of any shape and whole type."""
+    if codes.numel() <= _SMALL:
+        return levels[codes.long()]
     codes = codes if codes.dtype in (torch.int32, torch.int64) else codes.int()
     return levels.index_select(0, codes.reshape(-1)).view(codes.shape)  # a fourth of the time of levels[codes]

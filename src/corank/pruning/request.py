@@ -52,6 +52,8 @@ class Method:
         draws: what draws units to zero while the network trains: "perspective", "group-lasso" or nothing.
         weight: of that penalty.
         alpha, bound: of the perspective penalty, and of its indicator as criterion.
+        compensate: whether what reads channels that go is fitted to the outputs that it had, and batch norms are
+            estimated anew; see :func:`~corank.pruning.compensation.compensate`.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Method:
     weight: float = 0.0
     alpha: float = 0.1
     bound: float = 1.0
+    compensate: bool = True
 
 
 METHODS: dict[str, Method] = {

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from corank.calibration import Samples, run
+from corank.calibration.norms import reestimate_norms
 from corank.devices import device_of
 from corank.errors import BudgetError, ConfigError, ModelError
 from corank.layers.meta import check_values
 from corank.losses import sensitivity_target
 from corank.padding import output_mask
 from corank.pruning.choice import chosen, largest_share
+from corank.pruning.compensation import compensate
 from corank.pruning.cost import Costs, multiply_adds, positions_of
 from corank.pruning.coupling import Coupling
 from corank.pruning.criteria import bounds_of, first_order, magnitudes, perspective_scores, saved_by_unit
@@ -32,6 +34,7 @@ __all__ = ["PruningRun"]
 
 _PROBED = 2  # samples that the network is watched with
 _WEIGHED, _TOGETHER = 256, 8  # samples whose gradients weigh the units, and how many pass at once
+_FITTED = 512  # samples that what is left is fitted with
 _NAMED = 3
 
 
@@ -106,9 +109,13 @@ class PruningRun:
         return chosen(self.couplings.found, self._scores(drawn), self.costs, self.share.value)
 
     def removed(self, drawn: nn.Module, removed: Removed) -> nn.Module:
-        """A copy of the network without those units."""
-        narrow = copy.deepcopy(drawn)
+        """A copy of the network without those units, what reads them fitted to do without."""
+        narrow, few = copy.deepcopy(drawn), self.samples.take(_FITTED)
+        if self.method.compensate:
+            compensate(narrow, self.couplings.found, removed, few, self.seed)
         remove(narrow, self.couplings.found, removed)
+        if self.method.compensate:
+            reestimate_norms(narrow, few.batches, len(few))
         return narrow
 
     def recorded(self, narrow: nn.Module, removed: Removed) -> PruneRecord:

@@ -55,6 +55,8 @@ CASES: dict[str, dict[str, object]] = {
     "best rate 2.05": {"preset": "best", "rate": 2.05},
     "best rate 2.35": {"preset": "best", "rate": 2.35},
     "best rate 3": {"preset": "best", "rate": 3.0},
+    "best 48 KB": {"preset": "best", "size": "48KB", "rate": "auto"},
+    "best 38 KB": {"preset": "best", "size": "38KB", "rate": "auto"},
     "nearest 4": {"preset": "nearest", "bits": 4, "budget": 0.0},
     "nearest 3": {"preset": "nearest", "bits": 3, "budget": 0.0},
     "nearest 2": {"preset": "nearest", "bits": 2, "budget": 0.0},

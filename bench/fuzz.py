@@ -74,7 +74,7 @@ def sources(wanted: str = "*") -> list[Source]:
     for name, sample in {**SAMPLES, **LATER}.items():
         model, network = sample_model(sample), sample.network()
         files = {serialized(model, coder): coder for coder in reversed(CODERS)}
-        older = {path.read_bytes(): f"{path.parent.name} {path.stem}" for path in GOLDEN.glob(f"v[1234]/{name}.*")}
+        older = {path.read_bytes(): f"{path.parent.name} {path.stem}" for path in GOLDEN.glob(f"v*/{name}.*")}
         inputs = sample_inputs(sample)
         found += [Source(f"{name}, {kind}", data, network, inputs) for data, kind in {**files, **older}.items()]
     return sorted((one for one in found if fnmatchcase(one.name, wanted)), key=lambda source: source.name)

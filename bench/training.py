@@ -1,4 +1,4 @@
-"""ResNet-20 and ResNet-56 on CIFAR-10 (JPEG), trained at low bits: every method on the same network, data and steps.
+"""Networks on CIFAR-10 (JPEG), ResNet-20 first, trained at low bits: every method on the same network, data and steps.
 
     python bench/training.py --shared DIR [--network 20] [--seeds 3] [--only 'stats-*'] [--long] [--out results.json]
     python bench/training.py --out results.json --table
@@ -25,7 +25,7 @@ from corank.training.recipes import RECIPES
 from corank.training.recipes.rate import rate
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cifar_task import NETWORKS, CifarTask
+from cifar_task import NETWORKS, OTHERS, CifarTask
 from training_runs import YARDSTICKS, Case, Record, named, options_of, run_all, run_case
 
 METHODS = {
@@ -54,13 +54,15 @@ METHODS = {
 
 ENDING_IN_FLOAT = ("gradient-l1", "compander")
 WIDTHS = (8, 6, 5, 4, 3)
-SIZES = {
+SIZES: dict[int | str, tuple[int, ...]] = {
     20: (34_000, 21_000, 15_000, 13_500, 10_000),
-    56: (70_000, 40_000),
+    56: (70_000, 40_000, 21_000, 15_000),
+    "mobilenet": (60_000,),
+    "vit": (300_000,),
 }  # bytes of a file whose size is in the loss
 
 
-def cases(network: int = 20) -> dict[str, Case]:
+def cases(network: int | str = 20) -> dict[str, Case]:
     """All rows, float first."""
     found = {name: Case(recipe) for name, recipe in YARDSTICKS.items()}
     found["float, labels"] = Case(YARDSTICKS["float, labels"], widths=WIDTHS)
@@ -95,7 +97,7 @@ def decoded(images: ImageSet) -> ImageSet:
 
 def parser() -> argparse.ArgumentParser:
     found = options_of(__doc__.splitlines()[0], "build/training.json")
-    found.add_argument("--network", type=int, choices=tuple(NETWORKS), default=20)
+    found.add_argument("--network", type=_network, choices=(*NETWORKS, *OTHERS), default=20)
     found.add_argument("--long", action="store_true", help="2,300 steps of 256 images")
     found.add_argument("--iterations", type=int)
     found.add_argument("--batch", type=int)
@@ -104,11 +106,16 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+def _network(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     iterations = options.iterations or (2300 if options.long else 400)
     batch = options.batch or (256 if options.long else 128)
-    group = f"resnet{options.network}, {iterations} x {batch}"
+    name = options.network if isinstance(options.network, str) else f"resnet{options.network}"
+    group = f"{name}, {iterations} x {batch}"
     task: list[CifarTask] = []
     data: list[ImageSet] = []
 

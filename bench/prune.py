@@ -40,7 +40,7 @@ from training import decoded
 from training_runs import Kept, Record, file_bytes
 
 SHARES = (20, 40, 60)
-OWN = ("perspective", "magnitude", "first-order", "group-lasso")
+OWN = ("perspective", "magnitude", "first-order", "group-lasso", "first-order, round_to 8")
 THEIRS = ("taylor", "group norm")  # of torch-pruning: a one-shot criterion with labels, and its sparse training
 DRAWN = 0.25
 IMAGE = (1, 3, 32, 32)
@@ -98,7 +98,8 @@ def case(name: str, task: list[Any], options: argparse.Namespace, seed: int) -> 
     elif how.startswith("tp "):
         small = by_torch_pruning(found.model, data, int(share) / 100, how[3:], given)
     else:
-        small = corank.prune(found.model, data, int(share) / 100, how, drawn=DRAWN, **given)
+        how, _, rounded = how.partition(", round_to ")
+        small = corank.prune(found.model, data, int(share) / 100, how, drawn=DRAWN, round_to=int(rounded or 1), **given)
     seconds = {"seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(time.process_time() - used, 1)}
     scored = corank.evaluate(small, found.test, found.model)
     probe = torch.zeros(IMAGE)

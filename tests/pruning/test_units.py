@@ -8,8 +8,8 @@ from pruning.networks import images, network
 from torch import nn
 
 from corank.errors import BudgetError, ConfigError
-from corank.pruning.choice import chosen
-from corank.pruning.coupling import Coupling
+from corank.pruning.choice import chosen, largest_share
+from corank.pruning.coupling import Coupling, Side
 from corank.pruning.criteria import bounds_of, first_order, magnitudes, perspective_scores
 from corank.pruning.drawing import DrawToZero
 from corank.pruning.graph import find_couplings
@@ -121,7 +121,7 @@ def test_shares_as_people_write_them() -> None:
 
 def test_methods_by_name() -> None:
     assert chosen_method("magnitude") is METHODS["magnitude"]
-    with pytest.raises(ConfigError, match="perspective, magnitude"):
+    with pytest.raises(ConfigError, match="first-order, magnitude"):
         chosen_method("random")
 
 
@@ -137,3 +137,23 @@ def test_least_scores_go_first_and_one_stays() -> None:
     assert gone[0].tolist() == [False, True, False, True] and gone[1].tolist() == [False, True]
     with pytest.raises(BudgetError, match=r"0\.667 can"):
         chosen(couplings, scores, cost, 0.7)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("each", "round_to", "left"), [(1, 1, 5), (1, 4, 4), (2, 4, 4), (1, 16, 12), (1, 12, 12)])
+def test_channels_left_are_multiples(each: int, round_to: int, left: int) -> None:
+    """Those of least score go still; of units that are several channels each, fewer make a multiple."""
+    units = torch.arange(12).repeat_interleave(each)
+    coupling = Coupling("a", 12, (Side("a", "out", torch.arange(12 * each), units),))
+    scores = [torch.tensor([7.0, 1, 9, 2, 8, 3, 11, 4, 10, 5, 12, 6])]
+
+    def cost(removed: object) -> float:
+        assert isinstance(removed, dict)
+        return 12.0 - sum(int(one.sum()) for one in removed.values())
+
+    share = 7 / 12 if left < 12 else 0.01
+    if left == 12:  # nothing can go
+        assert largest_share([coupling], cost, round_to) == 0.0
+        return
+    gone = chosen([coupling], scores, cost, share, round_to)[0]
+    assert int((~gone).sum()) == left and left * each % round_to == 0
+    assert float(scores[0][gone].max()) < float(scores[0][~gone].min())

@@ -163,11 +163,27 @@ def test_a_share_that_empties_a_layer_names_the_largest() -> None:
     assert pruned_of(small).multiply_adds[1] > 0
 
 
+@pytest.mark.parametrize("share", [0.3, "0.3p"])
+def test_widths_are_rounded(share: float | str) -> None:
+    """Also of groups, of which each has its part; layers with too few channels keep all."""
+    model = network("residual")
+    small = corank.prune(model, many(), share, "magnitude", iterations=0, round_to=4)
+    record, whole = pruned_of(small), dict(model.named_modules())
+    assert record.channels
+    for name, module in small.named_modules():
+        if isinstance(module, nn.Conv2d):
+            before = whole[name].out_channels
+            assert module.out_channels == before or module.out_channels % 4 == 0
+    with pytest.raises(BudgetError, match=r"without 4 channels \(round_to\); the largest share"):
+        corank.prune(model, many(), 0.95, "magnitude", iterations=0, round_to=4)
+
+
 def test_bad_input_is_one_sentence() -> None:
     model, data = network("residual"), many()
     for error, said, given in (
         (ConfigError, "between 0 and 1", {"remove": 1.2}),
-        (ConfigError, "one of perspective", {"method": "best"}),
+        (ConfigError, "one of first-order", {"method": "best"}),
+        (ConfigError, "round_to=0: a whole number of channels", {"round_to": 0}),
         (ConfigError, "share of the steps", {"drawn": 1}),
         (ConfigError, "a list of names", {"keep": "stem"}),
         (ConfigError, "no module has that name", {"keep": ["layer9"]}),

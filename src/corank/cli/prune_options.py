@@ -50,6 +50,10 @@ Keep = Annotated[
     list[str] | None,
     typer.Option(metavar="PATTERN", help="Layers that keep their channels; repeat it.", rich_help_panel=HOW),
 ]
+RoundTo = Annotated[
+    int,
+    typer.Option(help="Channels left of a layer are multiples of it: 8 for ONNX Runtime.", rich_help_panel=HOW),
+]
 Samples = Annotated[
     int | None,
     typer.Option(help="Samples that channels are weighed and norms estimated on (1600).", rich_help_panel=INPUT),
@@ -61,12 +65,13 @@ class PruneOptions:
     """What goes, and how the rest heals."""
 
     remove: Remove
-    method: Method = "perspective"
+    method: Method = "first-order"
     iterations: Iterations = 400
     drawn: Drawn = 0.25
     batch_size: BatchSize = 128
     loss: Loss = "distil"
     keep: Keep = None
+    round_to: RoundTo = 1
     samples: Samples = None
 
     def checked(self) -> dict[str, Any]:
@@ -81,5 +86,5 @@ class PruneOptions:
         return {
             "remove": str(share), "method": method, "iterations": self.iterations, "drawn": self.drawn,
             "batch_size": self.batch_size, "keep": self.keep or (), "recipe": FINETUNE.replaced(loss=self.loss),
-            "samples": self.samples,
+            "samples": self.samples, "round_to": self.round_to,
         }  # fmt: skip

@@ -18,10 +18,12 @@ class Share:
     Attributes:
         value: between 0 and 1.
         of: "multiply-adds" or "parameters".
+        round_to: channels left of a layer are multiples of it.
     """
 
     value: float
     of: str = "multiply-adds"
+    round_to: int = 1
 
     @classmethod
     def read(cls, given: Any) -> Share:
@@ -65,9 +67,9 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "perspective": Method("perspective", "perspective", 2.0),
-    "magnitude": Method("magnitude"),
     "first-order": Method("first-order"),
+    "magnitude": Method("magnitude"),
+    "perspective": Method("perspective", "perspective", 2.0),
     "group-lasso": Method("magnitude", "group-lasso", 2.0),
 }
 """Methods by name."""

@@ -47,12 +47,13 @@ def prune(
     model: nn.Module,
     data: Any,
     remove: float | str = 0.5,
-    method: str | Method = "perspective",
+    method: str | Method = "first-order",
     *,
     iterations: int = 400,
     drawn: float = 0.25,
     batch_size: int | None = None,
     keep: Sequence[str] = (),
+    round_to: int = 1,
     recipe: Recipe | None = None,
     samples: int | None = None,
     seed: int = 0,
@@ -74,14 +75,16 @@ def prune(
             has them.
         remove: a share of the multiply-adds (of convolutions and linear layers), such as 0.4; or of the parameters,
             "0.4p".
-        method: "perspective" (structured perspective regularization, arXiv 2206.14056, then its relaxed 0/1 variable),
-            "group-lasso" (that penalty, then magnitude), "magnitude", or "first-order" (how the loss changes as a
-            channel fades); or a :class:`~corank.pruning.request.Method`.
+        method: "first-order" (how the loss changes as a channel fades), "magnitude", "perspective" (structured
+            perspective regularization, arXiv 2206.14056, then its relaxed 0/1 variable), or "group-lasso" (that
+            penalty, then magnitude); or a :class:`~corank.pruning.request.Method`.
         iterations: steps of training in all; 0 for none: nothing is drawn to zero then, and nothing heals.
         drawn: share of the steps before channels go, in which the penalty of the method draws them to zero; of a method
             without one all steps follow.
         batch_size: samples a step; None for the recipe's (128).
         keep: names of layers, or patterns of them, that keep their channels.
+        round_to: channels that a layer has left are multiples of it, as kernels of runtimes like them: 8 for ONNX
+            Runtime on a CPU. Layers with fewer keep all; attention heads go one by one.
         recipe: how it trains; one without weights of low bits. None: distilled from ``model``.
         samples: calibration samples, at most; None for 1600.
         seed: draws samples and batches.
@@ -103,7 +106,8 @@ def prune(
     check_progress(progress)
     init_processes()
     share, how, recipe = Share.read(remove), chosen_method(method), _recipe(recipe, iterations, batch_size)
-    _check(drawn, keep)
+    _check(drawn, keep, round_to)
+    share = replace(share, round_to=round_to)
     check_numbers(samples, recipe.batch_size, seed)
     data = data if isinstance(data, _READ_AGAIN) else list(data)
     batches = read_labelled(data, recipe.batch_size, seed)
@@ -183,7 +187,9 @@ def _recipe(recipe: Recipe | None, iterations: int, batch_size: int | None) -> R
     return found.replaced(iterations=iterations, batch_size=size)
 
 
-def _check(drawn: float, keep: Sequence[str]) -> None:
+def _check(drawn: float, keep: Sequence[str], round_to: int) -> None:
+    if type(round_to) is not int or not 1 <= round_to <= 1024:
+        raise ConfigError(f"round_to={round_to!r}: a whole number of channels from 1 to 1024, e.g. round_to=8")
     if type(drawn) not in (int, float) or not 0 <= drawn < 1:
         raise ConfigError(f"drawn={drawn!r}: a share of the steps from 0 to below 1, e.g. drawn=0.25")
     if isinstance(keep, str) or not all(isinstance(one, str) for one in keep):
@@ -196,7 +202,8 @@ def _folder(checkpoint: str | Path | None, work: PruningRun, recipe: Recipe, ask
         return None
     identity = {
         "verb": "prune", "corank": version("corank"), "recipe": recipe.to_json(), "method": asdict(work.method),
-        "remove": str(work.share), "left": dict(work.couplings.left), "seed": work.seed,
+        "remove": str(work.share), "round_to": work.share.round_to, "left": dict(work.couplings.left),
+        "seed": work.seed,
         "model": fingerprint([*work.model.parameters(), *work.model.buffers()]), **asked,
     }  # fmt: skip
     return Checkpoint(checkpoint, identity).folder

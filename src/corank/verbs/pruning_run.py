@@ -81,12 +81,13 @@ class PruningRun:
         count = min(_PROBED, len(samples))
         positions = positions_of(own, lambda one: run(one, batch, device), count)
         made = cls(own, found, positions, samples, *asked)
-        most = largest_share(found.found, made.costs)
+        most = largest_share(found.found, made.costs, made.share.round_to)
         if made.share.value > most:
             works = int(most * 1000) / 1000
             suffix = "p" if made.share.of == "parameters" else ""
+            left = "channels" if made.share.round_to == 1 else f"{made.share.round_to} channels (round_to)"
             raise BudgetError(
-                f"remove={made.share}: some layer would be left without channels; the largest share of the "
+                f"remove={made.share}: some layer would be left without {left}; the largest share of the "
                 f'{made.share.of} that works is {works:g}: remove="{works:g}{suffix}"'
             )
         return made
@@ -106,7 +107,7 @@ class PruningRun:
 
     def chosen(self, drawn: nn.Module) -> dict[int, Tensor]:
         """The units that go, as the network that was drawn on weighs them."""
-        return chosen(self.couplings.found, self._scores(drawn), self.costs, self.share.value)
+        return chosen(self.couplings.found, self._scores(drawn), self.costs, self.share.value, self.share.round_to)
 
     def removed(self, drawn: nn.Module, removed: Removed) -> nn.Module:
         """A copy of the network without those units, what reads them fitted to do without."""

@@ -57,6 +57,8 @@ CASES: dict[str, dict[str, object]] = {
     "best rate 3": {"preset": "best", "rate": 3.0},
     "best 48 KB": {"preset": "best", "size": "48KB", "rate": "auto"},
     "best 38 KB": {"preset": "best", "size": "38KB", "rate": "auto"},
+    "best 48 KB trellis": {"preset": "best", "size": "48KB", "codec": "trellis"},
+    "best 38 KB trellis": {"preset": "best", "size": "38KB", "codec": "trellis"},
     "nearest 4": {"preset": "nearest", "bits": 4, "budget": 0.0},
     "nearest 3": {"preset": "nearest", "bits": 3, "budget": 0.0},
     "nearest 2": {"preset": "nearest", "bits": 2, "budget": 0.0},

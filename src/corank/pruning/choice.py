@@ -20,7 +20,7 @@ Cost = Callable[[Mapping[int, Tensor]], float]
 
 def largest_share(couplings: Sequence[Coupling], cost: Cost, round_to: int = 1) -> float:
     """The share of the cost that goes where each coupling keeps as little as it can."""
-    none = [torch.zeros(one.units, device="cpu") for one in couplings]
+    none = [torch.zeros(one.units, dtype=torch.float32, device="cpu") for one in couplings]
     order = _order(couplings, none, None, round_to)
     return 1 - cost(_first(couplings, order, len(order))) / cost({})
 
@@ -66,12 +66,13 @@ def _order(
     found: list[tuple[float, int, list[int]]] = []
     for place, (coupling, score) in enumerate(zip(couplings, scores, strict=True)):
         stays = 1 if divisor is None else max(1, -(-coupling.units // divisor))
-        ranked = score.detach().cpu().double().argsort(stable=True).tolist()
+        known = score.detach().cpu().double()
+        ranked = known.argsort(stable=True).tolist()
         step = 1 if coupling.heads is not None else _units_of(coupling, round_to)
         begin, end = 0, coupling.units % step or step
         while coupling.units - end >= max(stays, step if step > 1 else 1):
             part = ranked[begin:end]
-            found.append((float(score[part].double().mean()), place, part))
+            found.append((float(known[part].mean()), place, part))
             begin, end = end, end + step
     return [(place, part) for _, place, part in sorted(found, key=lambda one: (one[0], one[1]))]
 

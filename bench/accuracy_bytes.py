@@ -35,12 +35,13 @@ def means(found: dict[str, list[tuple[float, float]]]) -> Points:
 
 
 def coded(results: dict[str, Any], start: str) -> Points:
-    """Cases of ``cifar.py`` whose name begins so."""
+    """Cases of ``cifar.py`` whose name begins so, without those that another beats in both."""
     found: dict[str, list[tuple[float, float]]] = {}
     for key, run in results.items():
         if key.startswith(f"resnet20/{start}"):
             found.setdefault(key.split("/")[1], []).append((run["stored_bytes"], run["top1"]))
-    return means(found)
+    points = means(found)
+    return [one for one in points if not any(a <= one[0] and b > one[1] for a, b in points)]
 
 
 def trained(results: dict[str, Any], steps: str) -> Points:

@@ -2,7 +2,7 @@
 
     python bench/robust.py --shared DIR [--steps 150] [--batch 64] [--seeds 3] [--factor 0.05] [--out FILE]
 
-Scored on the first test images: clean, under FGSM and under PGD; condition numbers are those of the weights, layer by
+Scored on test images drawn once: clean, under FGSM and under PGD; condition numbers are those of the weights, layer by
 layer. Finished runs are kept in the output file and not run again.
 """
 
@@ -57,6 +57,13 @@ def scored(model: nn.Module, batches: list[Any]) -> dict[str, Any]:
     }
 
 
+def drawn(batches: list[Any], count: int) -> list[Any]:
+    """So many test images of all classes, which the set has one after the other, in batches of at most 500."""
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    places = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
+    return list(zip(images[places].split(500), labels[places].split(500), strict=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True)
@@ -72,7 +79,7 @@ def main() -> None:
     torch.set_num_threads(1)
     task = CifarTask.of(options.shared, 20, labelled=True)
     train = task.train.sample(options.train, 0)
-    batches = task.test[: options.images // 500]
+    batches = drawn(task.test, options.images)
     results = json.loads(options.out.read_text()) if options.out.exists() else {}
     if "float, as it was" not in results:
         results["float, as it was"] = scored(task.model, batches)

@@ -163,6 +163,32 @@ def test_a_share_that_empties_a_layer_names_the_largest() -> None:
     assert pruned_of(small).multiply_adds[1] > 0
 
 
+@pytest.mark.parametrize(
+    "normed",
+    [
+        torch.nn.utils.parametrizations.weight_norm,
+        torch.nn.utils.parametrizations.spectral_norm,
+        torch.nn.utils.spectral_norm,
+    ],
+)
+def test_computed_weights_become_plain(normed: Any, tmp_path: Path) -> None:
+    """The files load into the network whose modules compute them."""
+
+    def made() -> nn.Module:
+        torch.manual_seed(0)
+        first, second = normed(nn.Conv2d(3, 8, 3, padding=1)), normed(nn.Conv2d(8, 8, 3, padding=1))
+        return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(), normed(nn.Linear(128, 5))).eval()
+
+    images = torch.randn(48, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    model = made()
+    expected = model(images).detach()
+    small = corank.prune(model, images, 0.3, iterations=2, batch_size=16)
+    assert torch.equal(model(images), expected) and pruned_of(small).channels
+    for one in (small, corank.quantize(small, images, bits=4, budget=0.0)):
+        corank.save(one, tmp_path / "small.safetensors")
+        assert torch.equal(corank.load(tmp_path / "small.safetensors", made())(images), one(images))
+
+
 @pytest.mark.parametrize("share", [0.3, "0.3p"])
 def test_widths_are_rounded(share: float | str) -> None:
     """Also of groups, of which each has its part; layers with too few channels keep all."""
@@ -176,6 +202,8 @@ def test_widths_are_rounded(share: float | str) -> None:
             assert module.out_channels == before or module.out_channels % 4 == 0
     with pytest.raises(BudgetError, match=r"without 4 channels \(round_to\); the largest share"):
         corank.prune(model, many(), 0.95, "magnitude", iterations=0, round_to=4)
+    with pytest.raises(BudgetError, match="round_to=64: no layer has so many channels to spare"):
+        corank.prune(model, many(), share, "magnitude", iterations=0, round_to=64)
 
 
 def test_bad_input_is_one_sentence() -> None:

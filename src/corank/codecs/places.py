@@ -18,11 +18,10 @@ def places(numbers: Tensor, thresholds: Tensor) -> Tensor:
 
     A number on a threshold has reached it; one that is not a number has reached all or none.
     """
-    if numbers.numel() <= _SMALL:
-        return torch.bucketize(numbers.contiguous(), thresholds, right=True)
-    few = len(thresholds) <= _FEW and len(thresholds) * _WORTH <= numbers.numel()
+    many = numbers.numel() > _SMALL
+    few = many and len(thresholds) <= _FEW and len(thresholds) * _WORTH <= numbers.numel()
     if not (few and numbers.device.type == "cpu"):
-        return torch.bucketize(numbers.contiguous(), thresholds, right=True, out_int32=True)
+        return torch.bucketize(numbers.contiguous(), thresholds, right=True, out_int32=many)
     # A search takes one unforeseeable branch a step; comparisons take none and eight or more numbers at a time, where
     # what they give is of the numbers' own type.
     numbers = numbers.contiguous()

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from corank.errors import ConfigError, ModelError
+from corank.layers.effective import make_effective
 from corank.layers.fold_rotation import untie
 from corank.layers.query_key import ProductAttention, QueryKeyAttention
 from corank.layers.replace import replace_module
@@ -50,7 +51,8 @@ def apply_structure(model: nn.Module, structure: Iterable[Mapping[str, Any]]) ->
     - ``{"kind": "rotated-stream", "module": HEAD, "untied": true, "seed": 0}``: the weights are those of a network that
       :func:`~corank.layers.fold_rotation.fold_rotation` rotated. Its head gets a weight of its own, where it was tied.
     - ``{"kind": "width", "module": NAME, "sizes": {"out_channels": 12}}``: the layer has fewer channels, features,
-      groups or heads; see :func:`~corank.layers.width.resize`. The empty name is the network itself.
+      groups or heads; see :func:`~corank.layers.width.resize`. The empty name is the network itself. Weights that
+      modules compute from others are plain then, in the whole network, as they were when channels went.
 
     Args:
         model: of the class that the list was made for; new parameters have its dtype and device.
@@ -59,7 +61,10 @@ def apply_structure(model: nn.Module, structure: Iterable[Mapping[str, Any]]) ->
     Raises:
         ConfigError: for a list that is none. ModelError: for an entry that does not fit the network.
     """
-    for entry in read_structure(list(structure)):
+    entries = read_structure(list(structure))
+    if any(entry["kind"] == "width" for entry in entries):
+        make_effective(model)
+    for entry in entries:
         try:
             KINDS[entry["kind"]].apply(model, entry)
         except ModelError as error:

@@ -70,7 +70,7 @@ def _order(
         ranked = known.argsort(stable=True).tolist()
         step = 1 if coupling.heads is not None else _units_of(coupling, round_to)
         begin, end = 0, coupling.units % step or step
-        while coupling.units - end >= max(stays, step if step > 1 else 1):
+        while coupling.units - end >= max(stays, step):
             part = ranked[begin:end]
             found.append((float(known[part].mean()), place, part))
             begin, end = end, end + step

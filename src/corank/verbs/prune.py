@@ -20,6 +20,7 @@ from corank.config import check_progress
 from corank.data import ImageSet, TokenSet
 from corank.devices import chosen_device, device_of
 from corank.errors import ConfigError
+from corank.layers.effective import computed_before, make_effective
 from corank.precision import exact_float32
 from corank.processes import init_processes
 from corank.progress import Progress
@@ -112,7 +113,8 @@ def prune(
     data = data if isinstance(data, _READ_AGAIN) else list(data)
     batches = read_labelled(data, recipe.batch_size, seed)
     looked_at = read_samples(calibrated_on(data, batches, samples), samples, 32, seed)
-    own = copy.deepcopy(model).to(chosen_device(device, device_of(model)))
+    own = copy.deepcopy(model, computed_before(model)).to(chosen_device(device, device_of(model))).eval()
+    make_effective(own)
     work = PruningRun.of(own, looked_at, tuple(keep), (share, how, seed))
     folder = _folder(checkpoint, work, recipe, {"drawn": drawn, "samples": batches.identity})
     steps = _Steps(

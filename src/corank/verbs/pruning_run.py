@@ -82,6 +82,10 @@ class PruningRun:
         positions = positions_of(own, lambda one: run(one, batch, device), count)
         made = cls(own, found, positions, samples, *asked)
         most = largest_share(found.found, made.costs, made.share.round_to)
+        if not most:
+            raise BudgetError(
+                f"round_to={made.share.round_to}: no layer has so many channels to spare, e.g. round_to=1"
+            )
         if made.share.value > most:
             works = int(most * 1000) / 1000
             suffix = "p" if made.share.of == "parameters" else ""

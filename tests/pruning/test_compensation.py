@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import corank
-from corank.calibration import Samples
+from corank.calibration import Samples, streamed
 from corank.pruning import compensation
 from corank.pruning.compensation import compensate
 from corank.pruning.coupling import Coupling, Side
@@ -123,7 +123,7 @@ def test_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> Non
     from pruning.networks import images, network
 
     first = corank.prune(network("residual"), images("residual"), 0.3, "magnitude", iterations=0)
-    monkeypatch.setattr(compensation, "_AT_ONCE", 1)
+    monkeypatch.setattr(streamed, "_HELD_BYTES", 1)
     second = corank.prune(network("residual"), images("residual"), 0.3, "magnitude", iterations=0)
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)  # the positions that are drawn are others

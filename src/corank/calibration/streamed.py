@@ -11,7 +11,7 @@ from corank.calibration.context import Context
 from corank.matrix import Geometry
 from corank.statistics import LayerStatistics, Statistic
 
-__all__ = ["StreamedStatistics"]
+__all__ = ["StreamedStatistics", "passes_over"]
 
 _HELD_BYTES = 768 << 20  # of Gram matrices held at once; what is derived from them comes on top
 
@@ -32,7 +32,7 @@ class StreamedStatistics(Mapping[str, LayerStatistics]):
     ) -> None:
         self._context, self._further, self._keep = context, further, keep
         self._targets = {name: context.prepared.targets[name] for name in names}
-        self._passes = _passes(self._targets)
+        self._passes = passes_over(self._targets)
         self._place = {name: number for number, names in enumerate(self._passes) for name in names}
         self._held: tuple[int, dict[str, dict[type[Statistic], Statistic]]] | None = None
 
@@ -62,7 +62,8 @@ class StreamedStatistics(Mapping[str, LayerStatistics]):
             self._held = None
 
 
-def _passes(targets: Mapping[str, nn.Module]) -> list[list[str]]:
+def passes_over(targets: Mapping[str, nn.Module]) -> list[list[str]]:
+    """The layers' names, in parts whose Gram matrices are held at once: as many as should fit in memory."""
     passes: list[list[str]] = []
     held = _HELD_BYTES
     for name, layer in targets.items():

@@ -7,24 +7,25 @@ of a layer's inputs, ``P`` its columns that go and ``K`` those that stay, the le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from corank.calibration.collect import collect
 from corank.calibration.samples import Samples
+from corank.calibration.streamed import passes_over
 from corank.layers.width import is_depthwise
 from corank.matrix import Geometry
 from corank.pruning.coupling import Coupling, Side, side_size
 from corank.pruning.removal import Removed, removed_channels
-from corank.statistics import Gram
+from corank.statistics import Gram, require
 
 __all__ = ["compensate"]
 
 _DAMPING = 0.01  # of the mean of the diagonal, as GPTQ has it
 _WIDEST = 8192  # columns: a wider layer's moments would take more memory than its network
-_AT_ONCE = 1 << 27  # numbers of moments that are held at once
 
 
 @torch.no_grad()
@@ -50,13 +51,12 @@ def compensate(
     sides = {
         name: (side, gone) for (name, end), (side, gone) in removed_channels(couplings, removed).items() if end == "in"
     }  # fmt: skip
-    found: dict[str, tuple[Tensor, Tensor | None]] = {}
-    for part in _parts(model, sides):
-        for name, seen in collect(model, part, samples, seed).items():
-            gram = seen[Gram]
-            assert isinstance(gram, Gram)
+    layers, found = _fitting(model, sides), dict[str, tuple[Tensor, Tensor | None]]()
+    for names in passes_over(layers):
+        for name, seen in collect(model, {name: layers[name] for name in names}, samples, seed).items():
+            gram = require(seen, Gram, "pruning")
             if gram.count:
-                found[name] = _fitted(part[name], *sides[name], gram)
+                found[name] = _fitted(layers[name], *sides[name], gram)
     for name, (weight, bias) in found.items():  # all were watched as they were
         layer = model.get_submodule(name)
         layer.get_parameter("weight").copy_(weight)
@@ -65,26 +65,18 @@ def compensate(
     return tuple(found)
 
 
-def _parts(model: nn.Module, names: Mapping[str, object]) -> Iterator[dict[str, nn.Module]]:
-    """The layers of those names that can be fitted, as many at once as memory should hold moments of."""
-    holders: dict[Tensor, int] = {}
-    for _, one in model.named_parameters(remove_duplicate=False):
-        holders[one] = holders.get(one, 0) + 1
-    part: dict[str, nn.Module] = {}
-    held = 0
-    for name in names:
-        layer = model.get_submodule(name)
-        if not isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)) or is_depthwise(layer):
-            continue
-        groups, _, columns = Geometry.of(layer).matrix_shape
-        if columns > _WIDEST or holders[layer.weight] > 1:
-            continue
-        if part and held + groups * columns**2 > _AT_ONCE:
-            yield part
-            part, held = {}, 0
-        part[name], held = layer, held + groups * columns**2
-    if part:
-        yield part
+def _fitting(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    """The layers of those names that can be fitted."""
+    holders = Counter(one for _, one in model.named_parameters(remove_duplicate=False))
+    layers = {name: model.get_submodule(name) for name in names}
+    return {
+        name: layer
+        for name, layer in layers.items()
+        if isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear))
+        and not is_depthwise(layer)
+        and holders[layer.get_parameter("weight")] == 1
+        and Geometry.of(layer).matrix_shape[2] <= _WIDEST
+    }
 
 
 def _fitted(layer: nn.Module, side: Side, gone: Tensor, gram: Gram) -> tuple[Tensor, Tensor | None]:
